@@ -1,0 +1,231 @@
+"""The model bundle: a directory that is trained, exported, shipped and loaded as one unit.
+
+``manifest.json`` says what the model needs and gives, how to prepare its inputs, what made it,
+and the SHA-256 of every other file. Nothing in a bundle is ever unpickled.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from z1_ros.errors import BundleError, closest
+from z1_ros.specs import Contract, Field
+
+FORMAT = "z1_ros.bundle/1"
+MANIFEST = "manifest.json"
+WEIGHTS = "model.safetensors"
+TOKENIZER = "tokenizer.json"
+GRAPHS = ("prefix", "denoise")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ImageSpec:
+    """How a camera image becomes a model input."""
+
+    size: int = 224
+    """Side of the square model image [px]."""
+    resize: str = "area"
+    """``area`` (antialiased) or ``bilinear`` (torch's, not antialiased); aspect kept, centred pad."""
+    slots: int = 3
+    """Image slots of the network; slots beyond the contract's cameras are masked out."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PromptSpec:
+    """How instruction and state become text (π0.5: ``Task: …, State: …;\\nAction: ``)."""
+
+    max_tokens: int = 200
+    """Tokens the prompt is padded to."""
+    discrete_state: bool = True
+    """Put the normalised state into the prompt as 256 bins; else the state is not used at all."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class NormStats:
+    """Statistics of one vector, in the contract's flat order."""
+
+    mean: tuple[float, ...]
+    """Mean of each number."""
+    std: tuple[float, ...]
+    """Standard deviation of each number."""
+    q01: tuple[float, ...]
+    """1 % quantile of each number."""
+    q99: tuple[float, ...]
+    """99 % quantile of each number."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Normalization:
+    """How state and actions map to the model's range."""
+
+    mode: str = "quantile"
+    """``quantile`` maps [q01, q99] to [-1, 1]; ``mean_std`` is the z-score."""
+    state: NormStats
+    """Of the state."""
+    action: NormStats
+    """Of the actions."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Manifest:
+    """Everything a loader has to know about a bundle."""
+
+    name: str
+    """Short name, e.g. ``kitchen-sft``."""
+    embodiment: str
+    """Embodiment it was trained on."""
+    contract: Contract
+    """Cameras, fields, rate, horizon."""
+    image: ImageSpec
+    """Image preparation."""
+    prompt: PromptSpec
+    """Text preparation."""
+    normalization: Normalization
+    """State and action scaling."""
+    geometry: Mapping[str, Any]
+    """Network sizes (``z1_ros.models.geometry.Geometry`` as a dict)."""
+    denoise_steps: int = 10
+    """Euler steps from noise to actions."""
+    replan_steps: int = 8
+    """Actions executed before the next inference."""
+    made_by: Mapping[str, Any] = field(default_factory=dict)
+    """Command, seed, data and versions that made it."""
+    files: Mapping[str, str] = field(default_factory=dict)
+    """File name -> SHA-256 of every other file."""
+    format: str = FORMAT
+    """Layout version of the bundle."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """A directory whose files were checked against its manifest."""
+
+    path: Path
+    """The directory."""
+    manifest: Manifest
+    """Its parsed manifest."""
+
+    @property
+    def sha256(self) -> str:
+        """Identity of the bundle: the hash of its manifest, which holds all other hashes."""
+        return file_sha256(self.path / MANIFEST)
+
+    def file(self, name: str) -> Path:
+        """Return the path of one of the bundle's files.
+
+        Raises:
+            BundleError: The bundle has no such file.
+        """
+        if name not in self.manifest.files:
+            raise BundleError(
+                f"bundle {self.path} has no {name!r}. {closest(name, self.manifest.files)}"
+            )
+        return self.path / name
+
+
+def bundled_path(name: str) -> Path:
+    """Return the directory of a bundle shipped with the package (``models/<name>``)."""
+    return Path(__file__).parent / name
+
+
+def load_bundle(path: str | Path) -> Bundle:
+    """Read and verify a bundle.
+
+    Args:
+        path: Directory, or the name of a bundle shipped with the package (``kitchen-sft``).
+
+    Raises:
+        BundleError: Missing directory, manifest or file; malformed manifest; hash mismatch.
+    """
+    given = Path(path).expanduser()
+    directory = given
+    if (
+        not given.exists()
+        and given.name == str(path)
+        and (bundled_path(given.name) / MANIFEST).is_file()
+    ):
+        directory = bundled_path(given.name)
+    if not directory.is_dir():
+        shipped = sorted(p.parent.name for p in Path(__file__).parent.glob(f"*/{MANIFEST}"))
+        raise BundleError(
+            f"no model bundle at {given} (a directory with {MANIFEST}); shipped bundles: "
+            f"{', '.join(shipped) or 'none'}"
+        )
+    manifest_path = directory / MANIFEST
+    if not manifest_path.is_file():
+        raise BundleError(f"{directory} is not a model bundle: it has no {MANIFEST}")
+    try:
+        manifest = from_json(Manifest, json.loads(manifest_path.read_text("utf-8")))
+    except (ValueError, TypeError) as error:
+        raise BundleError(f"{manifest_path} is malformed: {error}") from error
+    if manifest.format != FORMAT:
+        raise BundleError(f"{manifest_path} has format {manifest.format!r}, expected {FORMAT!r}")
+    for name, expected in manifest.files.items():
+        file = directory / name
+        if Path(name).name != name:
+            raise BundleError(f"{manifest_path} names {name!r}, which is not a plain file name")
+        if not file.is_file():
+            raise BundleError(f"bundle {directory} is incomplete: {name} is missing")
+        actual = file_sha256(file)
+        if actual != expected:
+            raise BundleError(
+                f"{file} is corrupted or was changed: SHA-256 {actual[:12]}…, "
+                f"manifest says {expected[:12]}…"
+            )
+    return Bundle(directory, manifest)
+
+
+def write_manifest(directory: Path, manifest: Manifest) -> Bundle:
+    """Hash every file of ``directory`` into ``manifest`` and write it, atomically."""
+    names = sorted(p.name for p in directory.iterdir() if p.is_file() and p.name != MANIFEST)
+    names = [name for name in names if not name.endswith(".tmp")]
+    manifest = replace(manifest, files={name: file_sha256(directory / name) for name in names})
+    partial = directory / f"{MANIFEST}.tmp"
+    partial.write_text(json.dumps(asdict(manifest), indent=1, ensure_ascii=False) + "\n", "utf-8")
+    os.replace(partial, directory / MANIFEST)
+    return Bundle(directory, manifest)
+
+
+def file_sha256(path: Path) -> str:
+    """Return the hex SHA-256 of a file."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+_NESTED: dict[tuple[str, str], type] = {
+    ("Manifest", "contract"): Contract,
+    ("Manifest", "image"): ImageSpec,
+    ("Manifest", "prompt"): PromptSpec,
+    ("Manifest", "normalization"): Normalization,
+    ("Normalization", "state"): NormStats,
+    ("Normalization", "action"): NormStats,
+    ("Contract", "state"): Field,
+    ("Contract", "action"): Field,
+}
+
+
+def from_json(cls: type, data: Any) -> Any:
+    """Build dataclass ``cls`` from parsed JSON; unknown or missing keys are a ValueError."""
+    if not isinstance(data, dict):
+        raise ValueError(f"{cls.__name__} must be an object, got {type(data).__name__}")
+    known = {f.name for f in fields(cls)}
+    for key in data:
+        if key not in known:
+            raise ValueError(f"{cls.__name__} has no key {key!r}. {closest(key, known)}")
+    values = {}
+    for key, value in data.items():
+        nested = _NESTED.get((cls.__name__, key))
+        if nested is not None and is_dataclass(nested):
+            value = (
+                tuple(from_json(nested, item) for item in value)
+                if isinstance(value, list)
+                else from_json(nested, value)
+            )
+        elif isinstance(value, list):
+            value = tuple(value)
+        values[key] = value
+    return cls(**values)

@@ -1,0 +1,1 @@
+"""Simulators behind one Env protocol, and evaluation in them (``z1_ros.sim``)."""

@@ -1,0 +1,59 @@
+"""Named errors. Each message says what is wrong, where, and what would be right.
+
+Bottom of the import order: everything may import this module, it imports nothing of ours.
+"""
+
+import difflib
+from collections.abc import Iterable
+
+
+class Z1Error(Exception):
+    """Base of every error that a user can meet and mend."""
+
+
+class ConfigError(Z1Error, ValueError):
+    """A setting is unknown, mistyped or out of range."""
+
+
+class ContractMismatch(Z1Error, ValueError):
+    """A model bundle and a robot disagree about cameras, state, actions or rate."""
+
+
+class BundleError(Z1Error, ValueError):
+    """A model bundle is missing, incomplete or corrupted."""
+
+
+class CheckpointError(Z1Error, ValueError):
+    """A checkpoint's tensors do not fit the network."""
+
+
+class ObservationError(Z1Error, ValueError):
+    """An observation lacks a camera or a field, or has the wrong shape or encoding."""
+
+
+class ActionError(Z1Error, ValueError):
+    """An action has the wrong shape or dimensions, or is not finite."""
+
+
+class SnapshotMismatch(Z1Error, ValueError):
+    """A snapshot belongs to another simulator, version or scene."""
+
+
+class SeedError(Z1Error, ValueError):
+    """A training seed was used for evaluation, or the other way round."""
+
+
+class GraphicsUnavailable(Z1Error, RuntimeError):
+    """No off-screen OpenGL context could be made."""
+
+
+class BackendUnavailable(Z1Error, RuntimeError):
+    """An inference library is not installed, or cannot run this model here."""
+
+
+def closest(name: str, known: Iterable[str]) -> str:
+    """Return a hint such as ``Known: a, b. Did you mean 'a'?`` for an unknown ``name``."""
+    known = sorted(known)
+    hint = f"Known: {', '.join(known)}." if known else "None exist."
+    near = difflib.get_close_matches(name, known, n=1)
+    return f"{hint} Did you mean {near[0]!r}?" if near else hint

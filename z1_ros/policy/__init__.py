@@ -1,0 +1,1 @@
+"""Observation -> model inputs -> action chunk, and the backends that run the model."""

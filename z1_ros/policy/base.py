@@ -1,0 +1,49 @@
+"""The two protocols of this folder."""
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+import numpy as np
+
+from z1_ros.specs import Contract
+from z1_ros.types import ActionChunk, Observation
+
+
+class Policy(Protocol):
+    """Turns observations into action chunks.
+
+    The noise a flow policy starts from is a function of (seed, observation stamp) alone, so an
+    answer does not depend on how many were asked for before, nor on which process asks.
+    """
+
+    contract: Contract
+    """Cameras, fields, rate and horizon it was trained on."""
+
+    def reset(self, seed: int) -> None:
+        """Begin an episode whose noise is drawn from ``seed``."""
+        ...
+
+    def infer(self, observation: Observation) -> ActionChunk:
+        """Return the next actions.
+
+        Raises:
+            ObservationError: A camera or state field is missing or malformed.
+        """
+        ...
+
+    def infer_batch(
+        self, observations: Sequence[Observation], seeds: Sequence[int]
+    ) -> list[ActionChunk]:
+        """Answer several observations at once, each with its own noise seed."""
+        ...
+
+
+class Backend(Protocol):
+    """Runs one graph (``prefix`` or ``denoise``) of a bundle."""
+
+    name: str
+    """``onnxruntime``, ``tensorrt`` or ``torch``."""
+
+    def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Evaluate the graph on named arrays and return its named outputs."""
+        ...

@@ -1,0 +1,1 @@
+"""Demonstrations, supervised training and reinforcement learning."""
