@@ -1,0 +1,68 @@
+from glob import glob
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+NAME = "z1_ros"
+NODES = ("policy_node", "guard_node", "sim_bridge_node")
+COMMANDS = {
+    "z1-sft": "z1_ros.rl.sft:cli",
+    "z1-demos": "z1_ros.rl.demos:cli",
+    "z1-export": "z1_ros.models.export_onnx:cli",
+    "z1-eval": "z1_ros.nodes.evaluate:cli",
+    "z1-bench": "z1_ros.nodes.bench:cli",
+    "z1-demo": "z1_ros.nodes.demo:cli",
+}
+
+setup(
+    name=NAME,
+    version="0.1.0",
+    description="A π0.5 policy, fine-tuned with Z-1, on a Franka arm through ROS 2",
+    long_description=Path("README.md").read_text("utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    maintainer="z1_ros maintainers",
+    maintainer_email="maintainers@z1-ros.dev",
+    python_requires=">=3.11",
+    # The folders models/ and sim/ are packages of z1_ros through the links z1_ros/models, z1_ros/sim.
+    packages=find_packages(include=[NAME, f"{NAME}.*"]),
+    package_data={
+        f"{NAME}.models": ["*/manifest.json", "*/*.onnx", "*/*.safetensors", "*/*.json", "*/*.md"],
+    },
+    data_files=[
+        ("share/ament_index/resource_index/packages", [f"resource/{NAME}"]),
+        (f"share/{NAME}", ["package.xml"]),
+        (f"share/{NAME}/launch", glob("launch/*.launch.py")),
+        (f"share/{NAME}/launch/params", glob("launch/params/*.yaml")),
+        (f"share/{NAME}/config", glob("config/*")),
+        # `ros2 launch` and `ros2 run` look for executables here, where pip puts no console scripts.
+        (f"lib/{NAME}", glob("scripts/*")),
+    ],
+    zip_safe=False,
+    install_requires=[
+        "numpy>=1.26,<3",
+        "pyyaml>=6,<7",
+        "opencv-python-headless>=4.9,<6",
+        "onnxruntime>=1.20,<2",
+        "tokenizers>=0.20,<0.24",
+        "mujoco>=3.3,<5",
+        "tyro>=0.9,<2",
+        "rich>=13,<16",
+    ],
+    extras_require={
+        "demo": ["imageio-ffmpeg>=0.5,<1"],
+        "train": [
+            "torch>=2.11,<2.14",
+            "safetensors>=0.5,<1",
+            "onnx>=1.18,<2",
+            "onnxscript>=0.5,<0.8",
+        ],
+        "test": ["pytest>=8,<9", "pytest-timeout>=2.3,<3", "hypothesis>=6.100,<7", "catkin_pkg>=1"],
+    },
+    entry_points={
+        "console_scripts": [
+            *(f"{node} = {NAME}.nodes.{node}:main" for node in NODES),
+            *(f"{command} = {target}" for command, target in COMMANDS.items()),
+        ]
+    },
+)

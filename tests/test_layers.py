@@ -1,0 +1,103 @@
+"""The import order of the design: one way only, ROS only in nodes, no torch in the runtime."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent / "z1_ros"
+ORDER = ("root", "models", "policy", "runtime", "sim", "rl", "nodes")
+ROS = {"rclpy", "launch", "launch_ros", "ament_index_python"}
+ROS_SUFFIXES = ("_msgs", "_srvs", "_interfaces")
+
+
+def modules() -> list[Path]:
+    folders = [ROOT, *(ROOT / name for name in ORDER[1:])]
+    found = set()
+    for folder in folders:
+        pattern = "*.py" if folder == ROOT else "**/*.py"
+        found |= set(folder.glob(pattern))
+    return sorted(found)
+
+
+def layer(module: str) -> str:
+    parts = module.split(".")
+    return parts[1] if len(parts) > 1 and parts[1] in ORDER else "root"
+
+
+def imports(path: Path, *, top_level_only: bool = False) -> set[str]:
+    tree = ast.parse(path.read_text("utf-8"))
+    nodes = tree.body if top_level_only else ast.walk(tree)
+    found = set()
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            found.add(node.module)
+            if node.module == "z1_ros":
+                found |= {f"z1_ros.{alias.name}" for alias in node.names}
+    return found
+
+
+def name_of(path: Path) -> str:
+    return ".".join(("z1_ros", *path.relative_to(ROOT).with_suffix("").parts)).removesuffix(
+        ".__init__"
+    )
+
+
+@pytest.mark.parametrize("path", modules(), ids=name_of)
+def test_imports_go_one_way_only(path: Path) -> None:
+    own = ORDER.index(layer(name_of(path)))
+    for target in imports(path):
+        if target.startswith("z1_ros"):
+            assert ORDER.index(layer(target)) <= own, f"{name_of(path)} must not import {target}"
+
+
+@pytest.mark.parametrize("path", modules(), ids=name_of)
+def test_ros_is_imported_in_nodes_only(path: Path) -> None:
+    if layer(name_of(path)) == "nodes":
+        return
+    for target in imports(path):
+        head = target.split(".")[0]
+        assert head not in ROS and not head.endswith(ROS_SUFFIXES), f"{path} imports {target}"
+
+
+@pytest.mark.parametrize("path", modules(), ids=name_of)
+def test_torch_stays_in_models_backends_and_rl(path: Path) -> None:
+    uses_torch = any(target.split(".")[0] == "torch" for target in imports(path))
+    allowed = layer(name_of(path)) in ("models", "rl") or "backends" in path.parts
+    assert allowed or not uses_torch, f"{path} imports torch"
+
+
+def test_there_are_no_import_cycles() -> None:
+    names = {name_of(path): path for path in modules()}
+    graph = {
+        name: {t for t in imports(path, top_level_only=True) if t in names and t != name}
+        for name, path in names.items()
+    }
+    done: set[str] = set()
+
+    def visit(name: str, trail: tuple[str, ...]) -> None:
+        assert name not in trail, f"import cycle: {' -> '.join((*trail, name))}"
+        if name in done:
+            return
+        for target in graph[name]:
+            visit(target, (*trail, name))
+        done.add(name)
+
+    for name in names:
+        visit(name, ())
+
+
+def test_the_deployed_runtime_imports_without_torch() -> None:
+    """Policy, runtime, simulator and nodes' graph load in a process where torch cannot."""
+    code = (
+        "import sys\n"
+        "sys.modules['torch'] = None\n"
+        "import z1_ros.policy.vla, z1_ros.policy.backends, z1_ros.runtime.loop\n"
+        "import z1_ros.runtime.guard, z1_ros.sim.kitchen, z1_ros.sim.evaluate, z1_ros.nodes.graph\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
