@@ -22,7 +22,7 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     maintainer="z1_ros maintainers",
-    maintainer_email="maintainers@z1-ros.dev",
+    maintainer_email="z1-ros@example.org",
     python_requires=">=3.11",
     # The folders models/ and sim/ are packages of z1_ros through the links z1_ros/models, z1_ros/sim.
     packages=find_packages(include=[NAME, f"{NAME}.*"]),
@@ -36,7 +36,7 @@ setup(
         (f"share/{NAME}/launch/params", glob("launch/params/*.yaml")),
         (f"share/{NAME}/config", glob("config/*")),
         # `ros2 launch` and `ros2 run` look for executables here, where pip puts no console scripts.
-        (f"lib/{NAME}", glob("scripts/*")),
+        (f"lib/{NAME}", glob("scripts/*_node")),
     ],
     zip_safe=False,
     install_requires=[

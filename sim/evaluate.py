@@ -1,0 +1,163 @@
+"""Closed-loop success of a bundle, episode by episode, with intervals.
+
+This module steps the environment in the same process; ``z1_ros.nodes.evaluate`` adds the same
+episodes through the ROS graph and owns the ``z1-eval`` command.
+"""
+
+import math
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from z1_ros.errors import ConfigError, closest
+from z1_ros.policy.base import Policy
+from z1_ros.runtime.guard import Guard, GuardConfig
+from z1_ros.runtime.loop import StepLoop
+from z1_ros.sim.env import Env
+from z1_ros.specs import require_seed
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EpisodeResult:
+    """Outcome of one episode."""
+
+    task: str
+    """Task name."""
+    seed: int
+    """Scene seed; the policy's noise uses the same number."""
+    instruction: str
+    """What the policy was told."""
+    success: bool
+    """The task's own predicate was true before the horizon."""
+    steps: int
+    """Control steps taken."""
+    trace: tuple[bytes, ...] = ()
+    """Per step: action and state bytes, if asked for; to compare paths bit for bit."""
+
+
+def run_episode(
+    env: Env, loop: StepLoop, guard: Guard, seed: int, *, trace: bool = False
+) -> EpisodeResult:
+    """Reset everything to ``seed`` and act until the episode is over."""
+    env.reset(seed)
+    loop.reset(seed)
+    guard.reset()
+    record: list[bytes] = []
+    while True:
+        observation = env.observe() if loop.needs_images else env.read_state()
+        action = guard.apply(loop.act(observation))
+        if trace:
+            state = np.concatenate([observation.state[f.name] for f in env.embodiment.state])
+            record.append(action.tobytes() + state.tobytes())
+        step = env.step(action[None])
+        if step.done:
+            return EpisodeResult(
+                task=env.task,
+                seed=seed,
+                instruction=env.instruction,
+                success=step.success,
+                steps=step.steps,
+                trace=tuple(record),
+            )
+
+
+def make_loop(
+    policy: Policy, env: Env, replan_steps: int, delay_ms: float
+) -> tuple[StepLoop, Guard]:
+    """Return the loop and guard that drive ``env`` as the node graph would."""
+    delay_steps = math.ceil(delay_ms / 1e3 * env.embodiment.control_hz - 1e-9)
+    loop = StepLoop(policy, env.embodiment, replan_steps, delay_steps=delay_steps)
+    return loop, Guard(env.embodiment, GuardConfig())
+
+
+def wilson_interval(successes: int, n: int, z: float = 1.959964) -> tuple[float, float]:
+    """Return the 95 % Wilson score interval of a success rate (Wilson 1927)."""
+    if n == 0:
+        return 0.0, 1.0
+    rate = successes / n
+    centre = rate + z * z / (2 * n)
+    half = z * math.sqrt(rate * (1 - rate) / n + z * z / (4 * n * n))
+    low, high = (centre - half) / (1 + z * z / n), (centre + half) / (1 + z * z / n)
+    return max(0.0, low), min(1.0, high)
+
+
+def parse_seeds(text: str) -> list[int]:
+    """Return the seeds of ``10000:10100`` (end excluded) or ``10000,10007``, all for evaluation.
+
+    Raises:
+        ConfigError: Malformed or empty.
+        SeedError: A seed below 10000, which belongs to training.
+    """
+    try:
+        if ":" in text:
+            start, end = (int(part) for part in text.split(":"))
+            seeds = list(range(start, end))
+        else:
+            seeds = [int(part) for part in text.split(",")]
+    except ValueError as error:
+        raise ConfigError(
+            f"seeds must look like 10000:10100 or 10000,10007, got {text!r}"
+        ) from error
+    if not seeds:
+        raise ConfigError(f"seeds {text!r} is an empty range")
+    return [require_seed(seed, "eval") for seed in seeds]
+
+
+def parse_tasks(text: str, known: Iterable[str]) -> list[str]:
+    """Return the task names of ``all`` or ``A,B``; raises ConfigError for an unknown name."""
+    known = list(known)
+    if text == "all":
+        return known
+    tasks = [task.strip() for task in text.split(",") if task.strip()]
+    if not tasks:
+        raise ConfigError(f"tasks {text!r} names no task. {closest('', known)}")
+    for task in tasks:
+        if task not in known:
+            raise ConfigError(f"no task {task!r}. {closest(task, known)}")
+    return tasks
+
+
+def success_table(results: Iterable[EpisodeResult]) -> dict[str, dict[str, Any]]:
+    """Return per task: success count, n, 95 % interval, mean steps of all and of successes."""
+    by_task: dict[str, list[EpisodeResult]] = {}
+    for result in results:
+        by_task.setdefault(result.task, []).append(result)
+    table = {}
+    for task, episodes in by_task.items():
+        n, successes = len(episodes), sum(e.success for e in episodes)
+        done = [e.steps for e in episodes if e.success]
+        table[task] = {
+            "success": successes,
+            "n": n,
+            "ci95": [round(x, 4) for x in wilson_interval(successes, n)],
+            "mean_steps": round(float(np.mean([e.steps for e in episodes])), 1),
+            "mean_success_steps": round(float(np.mean(done)), 1) if done else None,
+            "instructions": sorted({e.instruction for e in episodes}),
+        }
+    return table
+
+
+def mean_success(table: dict[str, dict[str, Any]]) -> float:
+    """Return the mean over tasks of the success rate."""
+    return float(np.mean([row["success"] / row["n"] for row in table.values()]))
+
+
+def episode_record(result: EpisodeResult) -> dict[str, Any]:
+    """Return a result as JSON-ready values, without its trace."""
+    record = asdict(result)
+    del record["trace"]
+    return record
+
+
+def write_json(path: Path, data: Any) -> None:
+    """Write JSON so that a reader never sees half a file."""
+    import json
+    import os
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(path.suffix + ".tmp")
+    partial.write_text(json.dumps(data, indent=1, ensure_ascii=False) + "\n", "utf-8")
+    os.replace(partial, path)
