@@ -6,13 +6,13 @@ and the SHA-256 of every other file. Nothing in a bundle is ever unpickled.
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from z1_ros.errors import BundleError, closest
+from z1_ros.files import write_json
 from z1_ros.specs import Contract, Field
 
 FORMAT = "z1_ros.bundle/1"
@@ -29,14 +29,14 @@ class ImageSpec:
     size: int = 224
     """Side of the square model image [px]."""
     resize: str = "area"
-    """``area`` (antialiased) or ``bilinear`` (torch's, not antialiased); aspect kept, centred pad."""
+    """``area`` (antialiased) or ``bilinear`` (as torch, not antialiased); both pad to a square."""
     slots: int = 3
     """Image slots of the network; slots beyond the contract's cameras are masked out."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PromptSpec:
-    """How instruction and state become text (π0.5: ``Task: …, State: …;\\nAction: ``)."""
+    r"""How instruction and state become text (π0.5: ``Task: …, State: …;\nAction: ``)."""
 
     max_tokens: int = 200
     """Tokens the prompt is padded to."""
@@ -184,9 +184,7 @@ def write_manifest(directory: Path, manifest: Manifest) -> Bundle:
     names = sorted(p.name for p in directory.iterdir() if p.is_file() and p.name != MANIFEST)
     names = [name for name in names if not name.endswith(".tmp")]
     manifest = replace(manifest, files={name: file_sha256(directory / name) for name in names})
-    partial = directory / f"{MANIFEST}.tmp"
-    partial.write_text(json.dumps(asdict(manifest), indent=1, ensure_ascii=False) + "\n", "utf-8")
-    os.replace(partial, directory / MANIFEST)
+    write_json(directory / MANIFEST, asdict(manifest))
     return Bundle(directory, manifest)
 
 

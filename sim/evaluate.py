@@ -7,7 +7,6 @@ episodes through the ROS graph and owns the ``z1-eval`` command.
 import math
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -150,14 +149,3 @@ def episode_record(result: EpisodeResult) -> dict[str, Any]:
     record = asdict(result)
     del record["trace"]
     return record
-
-
-def write_json(path: Path, data: Any) -> None:
-    """Write JSON so that a reader never sees half a file."""
-    import json
-    import os
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(path.suffix + ".tmp")
-    partial.write_text(json.dumps(data, indent=1, ensure_ascii=False) + "\n", "utf-8")
-    os.replace(partial, path)

@@ -76,7 +76,7 @@ def descriptions(cls: type, prefix: str = "") -> dict[str, str]:
     """Return ``{"group.field": text}``: the string literal below each field of the class."""
     body = ast.parse(textwrap.dedent(inspect.getsource(cls))).body[0].body
     found: dict[str, str] = {}
-    for statement, after in zip(body, body[1:] + [None], strict=True):
+    for statement, after in zip(body, [*body[1:], None], strict=True):
         if not isinstance(statement, ast.AnnAssign):
             continue
         text = ""

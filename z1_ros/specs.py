@@ -116,7 +116,8 @@ class Embodiment:
                 return actions[..., at : at + field.size]
             at += field.size
         raise ActionError(
-            f"{self.name} has no action field {name!r}. {closest(name, (f.name for f in self.action))}"
+            f"{self.name} has no action field {name!r}. "
+            f"{closest(name, (f.name for f in self.action))}"
         )
 
 
@@ -221,7 +222,7 @@ def require_seed(seed: int, purpose: str) -> int:
             f"seed {seed} is for evaluation; training uses seeds below {TRAIN_SEED_END}"
         )
     if purpose == "eval" and seed < TRAIN_SEED_END:
-        raise SeedError(f"seed {seed} is for training; evaluation uses seeds from {TRAIN_SEED_END}")
+        raise SeedError(f"seed {seed} is for training; evaluation uses seeds >= {TRAIN_SEED_END}")
     return seed
 
 
