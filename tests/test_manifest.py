@@ -1,0 +1,108 @@
+"""A bundle loads whole and unchanged, or not at all."""
+
+import json
+
+import pytest
+
+from z1_ros.errors import BundleError
+from z1_ros.models.manifest import (
+    MANIFEST,
+    ImageSpec,
+    Manifest,
+    Normalization,
+    NormStats,
+    PromptSpec,
+    load_bundle,
+    write_manifest,
+)
+from z1_ros.specs import PANDA, Contract, Field
+
+STATS = NormStats(mean=(0.0,), std=(1.0,), q01=(-1.0,), q99=(1.0,))
+MANIFEST_VALUE = Manifest(
+    name="m",
+    embodiment="panda",
+    contract=Contract(
+        cameras=PANDA.cameras,
+        state=PANDA.state[1:],
+        action=tuple(Field(name=f.name, dims=f.dims, unit=f.unit) for f in PANDA.action),
+        control_hz=20.0,
+        horizon=16,
+    ),
+    image=ImageSpec(size=96),
+    prompt=PromptSpec(max_tokens=48),
+    normalization=Normalization(state=STATS, action=STATS),
+    geometry={"vlm_width": 128},
+    made_by={"command": "test"},
+)
+
+
+@pytest.fixture
+def bundle(tmp_path):
+    (tmp_path / "model.safetensors").write_bytes(b"weights")
+    return write_manifest(tmp_path, MANIFEST_VALUE)
+
+
+def test_what_was_written_is_read_back(bundle) -> None:
+    loaded = load_bundle(bundle.path)
+    assert loaded.manifest == bundle.manifest
+    assert loaded.manifest.contract == MANIFEST_VALUE.contract
+    assert loaded.file("model.safetensors").read_bytes() == b"weights"
+
+
+def test_the_identity_changes_with_any_file(bundle) -> None:
+    before = bundle.sha256
+    (bundle.path / "model.safetensors").write_bytes(b"other")
+    assert write_manifest(bundle.path, bundle.manifest).sha256 != before
+
+
+def test_a_changed_file_is_refused(bundle) -> None:
+    (bundle.path / "model.safetensors").write_bytes(b"weightz")
+    with pytest.raises(BundleError, match=r"model\.safetensors is corrupted"):
+        load_bundle(bundle.path)
+
+
+def test_a_missing_file_is_refused(bundle) -> None:
+    (bundle.path / "model.safetensors").unlink()
+    with pytest.raises(BundleError, match=r"incomplete: model\.safetensors"):
+        load_bundle(bundle.path)
+
+
+def test_a_file_outside_the_directory_is_refused(bundle) -> None:
+    data = json.loads((bundle.path / MANIFEST).read_text())
+    data["files"]["../x"] = "0" * 64
+    (bundle.path / MANIFEST).write_text(json.dumps(data))
+    with pytest.raises(BundleError, match="not a plain file name"):
+        load_bundle(bundle.path)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"nmae": "x"}, "Did you mean 'name'"),
+        ({"format": "z1_ros.bundle/99"}, "expected 'z1_ros.bundle/1'"),
+        ({"contract": 3}, "Contract must be an object"),
+        ({"image": {"sizee": 3}}, "ImageSpec has no key"),
+    ],
+)
+def test_a_malformed_manifest_is_one_clear_error(bundle, change: dict, words: str) -> None:
+    data = json.loads((bundle.path / MANIFEST).read_text()) | change
+    (bundle.path / MANIFEST).write_text(json.dumps(data))
+    with pytest.raises(BundleError, match=words) as error:
+        load_bundle(bundle.path)
+    assert MANIFEST in str(error.value)
+
+
+def test_missing_keys_and_broken_json_are_named(bundle) -> None:
+    (bundle.path / MANIFEST).write_text('{"name": "x"}')
+    with pytest.raises(BundleError, match="missing"):
+        load_bundle(bundle.path)
+    (bundle.path / MANIFEST).write_text("{")
+    with pytest.raises(BundleError, match="malformed"):
+        load_bundle(bundle.path)
+
+
+def test_a_wrong_path_says_what_a_bundle_is(tmp_path) -> None:
+    with pytest.raises(BundleError, match="no model bundle at"):
+        load_bundle(tmp_path / "nope")
+    with pytest.raises(BundleError, match="not a model bundle"):
+        load_bundle(tmp_path)
