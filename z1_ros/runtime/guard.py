@@ -1,0 +1,182 @@
+"""The rules between a policy and a robot. Pure: no ROS, no clock of its own, no thread.
+
+Every action passes ``filter``; a stop is latched and has a name; what cannot be trusted becomes
+a hold. Zeros are never a default: under position control they would slam the arm to its zero
+pose, so the embodiment says field by field what holding means.
+"""
+
+from collections import Counter
+from dataclasses import dataclass
+
+import numpy as np
+
+from z1_ros.errors import ActionError, ConfigError
+from z1_ros.specs import Embodiment
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GuardConfig:
+    """Settings of the guard."""
+
+    max_age_s: float = 0.15
+    """Time without an action after which the guard holds [s].
+
+    With one period of its timer and one of a 20 Hz robot added, a policy that hangs or is killed
+    leaves the robot holding within 0.25 s.
+    """
+    max_step_scale: float = 1.0
+    """Factor on every rate limit of the embodiment; below 1 is gentler."""
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        if not 0 < self.max_age_s <= 0.2:
+            raise ConfigError(
+                f"max_age_s is {self.max_age_s} s, expected more than 0 and at most 0.2 s: "
+                "the robot must hold within 0.3 s of a policy's last action"
+            )
+        if not 0 < self.max_step_scale <= 1:
+            raise ConfigError(
+                f"max_step_scale is {self.max_step_scale}, expected more than 0 and at most 1"
+            )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Verdict:
+    """What the guard lets through."""
+
+    action: np.ndarray
+    """(action_dim,) float32 in the embodiment's order; always within its limits."""
+    held: str = ""
+    """Why this is a hold instead of the given action; empty if it is the action."""
+
+
+class Guard:
+    """Latched stop, limits, rate limits, refusal of malformed actions, hold when stale."""
+
+    def __init__(self, embodiment: Embodiment, config: GuardConfig | None = None):
+        self.embodiment = embodiment
+        self.config = config or GuardConfig()
+        self.counts: Counter[str] = Counter()
+        """How often each rule acted: ``passed``, ``limited``, ``rate_limited``, ``refused``,
+        ``stopped`` (actions replaced during a stop), ``stale`` (times the actions ran dry)."""
+        self._low, self._high = embodiment.action_limits()
+        scale = self.config.max_step_scale
+        self._max_step = np.asarray(
+            [
+                np.inf if field.max_step is None else field.max_step * scale
+                for field in embodiment.action
+                for _ in field.dims
+            ],
+            np.float32,
+        )
+        self._last: np.ndarray | None = None
+        self._last_s: float | None = None
+        self._estop = False
+        self._stop = ""
+        self._stale = False
+
+    @property
+    def stop_reason(self) -> str:
+        """Name of the latched stop; empty if there is none."""
+        return self._stop
+
+    @property
+    def stale(self) -> bool:
+        """Whether actions have run dry since the last one that arrived."""
+        return self._stale
+
+    def filter(
+        self,
+        action: np.ndarray,
+        dims: tuple[str, ...] | None = None,
+        now_s: float = 0.0,
+    ) -> Verdict:
+        """Return what the robot may do when asked for ``action``.
+
+        Args:
+            action: (action_dim,) command.
+            dims: Its dimension names, in any order; None means the embodiment's order.
+            now_s: Time of arrival on a steady clock [s].
+        """
+        try:
+            wanted = self._checked(action, dims)
+        except ActionError as error:
+            self.counts["refused"] += 1
+            return self._hold(f"action refused: {error}")
+        self._last_s = now_s
+        self._stale = False
+        if self._stop:
+            self.counts["stopped"] += 1
+            return self._hold(f"stopped: {self._stop}")
+        limited = np.clip(wanted, self._low, self._high)
+        self.counts["limited"] += int((limited != wanted).any())
+        before = self.hold() if self._last is None else self._last
+        smooth = np.clip(limited, before - self._max_step, before + self._max_step)
+        smooth = np.clip(smooth, self._low, self._high)
+        self.counts["rate_limited"] += int((smooth != limited).any())
+        self.counts["passed"] += 1
+        self._last = smooth
+        return Verdict(action=smooth.copy())
+
+    def apply(self, action: np.ndarray) -> np.ndarray:
+        """Return ``filter(action).action`` (action_dim,), for loops that have no time."""
+        return self.filter(action).action
+
+    def check_age(self, now_s: float) -> Verdict | None:
+        """Return a hold if the latest action is too old or a stop is latched, else None.
+
+        Before the first action there is nothing to hold against, so the answer is None.
+        """
+        if self._last_s is None:
+            return None
+        if now_s - self._last_s > self.config.max_age_s:
+            if not self._stale:
+                self.counts["stale"] += 1
+            self._stale = True
+            return self._hold(f"no action for {now_s - self._last_s:.2f} s")
+        return self._hold(f"stopped: {self._stop}") if self._stop else None
+
+    def stop(self, reason: str) -> None:
+        """Latch a stop; the first reason is kept until ``reset``."""
+        self._stop = self._stop or reason
+
+    def set_estop(self, pressed: bool) -> None:
+        """Follow the emergency stop button: pressing latches, releasing alone changes nothing."""
+        self._estop = pressed
+        if pressed:
+            self.stop("emergency stop pressed")
+
+    def reset(self) -> tuple[bool, str]:
+        """Release a latched stop and forget the last command; return (done, what happened).
+
+        Refused while the emergency stop is still pressed.
+        """
+        if self._estop:
+            return False, "emergency stop is still pressed; release it first"
+        released = self._stop
+        self._stop = ""
+        self._last = None
+        self._last_s = None
+        self._stale = False
+        return True, f"released: {released}" if released else "no stop was latched"
+
+    def hold(self) -> np.ndarray:
+        """Return the action (action_dim,) that holds the robot as it is now."""
+        return np.clip(self.embodiment.hold_action(self._last), self._low, self._high)
+
+    def _hold(self, reason: str) -> Verdict:
+        self._last = self.hold()
+        return Verdict(action=self._last.copy(), held=reason)
+
+    def _checked(self, action: np.ndarray, dims: tuple[str, ...] | None) -> np.ndarray:
+        action = np.asarray(action)
+        expected = self.embodiment.action_dims
+        if action.shape != (len(expected),):
+            raise ActionError(f"shape is {action.shape}, expected ({len(expected)},)")
+        if action.dtype.kind not in "fiu" or not np.isfinite(action).all():
+            raise ActionError("a value is not a finite number")
+        if dims is not None and dims != expected:
+            if sorted(dims) != sorted(expected):
+                raise ActionError(f"dimensions are {list(dims)}, expected {list(expected)}")
+            action = action[[dims.index(name) for name in expected]]
+        return action.astype(np.float32)

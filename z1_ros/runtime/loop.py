@@ -1,0 +1,252 @@
+"""The two loops that drive a robot with a policy.
+
+``StepLoop`` counts control steps: same observations, same actions, bit for bit. Evaluation and
+the lockstep graph share it. ``ControlLoop`` follows real time: its tick never waits for the
+policy, which thinks on a thread of its own.
+"""
+
+from collections import Counter, deque
+from dataclasses import dataclass
+
+import numpy as np
+
+from z1_ros.errors import ActionError, ConfigError
+from z1_ros.policy.base import Policy
+from z1_ros.runtime.chunks import ChunkQueue
+from z1_ros.runtime.clock import Clock, WallClock
+from z1_ros.runtime.latency import LatencyStats
+from z1_ros.runtime.worker import InferenceWorker
+from z1_ros.specs import Embodiment
+from z1_ros.types import ActionChunk, Observation
+
+NO_CHUNK = "waiting for the policy's first answer"
+QUEUE_EMPTY = "the policy is late: no action left"
+
+
+class StepLoop:
+    """Deterministic control: inference begins every ``replan_steps`` control steps.
+
+    A malformed chunk is dropped and the robot holds until the next planned inference, so which
+    steps need images depends on the step count alone.
+    """
+
+    def __init__(
+        self, policy: Policy, embodiment: Embodiment, replan_steps: int, delay_steps: int = 0
+    ):
+        """Make a loop; call ``reset`` before the first ``act``.
+
+        Args:
+            policy: Its contract must fit the embodiment (``specs.check_contract``).
+            embodiment: Says the order of the returned actions and what holding means.
+            replan_steps: Control steps from one inference to the next.
+            delay_steps: Control steps an answer takes; the old chunk goes on meanwhile, then the
+                robot holds, as with a slow policy in real time.
+
+        Raises:
+            ConfigError: A step count is out of range.
+        """
+        horizon = policy.contract.horizon
+        if not 0 < replan_steps <= horizon:
+            raise ConfigError(
+                f"replan_steps is {replan_steps}, expected 1 to the horizon {horizon}"
+            )
+        if delay_steps < 0:
+            raise ConfigError(f"delay_steps is {delay_steps}, expected 0 or more")
+        self.policy = policy
+        self.embodiment = embodiment
+        self.replan_steps = replan_steps
+        self.delay_steps = delay_steps
+        self.latency = LatencyStats(skip=1)
+        """Durations of inference, without the first one."""
+        self.held = ""
+        """Why the latest action was a hold; empty if it came from the policy."""
+        self._clock = WallClock()
+        self.reset(0)
+
+    def reset(self, seed: int) -> None:
+        """Begin an episode whose policy noise is drawn from ``seed``."""
+        self.policy.reset(seed)
+        self.queue = ChunkQueue(self.embodiment.action_dims)
+        self._step = 0
+        self._last: np.ndarray | None = None
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget all planned actions (a new instruction); hold until the next inference."""
+        self.queue.clear()
+        self._pending: tuple[int, int, ActionChunk] | None = None
+
+    @property
+    def needs_images(self) -> bool:
+        """Whether the next ``act`` begins an inference."""
+        return self._pending is None and self._step % self.replan_steps == 0
+
+    def act(self, observation: Observation) -> np.ndarray:
+        """Return the action (action_dim,) float32 for this control step.
+
+        Raises:
+            ObservationError: The policy cannot use the observation; nothing has changed.
+        """
+        if self.needs_images:
+            started_s = self._clock.now_s()
+            chunk = self.policy.infer(observation)
+            self.latency.add(self._clock.now_s() - started_s)
+            self._pending = (self._step + self.delay_steps, self.queue.consumed, chunk)
+        self.held = ""
+        if self._pending is not None and self._pending[0] <= self._step:
+            _, started_at, chunk = self._pending
+            self._pending = None
+            try:
+                self.queue.merge(chunk, started_at)
+            except ActionError as error:
+                self.held = str(error)
+        queued = self.queue.pop()
+        if queued is None:
+            self.held = self.held or (QUEUE_EMPTY if self._last is not None else NO_CHUNK)
+            action = self.embodiment.hold_action(self._last)
+        else:
+            action = queued.action
+        self._step += 1
+        self._last = action
+        return action.copy()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Tick:
+    """What the control loop wants at one instant."""
+
+    action: np.ndarray
+    """(action_dim,) float32 in the embodiment's order."""
+    stamp_ns: int
+    """Stamp of the observation that caused it [ns]; of the present one if it is a hold."""
+    held: str = ""
+    """Why it is a hold; empty if it came from the policy."""
+
+
+class ControlLoop:
+    """Real-time control: ``tick`` at ``control_hz``, inference on one worker thread."""
+
+    def __init__(
+        self,
+        policy: Policy,
+        embodiment: Embodiment,
+        replan_steps: int,
+        max_chunk_age_s: float = 10.0,
+        clock: Clock | None = None,
+    ):
+        """Make a loop and start its worker; ``close`` ends it.
+
+        Args:
+            policy: Called on the worker only.
+            embodiment: Says the order of the returned actions and what holding means.
+            replan_steps: Actions consumed before the next inference begins; earlier if the
+                queue would run dry while the policy is thinking.
+            max_chunk_age_s: Actions that stem from an older observation are dropped [s].
+            clock: Steady clock.
+
+        Raises:
+            ConfigError: ``replan_steps`` is out of range.
+        """
+        horizon = policy.contract.horizon
+        if not 0 < replan_steps <= horizon:
+            raise ConfigError(
+                f"replan_steps is {replan_steps}, expected 1 to the horizon {horizon}"
+            )
+        self.embodiment = embodiment
+        self.replan_steps = replan_steps
+        self.max_chunk_age_s = max_chunk_age_s
+        self.queue = ChunkQueue(embodiment.action_dims)
+        self.latency = LatencyStats(skip=1)
+        """Durations of inference, without the first one."""
+        self.counts: Counter[str] = Counter()
+        """``inferences``, ``failed``, ``discarded`` (asked before a reset), ``expired``,
+        ``held`` (ticks)."""
+        self._clock = clock or WallClock()
+        self._worker = InferenceWorker(policy, self._clock)
+        self._delays: deque[int] = deque(maxlen=10)
+        self._generation = 0
+        self._started_at = 0
+        self._started_tick = 0
+        self._ticks = 0
+        self._last: np.ndarray | None = None
+        self._fault = ""
+
+    def reset(self, seed: int) -> None:
+        """Begin an episode whose policy noise is drawn from ``seed``."""
+        self.clear()
+        self._last = None
+        self._worker.reset(seed)
+
+    def clear(self) -> None:
+        """Forget planned actions and any answer still under way (new instruction, stop)."""
+        self._generation += 1
+        self.queue.clear()
+        self._fault = ""
+
+    def tick(self, observation: Observation | None, fault: str = "") -> Tick:
+        """Return the action for now; never waits for the policy.
+
+        Args:
+            observation: The present one, or None if inputs are missing or stale.
+            fault: Why there is none.
+        """
+        self._ticks += 1
+        self._collect()
+        if observation is None:
+            self.clear()
+            return self._hold(fault or "no observation", 0)
+        if self.queue.expire(observation.stamp_ns - round(self.max_chunk_age_s * 1e9)):
+            self.counts["expired"] += 1
+            self._fault = f"actions from an observation older than {self.max_chunk_age_s} s dropped"
+        if not self._worker.busy and self._wants_inference():
+            self._started_at = self.queue.consumed
+            self._started_tick = self._ticks
+            self._worker.submit(observation, self._generation)
+        queued = self.queue.pop()
+        if queued is None:
+            first = QUEUE_EMPTY if self.counts["inferences"] else NO_CHUNK
+            return self._hold(self._fault or first, observation.stamp_ns)
+        self._last = queued.action
+        return Tick(action=queued.action, stamp_ns=queued.stamp_ns)
+
+    def close(self) -> None:
+        """End the worker; an inference under way is abandoned."""
+        self._worker.close()
+
+    def _wants_inference(self) -> bool:
+        spare = len(self.queue) - max(self._delays, default=0)
+        return spare <= 0 or self.queue.consumed - self._started_at >= self.replan_steps
+
+    def _collect(self) -> None:
+        """Take in the worker's answer, if there is one."""
+        answer = self._worker.take()
+        if answer is None:
+            return
+        self.counts["inferences"] += 1
+        self.latency.add(answer.seconds)
+        if answer.generation != self._generation:
+            self.counts["discarded"] += 1
+            return
+        if answer.error:
+            self.counts["failed"] += 1
+            self._fault = answer.error
+            return
+        if self.counts["inferences"] > 1:
+            self._delays.append(self._ticks - self._started_tick)
+        try:
+            self.queue.merge(answer.chunk, self._started_at)
+            self._fault = ""
+        except ActionError as error:
+            self.counts["failed"] += 1
+            self._fault = str(error)
+
+    def _hold(self, reason: str, stamp_ns: int) -> Tick:
+        self.counts["held"] += 1
+        self._last = self.embodiment.hold_action(self._last)
+        return Tick(action=self._last, stamp_ns=stamp_ns, held=reason)
+
+
+def _check_replan_steps(replan_steps: int, policy: Policy) -> None:
+    horizon = policy.contract.horizon
+    if not 0 < replan_steps <= horizon:
+        raise ConfigError(f"replan_steps is {replan_steps}, expected 1 to the horizon {horizon}")
