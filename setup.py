@@ -1,5 +1,4 @@
 from glob import glob
-from pathlib import Path
 
 from setuptools import find_packages, setup
 
@@ -18,8 +17,6 @@ setup(
     name=NAME,
     version="0.1.0",
     description="A π0.5 policy, fine-tuned with Z-1, on a Franka arm through ROS 2",
-    long_description=Path("README.md").read_text("utf-8"),
-    long_description_content_type="text/markdown",
     license="Apache-2.0",
     maintainer="z1_ros maintainers",
     maintainer_email="z1-ros@example.org",
