@@ -3,7 +3,6 @@ from glob import glob
 from setuptools import find_packages, setup
 
 NAME = "z1_ros"
-NODES = ("policy_node", "guard_node", "sim_bridge_node")
 COMMANDS = {
     "z1-sft": "z1_ros.rl.sft:cli",
     "z1-demos": "z1_ros.rl.demos:cli",
@@ -32,7 +31,8 @@ setup(
         (f"share/{NAME}/launch", glob("launch/*.launch.py")),
         (f"share/{NAME}/launch/params", glob("launch/params/*.yaml")),
         (f"share/{NAME}/config", glob("config/*")),
-        # `ros2 launch` and `ros2 run` look for executables here, where pip puts no console scripts.
+        # `ros2 launch` and `ros2 run` look for executables here. As data files they arrive with
+        # colcon, colcon --symlink-install and pip alike, and start the environment's own Python.
         (f"lib/{NAME}", glob("scripts/*_node")),
     ],
     zip_safe=False,
@@ -57,9 +57,6 @@ setup(
         "test": ["pytest>=8,<9", "pytest-timeout>=2.3,<3", "hypothesis>=6.100,<7", "catkin_pkg>=1"],
     },
     entry_points={
-        "console_scripts": [
-            *(f"{node} = {NAME}.nodes.{node}:main" for node in NODES),
-            *(f"{command} = {target}" for command, target in COMMANDS.items()),
-        ]
+        "console_scripts": [f"{command} = {target}" for command, target in COMMANDS.items()]
     },
 )
