@@ -11,7 +11,7 @@ test: setup-test
 	@$(PY) -m pytest $(ARGS)
 
 bench: setup-bench
-	@$(PY) -m z1_ros.nodes.bench $(or $(ARGS),all)
+	@$(PY) -m z1_ros.nodes.bench $(or $(ARGS),sim --lift-python $(VENV)/lift/bin/python)
 
 lint: setup-test
 	@$(PY) -m ruff check . && $(PY) -m ruff format --check .
