@@ -3,9 +3,8 @@
 import sys
 from importlib import import_module
 
-import tyro
-
-from z1_ros.errors import Z1Error, closest
+from z1_ros.command import run_command
+from z1_ros.errors import closest
 
 # Imported when asked for: the policy's benchmark needs torch, the simulator's does not.
 _BENCHES = {
@@ -26,15 +25,8 @@ def cli() -> int:
         )
         return 0 if asked else 2
     path, config = _BENCHES[name]
-    try:
-        module = import_module(path)
-        module.main(tyro.cli(getattr(module, config), prog=f"z1-bench {name}", args=sys.argv[2:]))
-    except Z1Error as error:
-        print(f"z1-bench: {error}", file=sys.stderr)  # noqa: T201
-        return 2
-    except KeyboardInterrupt:
-        return 130
-    return 0
+    module = import_module(path)
+    return run_command(f"z1-bench {name}", module.main, getattr(module, config), sys.argv[2:])
 
 
 if __name__ == "__main__":
