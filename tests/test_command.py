@@ -30,9 +30,18 @@ def test_a_number_returned_is_the_exit_code() -> None:
     assert run_command("z1-x", lambda config: config.steps, Config, []) == 3
 
 
-def test_bad_settings_are_one_sentence(capsys) -> None:
-    assert run_command("z1-x", print, Config, ["--steps", "0"]) == 2
-    assert capsys.readouterr().err == "z1-x: steps is 0, expected 1 or more\n"
+def test_bad_settings_say_what_would_be_right(capsys) -> None:
+    with pytest.raises(SystemExit) as error:
+        run_command("z1-x", print, Config, ["--steps", "0"])
+    assert error.value.code == 2 and "steps is 0, expected 1 or more" in capsys.readouterr().err
+
+
+def test_an_error_while_running_is_one_sentence(capsys) -> None:
+    def failing(config: Config) -> None:
+        raise ConfigError("no model bundle at x")
+
+    assert run_command("z1-x", failing, Config, []) == 2
+    assert capsys.readouterr().err == "z1-x: no model bundle at x\n"
 
 
 def test_interruption_is_exit_130() -> None:

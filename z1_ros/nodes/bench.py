@@ -18,7 +18,7 @@ def cli() -> int:
     name = sys.argv[1] if len(sys.argv) > 1 else ""
     if name in ("-h", "--help") or name not in _BENCHES:
         asked = name in ("-h", "--help")
-        print(  # noqa: T201
+        print(
             f"usage: z1-bench {{{','.join(_BENCHES)}}} [--help]"
             + ("" if asked else f"\nz1-bench: no benchmark {name!r}. {closest(name, _BENCHES)}"),
             file=sys.stdout if asked else sys.stderr,
