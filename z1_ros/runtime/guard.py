@@ -81,9 +81,14 @@ class Guard:
         return self._stop
 
     @property
-    def stale(self) -> bool:
-        """Whether actions have run dry since the last one that arrived."""
-        return self._stale
+    def estop(self) -> bool:
+        """Whether the emergency stop is pressed right now."""
+        return self._estop
+
+    @property
+    def commanded(self) -> bool:
+        """Whether an action has arrived since the last reset."""
+        return self._last is not None
 
     def filter(
         self,
@@ -101,8 +106,7 @@ class Guard:
         try:
             wanted = self._checked(action, dims)
         except ActionError as error:
-            self.counts["refused"] += 1
-            return self._hold(f"action refused: {error}")
+            return self.refuse(str(error))
         self._last_s = now_s
         self._stale = False
         if self._stop:
@@ -121,6 +125,11 @@ class Guard:
     def apply(self, action: np.ndarray) -> np.ndarray:
         """Return ``filter(action).action`` (action_dim,), for loops that have no time."""
         return self.filter(action).action
+
+    def refuse(self, why: str) -> Verdict:
+        """Count an action that cannot even be read, and hold."""
+        self.counts["refused"] += 1
+        return self._hold(f"action refused: {why}")
 
     def check_age(self, now_s: float) -> Verdict | None:
         """Return a hold if the latest action is too old or a stop is latched, else None.
@@ -155,10 +164,14 @@ class Guard:
             return False, "emergency stop is still pressed; release it first"
         released = self._stop
         self._stop = ""
+        self.new_episode()
+        return True, f"released: {released}" if released else "no stop was latched"
+
+    def new_episode(self) -> None:
+        """Forget the last command; a latched stop stays."""
         self._last = None
         self._last_s = None
         self._stale = False
-        return True, f"released: {released}" if released else "no stop was latched"
 
     def hold(self) -> np.ndarray:
         """Return the action (action_dim,) that holds the robot as it is now."""

@@ -1,0 +1,135 @@
+"""The parameters of the three nodes: defaults, units, ranges, invariants. No ROS in here.
+
+A field's ``range`` is shown by ``ros2 param describe``; ``read_only`` fields are fixed when the
+process starts, all others are read again when the node is configured or reset.
+"""
+
+from dataclasses import dataclass, field
+
+from z1_ros.errors import ConfigError, closest
+from z1_ros.runtime.guard import GuardConfig
+from z1_ros.specs import embodiment
+
+MODES = ("realtime", "lockstep")
+QOS = ("auto", "reliable", "best_effort")
+ROBOTS = ("kitchen", "robocasa", "franka")
+
+FIXED = {"read_only": True}
+
+
+def _choice(name: str, value: str, known: tuple[str, ...]) -> None:
+    if value not in known:
+        raise ConfigError(f"{name} is {value!r}. {closest(value, known)}")
+
+
+def _within(config: object, name: str, low: float, high: float) -> None:
+    value = getattr(config, name)
+    if not low <= value <= high:
+        raise ConfigError(f"{name} is {value}, expected {low} to {high}")
+
+
+def _within_ranges(config: object) -> None:
+    """Check every field that declares a range."""
+    for spec in config.__dataclass_fields__.values():
+        if "range" in spec.metadata:
+            _within(config, spec.name, *spec.metadata["range"])
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PolicyNodeConfig:
+    """Parameters of ``policy_node``."""
+
+    model: str = "kitchen-sft"
+    """Model bundle: a directory, or the name of one shipped with the package."""
+    backend: str = "auto"
+    """Inference library: auto, onnxruntime, tensorrt or torch."""
+    threads: int = field(default=0, metadata={"range": (0, 256)})
+    """CPU threads for inference; 0 lets the library choose."""
+    embodiment: str = "panda"
+    """Robot the model has to fit."""
+    mode: str = field(default="realtime", metadata=FIXED)
+    """``realtime``: acts at the control rate; ``lockstep``: once per observation stamp."""
+    instruction: str = ""
+    """What to do until the ``instruction`` topic says otherwise; empty waits for the topic."""
+    noise_seed: int = field(default=0, metadata={"range": (0, 2**31 - 1)})
+    """Seed of the policy's noise, taken at configure, at ``~/reset`` and at a new episode."""
+    replan_steps: int = field(default=0, metadata={"range": (0, 1000)})
+    """Actions executed before the next inference; 0 takes the bundle's own number."""
+    camera_max_age_s: float = field(default=0.4, metadata={"range": (0.01, 10.0)})
+    """Hold when a camera's latest image arrived longer ago [s]."""
+    state_max_age_s: float = field(default=0.2, metadata={"range": (0.01, 10.0)})
+    """Hold when joint states or end-effector pose arrived longer ago [s]."""
+    camera_max_skew_s: float = field(default=0.2, metadata={"range": (0.0, 10.0)})
+    """Hold when the stamps of two cameras differ by more [s]."""
+    max_chunk_age_s: float = field(default=10.0, metadata={"range": (0.1, 600.0)})
+    """Actions that stem from an older observation are dropped [s]."""
+    input_timeout_s: float = field(default=2.0, metadata={"range": (0.1, 60.0)})
+    """Lockstep: name the missing input after waiting this long [s]."""
+    qos: str = "auto"
+    """Of image and state subscriptions: auto (follow the publishers), reliable, best_effort."""
+
+    def __post_init__(self) -> None:
+        """Check choices and ranges."""
+        _choice("mode", self.mode, MODES)
+        _choice("qos", self.qos, QOS)
+        embodiment(self.embodiment)
+        _within_ranges(self)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GuardNodeConfig:
+    """Parameters of ``guard_node``."""
+
+    embodiment: str = field(default="panda", metadata=FIXED)
+    """Robot whose limits hold."""
+    mode: str = field(default="realtime", metadata=FIXED)
+    """``lockstep`` has no stale-action rule: there, physics waits for the action."""
+    guard: GuardConfig = field(default_factory=GuardConfig, metadata=FIXED)
+
+    def __post_init__(self) -> None:
+        """Check choices."""
+        _choice("mode", self.mode, MODES)
+        embodiment(self.embodiment)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SimBridgeConfig:
+    """Parameters of ``sim_bridge_node``; task and seed take effect at ``~/reset``."""
+
+    robot: str = field(default="kitchen", metadata=FIXED)
+    """Simulator: kitchen."""
+    embodiment: str = field(default="panda", metadata=FIXED)
+    """Robot in the simulator."""
+    mode: str = field(default="realtime", metadata=FIXED)
+    """``realtime``: physics follows the wall clock; ``lockstep``: one step per ``safe_action``."""
+    task: str = "OpenDrawer"
+    """Task name."""
+    seed: int = field(default=10_000, metadata={"range": (0, 2**31 - 1)})
+    """Scene seed; from 10000 on they are for evaluation."""
+    image_size: int = field(default=128, metadata=FIXED | {"range": (8, 2048)})
+    """Side of the camera images [px]."""
+    image_every_steps: int = field(default=1, metadata=FIXED | {"range": (1, 1000)})
+    """Lockstep: control steps from one set of images to the next (the policy's replan_steps)."""
+    camera_hz: float = field(default=10.0, metadata=FIXED | {"range": (0.1, 1000.0)})
+    """Realtime: sets of images per second."""
+    film_camera: str = field(default="film", metadata=FIXED)
+    """Camera of ``camera/film/image``, a picture for people; the policy never sees it."""
+    film_size: int = field(default=0, metadata=FIXED | {"range": (0, 2048)})
+    """Height of that picture [px], 4:3; 0 publishes none."""
+    film_hz: float = field(default=10.0, metadata=FIXED | {"range": (0.1, 1000.0)})
+    """Those pictures per second of simulated time."""
+    start_paused: bool = field(default=False, metadata=FIXED)
+    """Wait for ``~/pause`` false before the first step."""
+    repeat: bool = False
+    """Begin the next seed by itself when an episode is over."""
+    resend_s: float = field(default=1.0, metadata=FIXED | {"range": (0.05, 60.0)})
+    """Lockstep: publish the observation again when no action came for this long [s]."""
+    snapshot: str = ""
+    """What ``~/restore`` restores: the text that ``~/snapshot`` answered."""
+
+    def __post_init__(self) -> None:
+        """Check choices and ranges."""
+        _choice("mode", self.mode, MODES)
+        _choice("robot", self.robot, ROBOTS)
+        embodiment(self.embodiment)
+        _within_ranges(self)

@@ -1,0 +1,213 @@
+"""``z1-eval``: success of a bundle on held-out scenes, in-process or through the ROS graph."""
+
+import atexit
+import multiprocessing
+import os
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from z1_ros.command import run_command
+from z1_ros.errors import ConfigError
+from z1_ros.files import write_json
+from z1_ros.models.manifest import Bundle, load_bundle
+from z1_ros.sim.evaluate import (
+    EpisodeResult,
+    InprocEpisodes,
+    episode_record,
+    mean_success,
+    parse_seeds,
+    parse_tasks,
+    success_table,
+)
+from z1_ros.sim.kitchen import TASKS
+from z1_ros.specs import check_contract, embodiment
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EvalConfig:
+    """Evaluate a bundle on held-out scenes."""
+
+    bundle: str = "kitchen-sft"
+    """Bundle directory, or the name of a shipped one."""
+    robot: str = "kitchen"
+    """Simulator."""
+    tasks: str = "all"
+    """``all`` or task names joined by commas."""
+    seeds: str = "10000:10100"
+    """Scene seeds, ``first:end`` (end excluded) or joined by commas; all >= 10000."""
+    through: str = "inproc"
+    """``inproc``, or ``ros``: lockstep through the node graph; both give the same actions."""
+    delay_ms: float = 0.0
+    """Age that every chunk has when it becomes usable [ms], rounded up to control steps."""
+    backend: str = "auto"
+    """``auto``, ``onnxruntime``, ``tensorrt`` or ``torch``."""
+    threads: int = 1
+    """Inference threads of each worker."""
+    workers: int = max(1, min(8, os.cpu_count() or 1))
+    """Episodes run at the same time, each in a process of its own."""
+    json: Path | None = None
+    """Write the table and every episode here."""
+
+    def __post_init__(self) -> None:
+        """Check choices and ranges."""
+        if self.robot != "kitchen":
+            raise ConfigError(f"robot is {self.robot!r}; the simulator built in is 'kitchen'")
+        if self.through not in ("inproc", "ros"):
+            raise ConfigError(f"through is {self.through!r}, expected 'inproc' or 'ros'")
+        if self.delay_ms < 0:
+            raise ConfigError(f"delay_ms is {self.delay_ms}, expected 0 or more")
+        if self.workers < 1 or self.threads < 1:
+            raise ConfigError("workers and threads must be at least 1")
+
+
+class Episodes(Protocol):
+    """Where episodes are run."""
+
+    def run(self, task: str, seed: int) -> EpisodeResult:
+        """Run one episode."""
+        ...
+
+    def close(self) -> None:
+        """Free what was started."""
+        ...
+
+
+def main(config: EvalConfig) -> dict[str, Any]:
+    """Run all episodes, print the table, return (and write) the report.
+
+    Raises:
+        Z1Error: Bad settings or bundle.
+    """
+    bundle = load_bundle(config.bundle)
+    robot = embodiment(bundle.manifest.embodiment)
+    check_contract(bundle.manifest.contract, robot, bundle.manifest.name)
+    tasks = parse_tasks(config.tasks, TASKS)
+    jobs = [(task, seed) for task in tasks for seed in parse_seeds(config.seeds)]
+    console = Console()
+    results = []
+    with _progress(console) as progress:
+        bars = {task: progress.add_task(task, total=0, rate="") for task in tasks}
+        for task, _ in jobs:
+            progress.update(bars[task], total=progress.tasks[bars[task]].total + 1)
+        wins = dict.fromkeys(tasks, 0)
+        for result in run_all(config, jobs):
+            results.append(result)
+            wins[result.task] += result.success
+            progress.update(bars[result.task], advance=1, rate=f"{wins[result.task]} succeeded")
+    results.sort(key=lambda r: (tasks.index(r.task), r.seed))
+    report = make_report(config, bundle, results)
+    console.print(render_table(report))
+    if config.json is not None:
+        write_json(config.json, report)
+        console.print(f"written to {config.json}")
+    return report
+
+
+def run_all(config: EvalConfig, jobs: list[tuple[str, int]]) -> Iterator[EpisodeResult]:
+    """Yield results as they come, from ``config.workers`` processes."""
+    workers = min(config.workers, len(jobs))
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, context, _start_worker, (config,)) as pool:
+        # Contiguous blocks keep each worker on one task, whose environment it can keep.
+        futures = [pool.submit(_run_one, *job) for job in jobs]
+        try:
+            for future in as_completed(futures):
+                yield future.result()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def make_report(config: EvalConfig, bundle: Bundle, results: list[EpisodeResult]) -> dict[str, Any]:
+    """Return the JSON report; its shape is a contract with other programs."""
+    table = success_table(results)
+    return {
+        "bundle": bundle.sha256,
+        "name": bundle.manifest.name,
+        "robot": config.robot,
+        "through": config.through,
+        "sampler": "ode",
+        "denoise_steps": bundle.manifest.denoise_steps,
+        "delay_ms": config.delay_ms,
+        "seeds": config.seeds,
+        "tasks": table,
+        "mean": round(mean_success(table), 4),
+        "episodes": [episode_record(result) for result in results],
+    }
+
+
+def render_table(report: dict[str, Any]) -> Table:
+    """Return the success table for a terminal."""
+    table = Table(title=f"{report['name']} in the {report['robot']}, through {report['through']}")
+    table.add_column("task")
+    for title in ("success", "95 % interval", "steps"):
+        table.add_column(title, justify="right")
+    for task, row in report["tasks"].items():
+        low, high = row["ci95"]
+        rate = row["success"] / row["n"]
+        table.add_row(
+            task,
+            f"{row['success']}/{row['n']} = {rate:.1%}",
+            f"{low:.1%} … {high:.1%}",
+            f"{row['mean_steps']:.0f}",
+        )
+    table.add_section()
+    table.add_row("mean", f"{report['mean']:.1%}", "", "")
+    return table
+
+
+class RosEpisodes:
+    """Runs episodes through the node graph, in lockstep, on a ROS domain of its own."""
+
+    def __init__(self, config: EvalConfig):
+        """Start the graph's processes and wait until the policy is active."""
+        raise RuntimeError("not yet")
+
+
+_episodes: Episodes | None = None
+
+
+def _start_worker(config: EvalConfig) -> None:
+    global _episodes
+    os.environ.setdefault("LP_NUM_THREADS", "0")
+    if config.through == "ros":
+        _episodes = RosEpisodes(config)
+    else:
+        _episodes = InprocEpisodes(
+            config.bundle,
+            backend=config.backend,
+            threads=config.threads,
+            delay_ms=config.delay_ms,
+        )
+    atexit.register(_episodes.close)
+
+
+def _run_one(task: str, seed: int) -> EpisodeResult:
+    return _episodes.run(task, seed)
+
+
+def _progress(console: Console) -> Progress:
+    return Progress(
+        TextColumn("{task.description:20}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TimeRemainingColumn(),
+        console=console,
+    )
+
+
+def cli() -> int:
+    """Entry point of ``z1-eval``."""
+    return run_command("z1-eval", main, EvalConfig)
+
+
+if __name__ == "__main__":
+    raise SystemExit(cli())

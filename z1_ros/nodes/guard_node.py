@@ -1,0 +1,130 @@
+"""The last process before the robot: ``action`` in, ``safe_action`` out, nothing else moves it.
+
+A process of its own, so that a hung or killed policy cannot keep the arm moving. All its timers
+run on the steady clock.
+"""
+
+from collections.abc import Sequence
+
+from rclpy.node import Node
+from sensor_msgs.msg import JointState
+from std_msgs.msg import Bool
+from std_srvs.srv import Trigger
+
+from z1_ros.errors import ActionError
+from z1_ros.nodes import params, signals
+from z1_ros.nodes.configs import GuardNodeConfig
+from z1_ros.nodes.messages import action_message, read_action, to_ns
+from z1_ros.nodes.qos import COMMAND, EVENT, STEADY
+from z1_ros.nodes.status import ERROR, OK, WARN, Status
+from z1_ros.runtime.clock import WallClock
+from z1_ros.runtime.guard import Guard, Verdict
+from z1_ros.specs import embodiment
+
+NO_ACTION_YET = "no action yet"
+
+
+class GuardNode(Node):
+    """Applies ``runtime.guard.Guard`` to a stream of actions."""
+
+    def __init__(self) -> None:
+        """Declare parameters and connect; raises ConfigError for a bad parameter."""
+        super().__init__("guard_node")
+        self.config = params.declare(self, GuardNodeConfig())
+        self.robot = embodiment(self.config.embodiment)
+        self.guard = Guard(self.robot, self.config.guard)
+        self._steady = WallClock()
+        self._frame_id = ""
+        self._stamp_ns = 0
+        self._answered: JointState | None = None
+        self._safe_action = self.create_publisher(JointState, "safe_action", COMMAND)
+        self.create_subscription(JointState, "action", self._on_action, COMMAND)
+        self.create_subscription(Bool, "estop", self._on_estop, EVENT)
+        self.create_service(Trigger, "~/reset", self._on_reset)
+        self.status = Status(self, self._values)
+        self.status.set(WARN, NO_ACTION_YET)
+        if self.config.mode == "realtime":
+            self.create_timer(1 / self.robot.control_hz, self._on_timer, clock=STEADY)
+
+    def run(self, stop: signals.StopRequest) -> None:
+        """Spin until asked to stop."""
+        signals.spin(self, stop)
+
+    def safe_stop(self) -> None:
+        """Publish a last hold."""
+        if self.guard.commanded:
+            self.guard.stop("guard shut down")
+            self._publish(Verdict(action=self.guard.hold(), held=self.guard.stop_reason))
+            self.status.publish()
+
+    def _on_action(self, message: JointState) -> None:
+        if self._is_repeated(message):
+            self._safe_action.publish(self._answered)
+            return
+        if message.header.frame_id != self._frame_id:
+            self._frame_id = message.header.frame_id
+            self.guard.new_episode()
+        self._stamp_ns = to_ns(message.header.stamp)
+        now_s = self._steady.now_s()
+        try:
+            action, dims = read_action(message)
+        except ActionError as error:
+            verdict = self.guard.refuse(str(error))
+        else:
+            verdict = self.guard.filter(action, dims, now_s)
+        self._publish(verdict)
+
+    def _is_repeated(self, message: JointState) -> bool:
+        """Whether this is a lockstep action sent again: filtering it twice would move twice."""
+        answered = self._answered
+        return (
+            self.config.mode == "lockstep"
+            and answered is not None
+            and answered.header == message.header
+        )
+
+    def _on_timer(self) -> None:
+        verdict = self.guard.check_age(self._steady.now_s())
+        if verdict is not None:
+            self._publish(verdict)
+
+    def _on_estop(self, message: Bool) -> None:
+        self.guard.set_estop(message.data)
+        if self.guard.stop_reason:
+            self._publish(
+                Verdict(action=self.guard.hold(), held=f"stopped: {self.guard.stop_reason}")
+            )
+
+    def _on_reset(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        response.success, response.message = self.guard.reset()
+        self._answered = None
+        if response.success:
+            self.status.set(WARN, NO_ACTION_YET)
+        self.get_logger().info(f"reset: {response.message}")
+        return response
+
+    def _publish(self, verdict: Verdict) -> None:
+        self._answered = action_message(
+            verdict.action, self.robot.action_dims, self._stamp_ns, self._frame_id
+        )
+        self._safe_action.publish(self._answered)
+        if self.guard.stop_reason:
+            self.status.set(ERROR, f"stopped: {self.guard.stop_reason}")
+        elif verdict.held:
+            self.status.set(WARN, f"holding: {verdict.held}")
+        else:
+            self.status.set(OK, "passing actions")
+
+    def _values(self) -> dict[str, object]:
+        names = ("passed", "limited", "rate_limited", "refused", "stopped", "stale")
+        counts = {name: self.guard.counts[name] for name in names}
+        return {"stop_reason": self.guard.stop_reason, "estop": self.guard.estop, **counts}
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Run the guard until SIGINT or SIGTERM; return the exit code."""
+    return signals.run_node(GuardNode, args)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

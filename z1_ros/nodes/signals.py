@@ -1,0 +1,121 @@
+"""Start, spin and stop of a node process.
+
+rclpy's own signal handlers invalidate the context before anybody can publish a last hold, so
+ours are installed instead: SIGINT and SIGTERM only ask the main loop to stop, the node then
+stops the robot while it can still talk, and the exit code is 0. A second signal forces.
+"""
+
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+import rclpy
+from rclpy.exceptions import InvalidParameterValueException, ROSInterruptException
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.node import Node
+from rclpy.signals import SignalHandlerOptions
+
+from z1_ros.errors import Z1Error
+from z1_ros.nodes.qos import STEADY
+
+STARTED = "started"
+
+
+class StopRequest:
+    """Whether somebody asked this process to end."""
+
+    def __init__(self) -> None:
+        self.requested = False
+        """Set by the first SIGINT or SIGTERM, or by ``set``."""
+        self.exit_code = 0
+        """What the process shall return."""
+
+    def install(self) -> None:
+        """Handle SIGINT and SIGTERM from now on."""
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._on_signal)
+
+    def set(self, exit_code: int = 0) -> None:
+        """Ask for the end from inside."""
+        self.requested = True
+        self.exit_code = exit_code
+
+    def _on_signal(self, number: int, frame: object) -> None:
+        if self.requested:
+            os._exit(128 + number)
+        self.set()
+
+
+class RunnableNode(Protocol):
+    """What ``run_node`` needs of a node."""
+
+    def run(self, stop: StopRequest) -> None:
+        """Work until ``stop.requested``."""
+        ...
+
+    def safe_stop(self) -> None:
+        """Leave the robot holding; the context is still valid."""
+        ...
+
+
+def run_node(make: Callable[[], RunnableNode], args: Sequence[str] | None = None) -> int:
+    """Make a node, run it until it ends or a signal comes, and return the exit code.
+
+    Errors that a user can mend end as one sentence on stderr and exit code 1.
+    """
+    stop = StopRequest()
+    stop.install()
+    try:
+        rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
+        node = make()
+    except (Z1Error, InvalidParameterValueException, RuntimeError) as error:
+        print(f"error: {error}", file=sys.stderr)  # noqa: T201
+        rclpy.try_shutdown()
+        return 1
+    try:
+        refuse_twin(node, stop)
+        node.run(stop)
+    except Z1Error as error:
+        node.get_logger().fatal(str(error))
+        stop.set(exit_code=1)
+    except ROSInterruptException:
+        stop.set()
+    finally:
+        node.safe_stop()
+        node.destroy_node()
+        rclpy.try_shutdown()
+    return stop.exit_code
+
+
+def spin(node: Node, stop: StopRequest) -> None:
+    """Run callbacks until asked to stop."""
+    executor = SingleThreadedExecutor()
+    executor.add_node(node)
+    try:
+        while rclpy.ok() and not stop.requested:
+            executor.spin_once(timeout_sec=0.05)
+    finally:
+        executor.remove_node(node)
+        executor.shutdown()
+
+
+def refuse_twin(node: Node, stop: StopRequest, after_s: float = 1.5) -> None:
+    """End this process if, soon after its start, another node has the same name.
+
+    Two guards on one robot would fight; the older one has passed this check long ago and stays.
+    """
+
+    def look() -> None:
+        node.destroy_timer(timer)
+        twins = node.get_node_names_and_namespaces()
+        own = (node.get_name(), node.get_namespace())
+        if twins.count(own) > 1:
+            node.get_logger().fatal(
+                f"another {node.get_fully_qualified_name()} is already running in ROS domain "
+                f"{os.environ.get('ROS_DOMAIN_ID', '0')}; stop it, or set another ROS_DOMAIN_ID"
+            )
+            stop.set(exit_code=1)
+
+    timer = node.create_timer(after_s, look, clock=STEADY)

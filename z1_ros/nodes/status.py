@@ -1,0 +1,60 @@
+"""``~/status``: why a node does what it does, latched; and the same on /diagnostics at 1 Hz."""
+
+import time
+from collections.abc import Callable
+
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from rclpy.node import Node
+
+from z1_ros.nodes.messages import status_message
+from z1_ros.nodes.qos import EVENT, LATCHED, STEADY
+
+OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
+
+MIN_PERIOD_S = 0.1
+
+
+class Status:
+    """Publishes a node's state when it changes, and its numbers once a second."""
+
+    def __init__(self, node: Node, values: Callable[[], dict[str, object]]):
+        """Begin to publish.
+
+        Args:
+            node: Owner.
+            values: Gives the numbers that belong to the present state.
+        """
+        self.level = OK
+        self.text = "starting"
+        self._node = node
+        self._values = values
+        self._published_s = 0.0
+        self._latched = node.create_publisher(DiagnosticStatus, "~/status", LATCHED)
+        self._diagnostics = node.create_publisher(DiagnosticArray, "/diagnostics", EVENT)
+        self._timer = node.create_timer(1.0, self._each_second, clock=STEADY)
+
+    def set(self, level: bytes, text: str) -> None:
+        """Say what the node does now; a change of level or text is published at once."""
+        if (level, text) != (self.level, self.text):
+            # Numbers inside a text ("0.31 s old") must not flood the topic.
+            same_kind = level == self.level and text.split()[:4] == self.text.split()[:4]
+            self.level, self.text = level, text
+            if not same_kind or time.monotonic() - self._published_s > MIN_PERIOD_S:
+                self.publish()
+
+    def publish(self) -> None:
+        """Publish state and numbers now."""
+        self._published_s = time.monotonic()
+        self._latched.publish(self.message())
+
+    def message(self) -> DiagnosticStatus:
+        """Return state and numbers."""
+        name = self._node.get_fully_qualified_name()
+        return status_message(f"{name}: state", self.level, self.text, self._values())
+
+    def _each_second(self) -> None:
+        message = self.message()
+        array = DiagnosticArray(status=[message])
+        array.header.stamp = self._node.get_clock().now().to_msg()
+        self._diagnostics.publish(array)
+        self._latched.publish(message)
