@@ -1,0 +1,164 @@
+"""RoboCasa's action semantics on position servos.
+
+robosuite runs an operational-space controller in every physics step; here damped least squares
+(Nakamura & Hanafusa 1986) turns the goal pose into joint targets once per control step, so that
+all physics steps run inside one MuJoCo call.
+"""
+
+import mujoco
+import numpy as np
+
+from z1_ros.sim.kitchen.panda import (
+    ARM_JOINTS,
+    BASE_JOINTS,
+    FINGER_JOINTS,
+    FINGER_TRAVEL,
+    GRIP,
+    READY,
+)
+from z1_ros.specs import Embodiment
+
+CONTROL_STEP_S = 0.05
+"""Duration of a control step [s]."""
+_POSITION_SCALE, _ROTATION_SCALE = 0.05, 0.5  # [m], [rad] per unit of action
+_POSITION_LEASH, _ROTATION_LEASH = 0.06, 0.4  # how far the goal may run ahead [m], [rad]
+_DAMPING = 2e-3
+_POSTURE_GAIN = 0.04
+_GRIP_STEP = 0.1 * FINGER_TRAVEL  # robosuite's PandaGripper: 0.2 of the range -1..1
+_BASE_SPEED = np.array([0.5, 0.5, 0.7, 0.1])  # forward, side [m/s], yaw [rad/s], torso [m/s]
+_BASE_LEASH = np.array([0.03, 0.03, 0.05, 0.03])
+
+
+class Controller:
+    """Turns actions into servo targets; its memory is the goal pose and the finger opening."""
+
+    def __init__(self, model: mujoco.MjModel, embodiment: Embodiment):
+        self._model = model
+        self._embodiment = embodiment
+        self._mobile = any(field.name == "base_motion" for field in embodiment.action)
+        self._site = model.site(GRIP).id
+        self._link0 = model.body("panda_link0").id
+        self._qpos = np.array([model.joint(name).qposadr[0] for name in ARM_JOINTS])
+        self._dof = np.array([model.joint(name).dofadr[0] for name in ARM_JOINTS])
+        self._range = np.array([model.joint(name).range for name in ARM_JOINTS]) + [[0.02, -0.02]]
+        self._arm = np.array([model.actuator(name).id for name in ARM_JOINTS])
+        self._fingers = np.array([model.actuator(name).id for name in FINGER_JOINTS])
+        if self._mobile:
+            self._base_qpos = np.array([model.joint(name).qposadr[0] for name in BASE_JOINTS])
+            self._base = np.array([model.actuator(name).id for name in BASE_JOINTS])
+        self._jacobian = np.zeros((6, model.nv))
+        self.goal_pos = np.zeros(3)
+        self.goal_quat = np.zeros(4)
+        self.opening = FINGER_TRAVEL
+
+    def reset(self, data: mujoco.MjData) -> None:
+        """Hold the present pose with open fingers; kinematics must be up to date."""
+        self.goal_pos, self.goal_quat = self._pose(data)
+        self.opening = FINGER_TRAVEL
+        data.ctrl[self._arm] = data.qpos[self._qpos]
+        data.ctrl[self._fingers] = (self.opening, -self.opening)
+        if self._mobile:
+            data.ctrl[self._base] = data.qpos[self._base_qpos]
+
+    @property
+    def state(self) -> np.ndarray:
+        """(8,) the memory that a snapshot must hold beside MuJoCo's state."""
+        return np.concatenate([self.goal_pos, self.goal_quat, [self.opening]])
+
+    @state.setter
+    def state(self, value: np.ndarray) -> None:
+        self.goal_pos, self.goal_quat = value[:3].copy(), value[3:7].copy()
+        self.opening = float(value[7])
+
+    def apply(self, data: mujoco.MjData, action: np.ndarray) -> None:
+        """Set the servo targets for one control step.
+
+        Args:
+            data: Simulation state with up-to-date kinematics.
+            action: (action_dim,) in the embodiment's order, within -1..1.
+        """
+        field = self._embodiment.action_field
+        drive = self._mobile and field(action, "control_mode")[0] > 0
+        if drive:
+            self._move_base(data, field(action, "base_motion"))
+            self.goal_pos, self.goal_quat = self._pose(data)
+        else:
+            self._move_goal(
+                data,
+                field(action, "end_effector_position") * _POSITION_SCALE,
+                field(action, "end_effector_rotation") * _ROTATION_SCALE,
+            )
+            self._servo_arm(data)
+        self.opening -= _GRIP_STEP * float(np.sign(field(action, "gripper_close")[0]))
+        self.opening = min(max(self.opening, 0.0), FINGER_TRAVEL)
+        data.ctrl[self._fingers] = (self.opening, -self.opening)
+
+    def _pose(self, data: mujoco.MjData) -> tuple[np.ndarray, np.ndarray]:
+        """Return the grip site's position and quaternion (wxyz) in the base frame."""
+        return relative_pose(data, self._site, self._link0)
+
+    def _move_goal(self, data: mujoco.MjData, shift: np.ndarray, turn: np.ndarray) -> None:
+        """Integrate the goal, kept within a leash's length of the measured pose."""
+        pos, quat = self._pose(data)
+        lead = self.goal_pos + shift - pos
+        self.goal_pos = pos + _shorten(lead, _POSITION_LEASH)
+        goal = _turned(turn, self.goal_quat)
+        self.goal_quat = _turned(_shorten(rotation_between(quat, goal), _ROTATION_LEASH), quat)
+
+    def _servo_arm(self, data: mujoco.MjData) -> None:
+        pos, quat = self._pose(data)
+        frame = data.xmat[self._link0].reshape(3, 3)
+        error = np.concatenate(
+            [frame @ (self.goal_pos - pos), frame @ rotation_between(quat, self.goal_quat)]
+        )
+        mujoco.mj_jacSite(self._model, data, self._jacobian[:3], self._jacobian[3:], self._site)
+        jac = self._jacobian[:, self._dof]
+        q = data.qpos[self._qpos]
+        gram = jac @ jac.T
+        gram.flat[::7] += _DAMPING
+        # What the task leaves free drifts back to the ready posture, so elbows do not wander.
+        posture = _POSTURE_GAIN * (np.asarray(READY) - q)
+        step = posture + jac.T @ np.linalg.solve(gram, error - jac @ posture)
+        data.ctrl[self._arm] = np.clip(q + step, self._range[:, 0], self._range[:, 1])
+
+    def _move_base(self, data: mujoco.MjData, motion: np.ndarray) -> None:
+        now = data.qpos[self._base_qpos]
+        step = np.asarray(motion, float) * _BASE_SPEED * CONTROL_STEP_S
+        c, s = np.cos(now[2]), np.sin(now[2])
+        step[:2] = c * step[0] - s * step[1], s * step[0] + c * step[1]
+        target = data.ctrl[self._base] + step
+        data.ctrl[self._base] = np.clip(target, now - _BASE_LEASH, now + _BASE_LEASH)
+
+
+def relative_pose(data: mujoco.MjData, site: int, body: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return a site's position (3,) [m] and quaternion (4,) wxyz in a body's frame."""
+    frame = data.xmat[body].reshape(3, 3)
+    pos = frame.T @ (data.site_xpos[site] - data.xpos[body])
+    quat = np.zeros(4)
+    mujoco.mju_mat2Quat(quat, (frame.T @ data.site_xmat[site].reshape(3, 3)).ravel())
+    return pos, quat
+
+
+def _shorten(vector: np.ndarray, longest: float) -> np.ndarray:
+    length = float(np.sqrt(vector @ vector))
+    return vector if length <= longest else vector * (longest / length)
+
+
+def _turned(rotation: np.ndarray, quat: np.ndarray) -> np.ndarray:
+    """Return ``quat`` turned by a rotation vector of the base frame."""
+    angle = float(np.sqrt(rotation @ rotation))
+    twist, result = np.zeros(4), np.zeros(4)
+    axis = rotation / angle if angle > 0 else np.array([0.0, 0.0, 1.0])
+    mujoco.mju_axisAngle2Quat(twist, axis, angle)
+    mujoco.mju_mulQuat(result, twist, quat)
+    mujoco.mju_normalize4(result)
+    return result
+
+
+def rotation_between(start: np.ndarray, end: np.ndarray) -> np.ndarray:
+    """Return the rotation vector of the base frame that turns ``start`` into ``end``."""
+    inverse, twist, vector = np.zeros(4), np.zeros(4), np.zeros(3)
+    mujoco.mju_negQuat(inverse, start)
+    mujoco.mju_mulQuat(twist, end, inverse)
+    mujoco.mju_quat2Vel(vector, twist, 1.0)
+    return vector

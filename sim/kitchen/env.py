@@ -1,0 +1,206 @@
+"""The embedded kitchen behind the ``Env`` protocol."""
+
+import hashlib
+import json
+import zlib
+from dataclasses import asdict
+
+import mujoco
+import numpy as np
+
+from z1_ros import specs
+from z1_ros.errors import ActionError, ConfigError, closest
+from z1_ros.sim.kitchen.config import KitchenConfig
+from z1_ros.sim.kitchen.control import CONTROL_STEP_S, Controller, relative_pose
+from z1_ros.sim.kitchen.panda import ARM_JOINTS, FINGER_JOINTS, GRIP
+from z1_ros.sim.kitchen.render import Renderer
+from z1_ros.sim.kitchen.scene import TIMESTEP_S, sample_scene
+from z1_ros.sim.kitchen.tasks import TASKS
+from z1_ros.specs import Embodiment
+from z1_ros.types import Observation, Step
+
+_SUBSTEPS = round(CONTROL_STEP_S / TIMESTEP_S)
+_STEP_NS = round(CONTROL_STEP_S * 1e9)
+SCENE_VERSION = 1
+"""Raised whenever equal seeds give another kitchen than before."""
+
+
+class KitchenEnv:
+    """A kitchen of primitives with RoboCasa's tasks, observations and actions.
+
+    ``reset`` must be called before anything else. The OpenGL context is made by the first call
+    that draws; stepping never needs one.
+    """
+
+    def __init__(
+        self,
+        task: str,
+        embodiment: Embodiment = specs.PANDA,
+        config: KitchenConfig | None = None,
+    ):
+        """Choose task, robot and settings.
+
+        Args:
+            task: RoboCasa task class name, e.g. ``OpenDrawer``.
+            embodiment: ``specs.PANDA`` or ``specs.PANDA_OMRON``.
+            config: Settings; None means the defaults.
+
+        Raises:
+            ConfigError: Unknown task.
+        """
+        if task not in TASKS:
+            raise ConfigError(f"the kitchen has no task {task!r}. {closest(task, TASKS)}")
+        self.task = task
+        self.embodiment = embodiment
+        self.config = config or KitchenConfig()
+        self.horizon = self.config.horizon or TASKS[task].horizon
+        self._renderer: Renderer | None = None
+        self._seed: int | None = None
+        self._steps = 0
+        self._success = False
+
+    @property
+    def instruction(self) -> str:
+        """What to do in the current scene, in words."""
+        return self.goal.instruction
+
+    @property
+    def scene_id(self) -> str:
+        """Hash of task, settings, seed, versions and the model they gave."""
+        return self._scene_id
+
+    def reset(self, seed: int) -> None:
+        """Build the scene that belongs to ``seed`` and go to its first instant."""
+        goal_class = TASKS[self.task]
+        mobile = any(field.name == "base_motion" for field in self.embodiment.action)
+        words = [zlib.crc32(self.task.encode()), int(seed)]
+        scene = sample_scene(goal_class.target, words, self.config, mobile)
+        self.model = scene.compile()
+        self.data = mujoco.MjData(self.model)
+        self.goal = goal_class(self.model, scene)
+        self.controller = Controller(self.model, self.embodiment)
+        self._arm = [self.model.joint(name).qposadr[0] for name in ARM_JOINTS]
+        self._fingers = [self.model.joint(name).qposadr[0] for name in FINGER_JOINTS]
+        self._site, self._link0 = self.model.site(GRIP).id, self.model.body("panda_link0").id
+        self.data.qpos[self._arm] = scene.arm
+        self.data.qpos[self._fingers] = (0.04, -0.04)
+        self._kinematics()
+        self.controller.reset(self.data)
+        self._seed, self._steps, self._success = int(seed), 0, False
+        self._scene_id = self._identify(scene.digest)
+
+    def step(self, actions: np.ndarray) -> Step:
+        """Execute actions (k, action_dim), one control step each; stop early when done.
+
+        Raises:
+            ActionError: Wrong shape or not finite; nothing is executed.
+        """
+        actions = self._checked(actions)
+        consumed = 0
+        for action in actions:
+            if self._done:
+                break
+            self.controller.apply(self.data, action)
+            mujoco.mj_step(self.model, self.data, _SUBSTEPS)
+            self._kinematics()
+            self._steps += 1
+            consumed += 1
+            self.goal.update(self.data)
+            self._success = self._success or self.goal.success(self.data)
+        return Step(steps=self._steps, success=self._success, done=self._done, consumed=consumed)
+
+    def read_state(self) -> Observation:
+        """Read the robot's state at the present instant; ``images`` is empty."""
+        qpos = self.data.qpos
+        pos, quat = relative_pose(self.data, self._site, self._link0)
+        state = {
+            "joint_position": qpos[self._arm],
+            "end_effector_position_relative": pos,
+            "end_effector_rotation_relative": quat[[1, 2, 3, 0]],
+            "gripper_qpos": qpos[self._fingers],
+        }
+        return Observation(
+            images={},
+            state={name: np.asarray(value, np.float32) for name, value in state.items()},
+            instruction=self.instruction,
+            stamp_ns=self._steps * _STEP_NS,
+        )
+
+    def observe(self) -> Observation:
+        """Render the policy's cameras and read the robot's state at the present instant.
+
+        Raises:
+            GraphicsUnavailable: No off-screen OpenGL context could be made.
+        """
+        read = self.read_state()
+        size = self.config.image_size
+        images = {name: self.render(name, size, size) for name in self.embodiment.cameras}
+        return Observation(
+            images=images, state=read.state, instruction=read.instruction, stamp_ns=read.stamp_ns
+        )
+
+    def render(self, camera: str, height: int, width: int) -> np.ndarray:
+        """Return one camera's (height, width, 3) uint8 RGB; ``film`` is for people.
+
+        Raises:
+            ConfigError: Unknown camera.
+            GraphicsUnavailable: No off-screen OpenGL context could be made.
+        """
+        known = [self.model.camera(i).name for i in range(self.model.ncam)]
+        if camera not in known:
+            raise ConfigError(f"the kitchen has no camera {camera!r}. {closest(camera, known)}")
+        if self._renderer is None:
+            self._renderer = Renderer()
+        mujoco.mj_camlight(self.model, self.data)
+        self._show_flags()
+        return self._renderer.render(
+            self.model, self.data, known.index(camera), (height, width), fine=camera == "film"
+        )
+
+    def close(self) -> None:
+        """Free the OpenGL context; further calls are errors."""
+        if self._renderer is not None:
+            self._renderer.close()
+            self._renderer = None
+
+    @property
+    def _done(self) -> bool:
+        return self._success or self._steps >= self.horizon
+
+    def _kinematics(self) -> None:
+        mujoco.mj_kinematics(self.model, self.data)
+        mujoco.mj_comPos(self.model, self.data)
+
+    def _checked(self, actions: np.ndarray) -> np.ndarray:
+        actions = np.asarray(actions, np.float64)
+        if actions.ndim != 2 or actions.shape[1] != self.embodiment.action_dim:
+            raise ActionError(
+                f"actions have shape {actions.shape}, expected (k, {self.embodiment.action_dim}) "
+                f"for {self.embodiment.name}"
+            )
+        if not np.isfinite(actions).all():
+            raise ActionError("actions must be finite")
+        return np.clip(actions, *self.embodiment.action_limits())
+
+    def _show_flags(self) -> None:
+        """Colour what the task's flags switch on; a function of the flags alone."""
+        flags = self.goal.flags
+        water = self.model.geom("water").id
+        self.model.geom_rgba[water, 3] = 0.6 if flags.get("water") else 0.0
+        screen = self.model.geom("microwave_screen").id
+        on = flags.get("microwave", False)
+        self.model.geom_matid[screen] = -1 if on else self.model.material("screen").id
+        self.model.geom_rgba[screen] = (0.25, 0.95, 0.55, 1)
+
+    def _identify(self, digest: str) -> str:
+        settings = {
+            "backend": "kitchen",
+            "version": SCENE_VERSION,
+            "mujoco": mujoco.__version__,
+            "task": self.task,
+            "embodiment": self.embodiment.name,
+            "config": asdict(self.config),
+            "seed": self._seed,
+            "model": digest,
+        }
+        return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()

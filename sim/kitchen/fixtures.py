@@ -1,0 +1,381 @@
+"""Kitchen fixtures, drawn in the kitchen's frame: x into the wall, y to the left, z up.
+
+x = 0 is the counter's front edge and z = 0 the floor. Each function adds one unit around its
+centre line ``y``; tasks find what they need by site and joint names.
+"""
+
+import math
+
+from z1_ros.sim.kitchen.mjcf import Body
+
+COUNTER_Z = 0.92
+"""Height of the counter [m]."""
+DEPTH = 0.65
+"""Depth of the counter, i.e. x of the wall [m]."""
+_SLAB = 0.04
+_FACE = 0.02  # x of the cabinets' fronts, behind the counter's edge
+_TOE = 0.10  # height of the toe kick
+_GAP = 0.004  # between neighbouring fronts
+DRAWER_TRAVEL = 0.26
+"""How far a drawer opens [m]."""
+
+
+def counter_slab(world: Body, x: tuple[float, float], y: tuple[float, float]) -> None:
+    """Add counter top over x and y [m]."""
+    world.box(
+        ((x[0] + x[1]) / 2, (y[0] + y[1]) / 2, COUNTER_Z - _SLAB / 2),
+        ((x[1] - x[0]) / 2, (y[1] - y[0]) / 2, _SLAB / 2),
+        "counter",
+        "surface",
+    )
+
+
+def _carcass(world: Body, y: float, width: float) -> None:
+    """Add a base cabinet's dark body behind the fronts, and its toe kick."""
+    top = COUNTER_Z - _SLAB
+    half = (top - _TOE) / 2
+    front = _FACE + 0.02
+    world.box(((front + DEPTH) / 2, y, _TOE + half - 0.001), ((DEPTH - front) / 2, width / 2, half),
+              "cabinet_trim", "fixture")  # fmt: skip
+    world.box(((0.08 + DEPTH) / 2, y, _TOE / 2), ((DEPTH - 0.08) / 2, width / 2, _TOE / 2),
+              "toe_kick")  # fmt: skip
+
+
+def _front(
+    body: Body, y: tuple[float, float], z: tuple[float, float], contact: str | None = None
+) -> None:
+    """Add a cabinet front: a panel and a frame around a recessed middle."""
+    cy, cz = (y[0] + y[1]) / 2, (z[0] + z[1]) / 2
+    hy, hz = (y[1] - y[0]) / 2 - _GAP / 2, (z[1] - z[0]) / 2 - _GAP / 2
+    body.panel((_FACE + 0.011, cy, cz), (0.008, hy, hz), "cabinet", contact)
+    rim = min(0.045, hz * 0.35)
+    for sign in (-1, 1):
+        body.panel((_FACE + 0.002, cy, cz + sign * (hz - rim / 2)), (0.003, hy, rim / 2), "cabinet")
+        body.panel((_FACE + 0.002, cy + sign * (hy - rim / 2), cz), (0.003, rim / 2, hz - rim),
+                 "cabinet")  # fmt: skip
+
+
+def bar_handle(body: Body, pos: tuple[float, float, float], length: float, axis: str) -> None:
+    """Add a bar handle that stands off a front; ``pos`` is the bar's middle, ``axis`` y or z."""
+    x, y, z = pos
+    half = length / 2
+    along = (0, 1, 0) if axis == "y" else (0, 0, 1)
+    size = (0.008, half, 0.009) if axis == "y" else (0.008, 0.009, half)
+    body.box(pos, size, "handle", "fixture", friction=(1.5, 0.02, 0.0001), solref=(0.012, 1))
+    for sign in (-1, 1):
+        off = [sign * (half - 0.016) * a for a in along]
+        body.rod((x, y + off[1], z + off[2]), (_FACE, y + off[1], z + off[2]), 0.007, "handle")
+
+
+def drawers(world: Body, y: float, width: float, handle: float) -> None:
+    """Add two drawers side by side above two doors; joints ``drawer_left``/``drawer_right``.
+
+    Args:
+        world: World body.
+        y: Centre line [m].
+        width: Width of the unit [m].
+        handle: Length of the bar handles [m].
+    """
+    top, split = COUNTER_Z - _SLAB - 0.006, 0.66
+    front = _FACE + 0.02
+    world.box(((front + DEPTH) / 2, y, (_TOE + split) / 2), ((DEPTH - front) / 2, width / 2,
+              (split - _TOE) / 2), "cabinet_trim", "fixture")  # fmt: skip
+    world.box(((0.08 + DEPTH) / 2, y, _TOE / 2), ((DEPTH - 0.08) / 2, width / 2, _TOE / 2),
+              "toe_kick")  # fmt: skip
+    for edge in (-1, 0, 1):
+        world.box(((front + DEPTH) / 2, y + edge * (width / 2 - 0.009), (split + top) / 2),
+                  ((DEPTH - front) / 2, 0.009, (top - split) / 2 + 0.003), "cabinet_trim")  # fmt: skip
+    world.box(
+        (DEPTH - 0.02, y, (split + top) / 2), (0.01, width / 2, (top - split) / 2), "toe_kick"
+    )
+    for side, sign in (("left", 1), ("right", -1)):
+        inner, outer = y, y + sign * width / 2
+        span = (min(inner, outer), max(inner, outer))
+        _drawer(world, f"drawer_{side}", span, (split, top), handle)
+        _front(world, span, (_TOE + 0.01, split))
+        bar_handle(world, (_FACE - 0.04, y + sign * 0.05, split - 0.12), 0.14, "z")
+
+
+def _drawer(
+    world: Body, name: str, y: tuple[float, float], z: tuple[float, float], handle: float
+) -> None:
+    body = world.body(name)
+    body.joint(name, "slide", (-1, 0, 0), range=(0, DRAWER_TRAVEL), damping=12, frictionloss=2)
+    body.add("inertial", pos=(0.2, (y[0] + y[1]) / 2, (z[0] + z[1]) / 2), mass=2.5,
+             diaginertia=(0.1, 0.1, 0.1))  # fmt: skip
+    _front(body, y, z, "fixture")
+    cy, cz = (y[0] + y[1]) / 2, (z[0] + z[1]) / 2
+    hy, bottom, deep = (y[1] - y[0]) / 2 - 0.024, z[0] + 0.02, 0.40
+    body.box((_FACE + deep / 2, cy, bottom), (deep / 2 - 0.004, hy, 0.005), "inside")
+    for sign in (-1, 1):
+        body.box((_FACE + deep / 2, cy + sign * hy, bottom + 0.05), (deep / 2 - 0.004, 0.006, 0.05),
+                 "inside")  # fmt: skip
+    body.box((_FACE + deep, cy, bottom + 0.05), (0.006, hy, 0.05), "inside")
+    bar_handle(body, (_FACE - 0.048, cy, cz), handle, "y")
+    body.site(f"{name}_handle", (_FACE - 0.048, cy, cz))
+
+
+def sink(
+    world: Body,
+    y: float,
+    width: float,
+    basin: tuple[float, float, float],
+    lever_side: int,
+    lever_length: float,
+) -> None:
+    """Add a sink with spout and lever; joints ``faucet_handle``, ``spout``.
+
+    Args:
+        world: World body.
+        y: Centre line of the basin [m].
+        width: Width of the unit [m]; the counter fills what the basin leaves.
+        basin: Basin's x front edge, x back edge, half-width [m].
+        lever_side: 1 puts the lever to the left of the spout, -1 to the right.
+        lever_length: Length of the lever [m].
+    """
+    x0, x1, hy = basin
+    counter_slab(world, (0, x0), (y - hy, y + hy))
+    counter_slab(world, (x1, DEPTH), (y - hy, y + hy))
+    counter_slab(world, (0, DEPTH), (y + hy, y + width / 2))
+    counter_slab(world, (0, DEPTH), (y - width / 2, y - hy))
+    _carcass_with_hole(world, y, width)
+    depth, thick = 0.17, 0.008
+    cx, hx, rim = (x0 + x1) / 2, (x1 - x0) / 2, COUNTER_Z + 0.004
+    floor = COUNTER_Z - depth
+    world.box((cx, y, floor - thick), (hx, hy, thick), "basin_dark", "surface")
+    middle, half = (floor - thick + rim) / 2, (rim - floor + thick) / 2
+    for sign in (-1, 1):
+        world.box((cx, y + sign * (hy - thick), middle), (hx, thick, half), "basin", "surface")
+        world.box((cx + sign * (hx - thick), y, middle), (thick, hy - 2 * thick, half), "basin",
+                  "surface")  # fmt: skip
+    world.rod((cx, y, floor), (cx, y, floor + 0.003), 0.035, "steel")
+    world.rod((cx, y, floor + 0.003), (cx, y, floor + 0.004), 0.022, "black")
+    world.site("sink_inside", (cx, y, COUNTER_Z - depth / 2), (hx, hy, depth / 2))
+    _spout(world, (x1 + 0.045, y))
+    _lever(world, (x1 + 0.045, y + lever_side * 0.085), lever_side, lever_length)
+    for sign in (-1, 1):
+        span = sorted((y, y + sign * width / 2))
+        _front(world, (span[0], span[1]), (_TOE + 0.01, COUNTER_Z - _SLAB - 0.006), "fixture")
+        bar_handle(world, (_FACE - 0.04, y + sign * 0.05, 0.72), 0.16, "z")
+
+
+def _carcass_with_hole(world: Body, y: float, width: float) -> None:
+    """Add the sink's cabinet up to below the basin, and a strip behind the fronts."""
+    top, front = COUNTER_Z - 0.17 - 0.02, _FACE + 0.02
+    world.box(((front + DEPTH) / 2, y, (_TOE + top) / 2), ((DEPTH - front) / 2, width / 2,
+              (top - _TOE) / 2), "cabinet_trim")  # fmt: skip
+    world.box(((0.08 + DEPTH) / 2, y, _TOE / 2), ((DEPTH - 0.08) / 2, width / 2, _TOE / 2),
+              "toe_kick")  # fmt: skip
+
+
+def _spout(world: Body, foot: tuple[float, float]) -> None:
+    x, y = foot
+    world.rod((x, y, COUNTER_Z), (x, y, COUNTER_Z + 0.02), 0.028, "steel")
+    body = world.body("spout", (x, y, COUNTER_Z))
+    body.joint("spout", "hinge", (0, 0, 1), range=(-1.57, 1.57), damping=2)
+    body.add("inertial", pos=(-0.05, 0, 0.15), mass=0.5, diaginertia=(0.002, 0.002, 0.002))
+    body.rod((0, 0, 0.02), (0, 0, 0.24), 0.012, "steel", "fixture", kind="capsule")
+    body.rod((0, 0, 0.24), (-0.10, 0, 0.255), 0.011, "steel", "fixture", kind="capsule")
+    body.rod((-0.10, 0, 0.255), (-0.125, 0, 0.215), 0.011, "steel", kind="capsule")
+    body.rod((-0.125, 0, 0.205), (-0.125, 0, 0.05), 0.008, "water", name="water")
+
+
+def _lever(world: Body, pivot: tuple[float, float], side: int, length: float) -> None:
+    """Add the handle: it points away from the spout and is pushed back, towards the wall."""
+    x, y = pivot
+    height = 0.085
+    world.rod((x, y, COUNTER_Z), (x, y, COUNTER_Z + height - 0.012), 0.020, "steel", "fixture")
+    body = world.body("faucet_handle", (x, y, COUNTER_Z + height))
+    # Pushing the tip towards +x turns a left lever clockwise and a right one anticlockwise.
+    body.joint("faucet_handle", "hinge", (0, 0, -side), range=(0, 1.2), damping=0.4,
+               frictionloss=0.12, armature=0.005)  # fmt: skip
+    body.add("inertial", pos=(0, side * length / 2, 0), mass=0.25, diaginertia=(1e-3,) * 3)
+    body.rod((0, 0, -0.012), (0, 0, 0.014), 0.023, "lever")
+    middle = (0, side * (length / 2 + 0.008), 0.002)
+    body.box(middle, (0.010, length / 2, 0.013), "lever", "fixture", solref=(0.012, 1))
+    body.rod((0, side * length, -0.014), (0, side * length, 0.019), 0.016, "lever")
+    body.site("faucet_lever", (0, side * length * 0.8, 0))
+
+
+def microwave(world: Body, pos: tuple[float, float], width: float, height: float) -> None:
+    """Add a microwave on the counter; joints ``microwave_door``, ``microwave_start``/``_stop``.
+
+    Args:
+        world: World body.
+        pos: x of its front and y of its middle [m].
+        width: Width [m].
+        height: Height [m].
+    """
+    x, y = pos
+    deep, panel, z = 0.34, 0.15, COUNTER_Z + 0.015
+    hz = height / 2
+    body = world.body("microwave", (x, y, z + hz))
+    back = deep / 2
+    body.box((back + 0.012, 0, 0), (back, width / 2, hz), "charcoal", "surface")
+    for sign in (-1, 1):
+        body.box(
+            (back, sign * (width / 2 - 0.04), -hz - 0.007), (back - 0.02, 0.02, 0.008), "black"
+        )
+    door_y = (panel / 2, width - panel)  # centre, width: the door is the left part
+    door = body.body("microwave_door", (0, width / 2, 0))
+    door.joint("microwave_door", "hinge", (0, 0, 1), range=(0, 1.57), damping=2)
+    door.add("inertial", pos=(0, -door_y[1] / 2, 0), mass=1, diaginertia=(0.02, 0.01, 0.02))
+    middle = -door_y[1] / 2
+    door.box((0, middle, 0), (0.010, door_y[1] / 2 - 0.002, hz), "steel", "fixture")
+    door.box((-0.009, middle + 0.01, 0), (0.003, door_y[1] / 2 - 0.05, hz - 0.045), "glass",
+             name="microwave_window")  # fmt: skip
+    door.rod((-0.035, -door_y[1] + 0.025, -hz * 0.7), (-0.035, -door_y[1] + 0.025, hz * 0.7), 0.009,
+             "handle", "fixture", kind="capsule")  # fmt: skip
+    for sign in (-1, 1):
+        end = (-door_y[1] + 0.025, sign * hz * 0.6)
+        door.rod((-0.035, *end), (0, *end), 0.006, "handle")
+    side = -width / 2 + panel / 2
+    body.box((0, side, 0), (0.010, panel / 2, hz), "black", "fixture")
+    body.box((-0.010, side, hz - 0.045), (0.002, panel / 2 - 0.025, 0.022), "screen",
+             name="microwave_screen")  # fmt: skip
+    _button(body, "microwave_start", (-0.012, side, 0.015), 0.024, "green")
+    _button(body, "microwave_stop", (-0.012, side, -hz + 0.045), 0.020, "red")
+
+
+def _button(parent: Body, name: str, pos: tuple[float, float, float], r: float, paint: str) -> None:
+    """Add a round spring button that faces -x and travels 10 mm."""
+    body = parent.body(name, pos)
+    body.joint(name, "slide", (1, 0, 0), range=(0, 0.010), stiffness=250, damping=6, armature=0.05)
+    body.add("inertial", pos=(0, 0, 0), mass=0.03, diaginertia=(1e-5,) * 3)
+    body.rod((-0.012, 0, 0), (0.008, 0, 0), r, paint)
+    body.box((-0.002, 0, 0), (0.010, r * 0.9, r * 0.9), paint, "fixture", rgba=(0, 0, 0, 0),
+             group=3, solref=(0.012, 1))  # fmt: skip
+    body.site(name, (-0.012, 0, 0))
+
+
+def base_cabinet(world: Body, y: float, width: float) -> None:
+    """Add a counter piece over a cabinet with two doors."""
+    counter_slab(world, (0, DEPTH), (y - width / 2, y + width / 2))
+    _carcass(world, y, width)
+    for sign in (-1, 1):
+        span = sorted((y, y + sign * width / 2))
+        _front(world, (span[0], span[1]), (_TOE + 0.01, COUNTER_Z - _SLAB - 0.006))
+        bar_handle(world, (_FACE - 0.04, y + sign * 0.05, 0.72), 0.16, "z")
+
+
+BURNERS = {
+    "front left": (0.19, 1),
+    "front right": (0.19, -1),
+    "rear left": (0.47, 1),
+    "rear right": (0.47, -1),
+}
+"""Burner name -> x [m] and side."""
+
+
+def stove(world: Body, y: float, width: float) -> None:
+    """Add a range: four burners, oven, knobs with joints ``knob_front_left`` and so on."""
+    top = COUNTER_Z + 0.002
+    world.box((DEPTH / 2, y, top / 2 + 0.03), (DEPTH / 2, width / 2, top / 2 - 0.03), "steel",
+              "surface")  # fmt: skip
+    world.box(
+        (DEPTH / 2 + 0.01, y, top + 0.002), (DEPTH / 2 - 0.03, width / 2 - 0.02, 0.004), "black"
+    )
+    world.box((-0.004, y, 0.45), (0.004, width / 2 - 0.05, 0.22), "glass")
+    world.rod((-0.045, y - width / 2 + 0.07, 0.71), (-0.045, y + width / 2 - 0.07, 0.71), 0.010,
+              "handle", kind="capsule")  # fmt: skip
+    for i, (name, (x, side)) in enumerate(BURNERS.items()):
+        at = (x, y + side * width * 0.24)
+        world.rod((*at, top + 0.004), (*at, top + 0.014), 0.075, "charcoal")
+        world.rod((*at, top + 0.014), (*at, top + 0.018), 0.045, "black")
+        knob = world.body(
+            f"knob_{name.replace(' ', '_')}", (-0.014, y + (1.5 - i) * width / 5, 0.82)
+        )
+        knob.joint(
+            f"knob_{name.replace(' ', '_')}", "hinge", (-1, 0, 0), damping=0.3, armature=0.01
+        )
+        knob.add("inertial", pos=(0, 0, 0), mass=0.05, diaginertia=(2e-5,) * 3)
+        knob.rod((-0.014, 0, 0), (0.014, 0, 0), 0.024, "charcoal")
+        knob.box((-0.020, 0, 0), (0.012, 0.006, 0.022), "accent", "fixture")
+
+
+def hood(world: Body, y: float, width: float) -> None:
+    """Add an extractor hood above the stove."""
+    world.box((DEPTH - 0.22, y, 1.58), (0.22, width / 2, 0.04), "steel")
+    world.box((DEPTH - 0.15, y, 1.86), (0.14, 0.15, 0.24), "steel")
+
+
+def wall_cabinet(world: Body, y: float, width: float) -> None:
+    """Add a wall cabinet with two doors."""
+    bottom, top, deep = 1.45, 2.10, 0.32
+    front = DEPTH - deep
+    world.box((front + deep / 2 + 0.01, y, (bottom + top) / 2), (deep / 2 - 0.012, width / 2,
+              (top - bottom) / 2), "cabinet_trim", "fixture")  # fmt: skip
+    unit = world.body(f"wall_cabinet_{y:.3f}", (front - _FACE - 0.02, 0, 0))
+    for sign in (-1, 1):
+        span = sorted((y, y + sign * width / 2))
+        _front(unit, (span[0], span[1]), (bottom, top))
+        bar_handle(unit, (_FACE - 0.03, y + sign * 0.045, bottom + 0.14), 0.14, "z")
+
+
+def window(world: Body, y: float, width: float) -> None:
+    """Add a window with a view above the sink, and a herb on its sill."""
+    bottom, top = 1.22, 1.95
+    x, cz, hz = DEPTH - 0.012, (bottom + top) / 2, (top - bottom) / 2
+    hy = width / 2
+    world.box((x, y, cz + hz * 0.18), (0.004, hy, hz * 0.82), "sky")
+    world.box((x - 0.001, y, bottom + hz * 0.2), (0.004, hy, hz * 0.2), "hill")
+    for sign in (-1, 1):
+        world.box((x - 0.008, y + sign * hy, cz), (0.018, 0.025, hz + 0.05), "ceramic")
+        world.box((x - 0.008, y, cz + sign * (hz + 0.02)), (0.0185, hy, 0.03), "ceramic")
+    world.box((x - 0.006, y, cz), (0.010, 0.012, hz), "ceramic")
+    world.box((x - 0.05, y, bottom - 0.06), (0.06, hy + 0.04, 0.012), "wood")
+    plant(world, (x - 0.05, y + hy * 0.6, bottom - 0.048), 0.8)
+
+
+def coffee_machine(world: Body, y: float) -> None:
+    """Add a coffee machine on the counter; joint ``coffee_button``."""
+    x, z = 0.26, COUNTER_Z
+    body = world.body("coffee_machine", (x, y, z))
+    body.box((0.15, 0, 0.02), (0.15, 0.10, 0.02), "black", "surface")
+    body.box((0.21, 0, 0.20), (0.09, 0.10, 0.16), "accent", "fixture")
+    body.box((0.10, 0, 0.32), (0.10, 0.10, 0.055), "accent", "fixture")
+    body.box((0.10, 0, 0.378), (0.19, 0.095, 0.006), "steel")
+    body.rod((0.06, 0, 0.235), (0.06, 0, 0.27), 0.022, "steel")
+    body.box((0.075, 0, 0.042), (0.06, 0.07, 0.003), "steel")
+    body.site("coffee_dispenser", (0.06, 0, 0.06))
+    _button(body, "coffee_button", (-0.006, 0.05, 0.32), 0.018, "ceramic")
+
+
+def plant(world: Body, pos: tuple[float, float, float], size: float) -> None:
+    """Add a potted herb standing on ``pos``."""
+    x, y, z = pos
+    pot = 0.10 * size
+    world.rod((x, y, z), (x, y, z + pot), 0.05 * size, "clay")
+    for i in range(4):
+        a = 1.3 + i * math.pi / 2
+        tip = (
+            x + 0.028 * size * math.cos(a),
+            y + 0.045 * size * math.sin(a),
+            z + pot + 0.06 * size,
+        )
+        world.ball(tip, (0.03 * size, 0.035 * size, 0.07 * size), "leaf")
+
+
+def jars(world: Body, pos: tuple[float, float]) -> None:
+    """Add three jars at the back of the counter."""
+    x, y = pos
+    for i, (height, lid) in enumerate(((0.17, "wood"), (0.13, "wood"), (0.10, "wood"))):
+        at = (x, y - 0.11 * i)
+        world.rod((*at, COUNTER_Z), (*at, COUNTER_Z + height), 0.042, "ceramic")
+        world.rod((*at, COUNTER_Z + height), (*at, COUNTER_Z + height + 0.015), 0.044, lid)
+
+
+def utensils(world: Body, pos: tuple[float, float]) -> None:
+    """Add a crock with wooden spoons."""
+    x, y = pos
+    world.rod((x, y, COUNTER_Z), (x, y, COUNTER_Z + 0.14), 0.052, "clay")
+    for dx, dy in ((0.03, 0.02), (-0.02, 0.03), (0.0, -0.035)):
+        end = (x + dx * 1.6, y + dy * 1.6, COUNTER_Z + 0.28)
+        world.rod((x + dx * 0.5, y + dy * 0.5, COUNTER_Z + 0.13), end, 0.007, "wood")
+        world.ball(end, (0.015, 0.02, 0.03), "wood")
+
+
+def cutting_board(world: Body, pos: tuple[float, float]) -> None:
+    """Lean a cutting board against the backsplash."""
+    x, y = pos
+    world.box((x, y, COUNTER_Z + 0.155), (0.010, 0.13, 0.16), "wood", euler=(0, 0.16, 0))

@@ -1,0 +1,106 @@
+"""A few words for writing MJCF: bodies, primitive geoms, joints, contact classes.
+
+Contact classes keep the pairs few: the robot touches fixtures and objects, objects touch
+surfaces and each other, fixtures never touch fixtures, and whatever has no class is only seen.
+"""
+
+import xml.etree.ElementTree as ET
+from collections.abc import Sequence
+
+import numpy as np
+
+_ROBOT, _OBJECT = 1, 4
+CONTACT = {
+    "robot": {"contype": _ROBOT, "conaffinity": 0},
+    "fixture": {"contype": 0, "conaffinity": _ROBOT},
+    "surface": {"contype": 0, "conaffinity": _ROBOT | _OBJECT},
+    "object": {"contype": _OBJECT, "conaffinity": _ROBOT | _OBJECT},
+}
+"""MuJoCo's contact bits of each class."""
+
+Numbers = float | Sequence[float]
+
+
+def text(value: object) -> str:
+    """Return an attribute's text; numbers keep 10 digits, so equal scenes have equal XML."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, str):
+        return value
+    return " ".join(f"{v:.10g}" for v in np.atleast_1d(np.asarray(value, float)))
+
+
+class Body:
+    """A body element under construction."""
+
+    def __init__(self, element: ET.Element):
+        self.element = element
+
+    def add(self, tag: str, **attributes: object) -> ET.Element:
+        """Add a child element; ``None`` attributes are left out, ``class_`` becomes ``class``."""
+        given = {k.rstrip("_"): text(v) for k, v in attributes.items() if v is not None}
+        return ET.SubElement(self.element, tag, given)
+
+    def body(self, name: str, pos: Numbers = (0, 0, 0), **attributes: object) -> "Body":
+        """Add a child body at ``pos`` [m] in this body's frame."""
+        return Body(self.add("body", name=name, pos=pos, **attributes))
+
+    def geom(
+        self, kind: str, material: str, contact: str | None = None, **attributes: object
+    ) -> None:
+        """Add a geom; without a contact class it is only seen."""
+        if contact is not None:
+            attributes = {**CONTACT[contact], **attributes}
+        self.add("geom", type=kind, material=material, **attributes)
+
+    def box(
+        self,
+        pos: Numbers,
+        half: Numbers,
+        material: str,
+        contact: str | None = None,
+        **attributes: object,
+    ) -> None:
+        """Add a box with half-sizes ``half`` [m]."""
+        self.geom("box", material, contact, pos=pos, size=half, **attributes)
+
+    def panel(
+        self,
+        pos: Numbers,
+        half: Numbers,
+        material: str,
+        contact: str | None = None,
+        **attributes: object,
+    ) -> None:
+        """Add a box whose texture lies on its front, the side that faces -x."""
+        x, y, z = half
+        attributes = {"quat": (0.5, 0.5, -0.5, -0.5), **attributes}
+        self.box(pos, (y, z, x), material, contact, **attributes)
+
+    def rod(
+        self,
+        start: Numbers,
+        end: Numbers,
+        radius: float,
+        material: str,
+        contact: str | None = None,
+        *,
+        kind: str = "cylinder",
+        **attributes: object,
+    ) -> None:
+        """Add a cylinder (or capsule) from ``start`` to ``end`` [m]."""
+        ends = (*np.atleast_1d(start), *np.atleast_1d(end))
+        self.geom(kind, material, contact, fromto=ends, size=radius, **attributes)
+
+    def ball(self, pos: Numbers, radius: Numbers, material: str, **attributes: object) -> None:
+        """Add a sphere, or an ellipsoid where three radii are given [m]."""
+        kind = "sphere" if np.ndim(radius) == 0 else "ellipsoid"
+        self.geom(kind, material, pos=pos, size=radius, **attributes)
+
+    def joint(self, name: str, kind: str, axis: Numbers, **attributes: object) -> None:
+        """Add a joint; a ``range`` [m or rad] makes it limited."""
+        self.add("joint", name=name, type=kind, axis=axis, **attributes)
+
+    def site(self, name: str, pos: Numbers, half: Numbers = (0.005,) * 3) -> None:
+        """Add an invisible, box-shaped marker that tasks find by name."""
+        self.add("site", name=name, pos=pos, size=half, type="box", group=4)

@@ -1,0 +1,133 @@
+"""The tasks: what to do, in words, and when it is done.
+
+Class names, language and success conditions are RoboCasa v0.2's
+(robocasa/environments/kitchen/single_stage). Success rates here say nothing about RoboCasa's.
+"""
+
+import mujoco
+import numpy as np
+
+from z1_ros.sim.kitchen.panda import GRIP
+from z1_ros.sim.kitchen.scene import Scene, Target
+
+Flags = dict[str, bool]
+
+
+class Task:
+    """One task in one scene. Its only memory is ``flags``, which snapshots hold."""
+
+    target: Target
+    """What the scene must offer."""
+    horizon = 300
+    """Control steps after which an episode is over."""
+
+    def __init__(self, model: mujoco.MjModel, scene: Scene):
+        self.model = model
+        self.scene = scene
+        self.flags: Flags = {}
+
+    @property
+    def instruction(self) -> str:
+        """What to do, in RoboCasa's words."""
+        raise NotImplementedError
+
+    def update(self, data: mujoco.MjData) -> None:
+        """Bring the flags up to date after a control step."""
+
+    def success(self, data: mujoco.MjData) -> bool:
+        """Whether the goal holds now; kinematics must be up to date."""
+        raise NotImplementedError
+
+    def site(self, data: mujoco.MjData, name: str) -> np.ndarray:
+        """Return a site's position (3,) [m] in the world."""
+        return data.site_xpos[self.model.site(name).id]
+
+    def joint(self, data: mujoco.MjData, name: str) -> float:
+        """Return a joint's position [m or rad]."""
+        return float(data.qpos[self.model.joint(name).qposadr[0]])
+
+    def far(self, data: mujoco.MjData, point: np.ndarray, distance: float) -> bool:
+        """Whether the gripper is more than ``distance`` [m] from a point."""
+        return float(np.linalg.norm(self.site(data, GRIP) - point)) > distance
+
+
+class OpenDrawer(Task):
+    """Pull one of two drawers open."""
+
+    target = Target(unit="drawers", distance=0.80)
+
+    @property
+    def joint_name(self) -> str:
+        """Joint of the drawer that is meant."""
+        return f"drawer_{self.scene.side}"
+
+    @property
+    def instruction(self) -> str:
+        """What to do, in RoboCasa's words."""
+        return f"open the {self.scene.side} drawer"
+
+    def success(self, data: mujoco.MjData) -> bool:
+        """The drawer is open by 95 % of its travel."""
+        low, high = self.model.joint(self.joint_name).range
+        return (self.joint(data, self.joint_name) - low) / (high - low) >= 0.95
+
+
+class TurnOnSinkFaucet(Task):
+    """Push the faucet's lever back."""
+
+    target = Target(unit="sink", distance=0.36)
+    instruction = "turn on the sink faucet"
+
+    def update(self, data: mujoco.MjData) -> None:
+        """Let water run while the handle is open."""
+        self.flags["water"] = self.success(data)
+
+    def success(self, data: mujoco.MjData) -> bool:
+        """The handle is between 0.40 rad and pi."""
+        return 0.40 < self.joint(data, "faucet_handle") < np.pi
+
+
+class TurnOnMicrowave(Task):
+    """Press the microwave's start button and draw back."""
+
+    target = Target(unit="microwave", distance=0.56)
+    instruction = "press the start button on the microwave"
+
+    def __init__(self, model: mujoco.MjModel, scene: Scene):
+        super().__init__(model, scene)
+        self.flags = {"microwave": False}
+
+    def update(self, data: mujoco.MjData) -> None:
+        """Switch on or off when a button is pressed by more than half its travel."""
+        for button, on in (("microwave_start", True), ("microwave_stop", False)):
+            if self.joint(data, button) > 0.5 * self.model.joint(button).range[1]:
+                self.flags["microwave"] = on
+
+    def success(self, data: mujoco.MjData) -> bool:
+        """It is on and the gripper is more than 0.15 m from the button."""
+        return self.flags["microwave"] and self.far(data, self.site(data, "microwave_start"), 0.15)
+
+
+class PnPCounterToSink(Task):
+    """Carry an object from the counter into the sink."""
+
+    target = Target(unit="sink", distance=0.36, objects=1)
+
+    @property
+    def instruction(self) -> str:
+        """What to do, in RoboCasa's words."""
+        return f"pick the {self.scene.kinds[0].name} from the counter and place it in the sink"
+
+    def success(self, data: mujoco.MjData) -> bool:
+        """The object's centre is inside the sink and the gripper more than 0.25 m away."""
+        centre = data.xpos[self.model.body("object0").id]
+        site = self.model.site("sink_inside").id
+        inside = np.all(np.abs(centre - data.site_xpos[site]) < self.model.site_size[site])
+        return bool(inside) and self.far(data, centre, 0.25)
+
+
+TASKS: dict[str, type[Task]] = {
+    task.__name__: task
+    for task in (OpenDrawer, TurnOnSinkFaucet, TurnOnMicrowave, PnPCounterToSink)
+}
+"""Every task by its RoboCasa class name."""
