@@ -47,8 +47,16 @@ class GraphicsUnavailable(Z1Error, RuntimeError):
     """No off-screen OpenGL context could be made."""
 
 
+class GraphError(Z1Error, RuntimeError):
+    """A node of the graph did not start, did not answer, or ended."""
+
+
 class BackendUnavailable(Z1Error, RuntimeError):
     """An inference library is not installed, or cannot run this model here."""
+
+
+class TrainingError(Z1Error, RuntimeError):
+    """Training cannot go on, or a checkpoint belongs to other settings."""
 
 
 def closest(name: str, known: Iterable[str]) -> str:

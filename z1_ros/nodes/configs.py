@@ -43,8 +43,8 @@ class PolicyNodeConfig:
     """Model bundle: a directory, or the name of one shipped with the package."""
     backend: str = "auto"
     """Inference library: auto, onnxruntime, tensorrt or torch."""
-    threads: int = field(default=0, metadata={"range": (0, 256)})
-    """CPU threads for inference; 0 lets the library choose."""
+    threads: int = field(default=2, metadata={"range": (1, 256)})
+    """CPU threads that an inference may use."""
     embodiment: str = "panda"
     """Robot the model has to fit."""
     mode: str = field(default="realtime", metadata=FIXED)
@@ -55,6 +55,8 @@ class PolicyNodeConfig:
     """Seed of the policy's noise, taken at configure, at ``~/reset`` and at a new episode."""
     replan_steps: int = field(default=0, metadata={"range": (0, 1000)})
     """Actions executed before the next inference; 0 takes the bundle's own number."""
+    delay_steps: int = field(default=0, metadata={"range": (0, 1000)})
+    """Lockstep: control steps that an answer takes, to see what a slow computer would do."""
     camera_max_age_s: float = field(default=0.4, metadata={"range": (0.01, 10.0)})
     """Hold when a camera's latest image arrived longer ago [s]."""
     state_max_age_s: float = field(default=0.2, metadata={"range": (0.01, 10.0)})

@@ -42,6 +42,11 @@ class Status:
             if not same_kind or time.monotonic() - self._published_s > MIN_PERIOD_S:
                 self.publish()
 
+    def refresh(self) -> None:
+        """Publish the numbers if that was not done a moment ago."""
+        if time.monotonic() - self._published_s > MIN_PERIOD_S:
+            self.publish()
+
     def publish(self) -> None:
         """Publish state and numbers now."""
         self._published_s = time.monotonic()

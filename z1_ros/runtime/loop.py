@@ -87,28 +87,35 @@ class StepLoop:
         Raises:
             ObservationError: The policy cannot use the observation; nothing has changed.
         """
-        if self.needs_images:
-            started_s = self._clock.now_s()
-            chunk = self.policy.infer(observation)
-            self.latency.add(self._clock.now_s() - started_s)
-            self._pending = (self._step + self.delay_steps, self.queue.consumed, chunk)
-        self.held = ""
-        if self._pending is not None and self._pending[0] <= self._step:
-            _, started_at, chunk = self._pending
-            self._pending = None
-            try:
-                self.queue.merge(chunk, started_at)
-            except ActionError as error:
-                self.held = str(error)
+        fault = ""
+        try:
+            if self.needs_images:
+                self._infer(observation)
+            self._merge_if_due()
+        except ActionError as error:
+            fault = str(error)
         queued = self.queue.pop()
         if queued is None:
-            self.held = self.held or (QUEUE_EMPTY if self._last is not None else NO_CHUNK)
+            self.held = fault or (QUEUE_EMPTY if self._last is not None else NO_CHUNK)
             action = self.embodiment.hold_action(self._last)
         else:
+            self.held = ""
             action = queued.action
         self._step += 1
         self._last = action
         return action.copy()
+
+    def _infer(self, observation: Observation) -> None:
+        started_s = self._clock.now_s()
+        chunk = self.policy.infer(observation)
+        self.latency.add(self._clock.now_s() - started_s)
+        self._pending = (self._step + self.delay_steps, self.queue.consumed, chunk)
+
+    def _merge_if_due(self) -> None:
+        if self._pending is not None and self._pending[0] <= self._step:
+            _, started_at, chunk = self._pending
+            self._pending = None
+            self.queue.merge(chunk, started_at)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -1,0 +1,235 @@
+"""Drive a running graph from a program: parameters, services, episodes, numbers.
+
+Everything happens inside the calls; there is no thread of its own, so callbacks given to
+``subscribe`` run only while a call waits.
+"""
+
+import json
+import os
+import time
+from collections.abc import Callable, Mapping
+from contextlib import contextmanager
+from typing import Any, Self
+
+import rclpy
+from diagnostic_msgs.msg import DiagnosticStatus
+from lifecycle_msgs.msg import Transition
+from lifecycle_msgs.srv import ChangeState, GetState
+from rcl_interfaces.srv import SetParametersAtomically
+from rclpy.context import Context
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.parameter import Parameter
+from rclpy.qos import QoSProfile, ReliabilityPolicy
+from std_srvs.srv import SetBool, Trigger
+
+from z1_ros.errors import ConfigError, GraphError
+from z1_ros.nodes.messages import status_values
+from z1_ros.nodes.qos import LATCHED
+from z1_ros.sim.evaluate import EpisodeResult
+
+BRIDGE, GUARD, POLICY = "sim_bridge_node", "guard_node", "policy_node"
+TRANSITIONS = {
+    "configure": Transition.TRANSITION_CONFIGURE,
+    "activate": Transition.TRANSITION_ACTIVATE,
+    "deactivate": Transition.TRANSITION_DEACTIVATE,
+    "cleanup": Transition.TRANSITION_CLEANUP,
+}
+
+
+@contextmanager
+def discovery(localhost: bool):
+    """Limit discovery to this machine for participants made within the block."""
+    name = "ROS_AUTOMATIC_DISCOVERY_RANGE"
+    before = os.environ.get(name)
+    if localhost:
+        os.environ[name] = "LOCALHOST"
+    try:
+        yield
+    finally:
+        if localhost:
+            os.environ.pop(name) if before is None else os.environ.__setitem__(name, before)
+
+
+class GraphClient:
+    """A ROS node that talks to the nodes of one graph."""
+
+    def __init__(
+        self, domain_id: int | None = None, namespace: str = "", *, localhost: bool = False
+    ):
+        """Join a ROS domain.
+
+        Args:
+            domain_id: The domain; None takes ``ROS_DOMAIN_ID``.
+            namespace: Namespace of the graph.
+            localhost: See this machine only.
+        """
+        self.check: Callable[[], None] = lambda: None
+        """Called while waiting; raises if waiting has become pointless."""
+        self._context = Context()
+        with discovery(localhost):
+            rclpy.init(context=self._context, domain_id=domain_id)
+            self.node = rclpy.create_node(
+                f"z1_client_{os.getpid()}", namespace=namespace, context=self._context
+            )
+        self._executor = SingleThreadedExecutor(context=self._context)
+        self._executor.add_node(self.node)
+        self._clients: dict[str, Any] = {}
+        self._statuses: dict[str, DiagnosticStatus] = {}
+        for name in (BRIDGE, GUARD, POLICY):
+            self.node.create_subscription(
+                DiagnosticStatus,
+                f"{name}/status",
+                lambda message, name=name: self._statuses.__setitem__(name, message),
+                LATCHED,
+            )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Leave the domain."""
+        self._executor.shutdown()
+        self.node.destroy_node()
+        self._context.try_shutdown()
+
+    def wait(self, done: Callable[[], Any], timeout_s: float, what: str) -> Any:
+        """Handle messages until ``done()`` gives something true, and return that.
+
+        Raises:
+            GraphError: It did not within ``timeout_s``; the message holds ``what`` and what
+                every node says of itself.
+        """
+        deadline_s = time.monotonic() + timeout_s
+        while not (result := done()):
+            if time.monotonic() > deadline_s:
+                raise GraphError(f"{what}: not within {timeout_s:.0f} s. {self.describe()}")
+            self.check()
+            self._executor.spin_once(timeout_sec=0.1)
+        return result
+
+    def describe(self) -> str:
+        """Return one sentence with each node's own words."""
+        said = [f"{name} says {s.message!r}" for name, s in self._statuses.items()]
+        return "; ".join(said) if said else "No node of the graph was heard."
+
+    def status(self, name: str) -> tuple[str, dict[str, str]]:
+        """Return what a node last said of itself: its sentence and its values."""
+        message = self._statuses.get(name)
+        return ("", {}) if message is None else (message.message, status_values(message))
+
+    def subscribe(
+        self, message_type: type, topic: str, callback: Callable[[Any], None], depth: int = 10
+    ) -> None:
+        """Call ``callback`` with each message of ``topic`` that arrives while a call waits."""
+        profile = QoSProfile(depth=depth, reliability=ReliabilityPolicy.RELIABLE)
+        self.node.create_subscription(message_type, topic, callback, profile)
+
+    def call(self, service_type: type, name: str, request: Any, timeout_s: float = 30.0) -> Any:
+        """Call a service and return its response; raises GraphError if nobody answers."""
+        if name not in self._clients:
+            self._clients[name] = self.node.create_client(service_type, name)
+        client = self._clients[name]
+        self.wait(client.service_is_ready, timeout_s, f"service {name}")
+        future = client.call_async(request)
+        self.wait(future.done, timeout_s, f"answer of service {name}")
+        return future.result()
+
+    def trigger(self, name: str, timeout_s: float = 30.0) -> str:
+        """Call a Trigger service and return its message; raises GraphError if it refuses."""
+        response = self.call(Trigger, name, Trigger.Request(), timeout_s)
+        if not response.success:
+            raise GraphError(f"{name} refused: {response.message}")
+        return response.message
+
+    def pause(self, paused: bool) -> None:
+        """Pause the simulator, or let it go on."""
+        self.call(SetBool, f"{BRIDGE}/pause", SetBool.Request(data=paused))
+
+    def set_parameters(self, name: str, values: Mapping[str, Any]) -> None:
+        """Set parameters of a node, all or none; raises ConfigError if it refuses."""
+        parameters = [Parameter(k, value=v).to_parameter_msg() for k, v in values.items()]
+        response = self.call(
+            SetParametersAtomically,
+            f"{name}/set_parameters_atomically",
+            SetParametersAtomically.Request(parameters=parameters),
+        )
+        if not response.result.successful:
+            raise ConfigError(f"{name} refused {dict(values)}: {response.result.reason}")
+
+    def state(self, name: str) -> str:
+        """Return the state of a lifecycle node: unconfigured, inactive, active or finalized."""
+        request = GetState.Request()
+        return self.call(GetState, f"{name}/get_state", request).current_state.label
+
+    def transition(self, name: str, transition: str, timeout_s: float = 120.0) -> None:
+        """Drive a lifecycle node; raises GraphError, with the node's words, if it fails."""
+        request = ChangeState.Request()
+        request.transition.id = TRANSITIONS[transition]
+        response = self.call(ChangeState, f"{name}/change_state", request, timeout_s)
+        if not response.success:
+            time.sleep(0.05)
+            self._executor.spin_once(timeout_sec=0.1)
+            raise GraphError(f"{name} did not {transition}: {self.status(name)[0]}")
+
+    def run_episode(
+        self,
+        task: str,
+        seed: int,
+        noise_seed: int | None = None,
+        timeout_s: float = 300.0,
+        on_progress: Callable[[Mapping[str, str]], None] | None = None,
+    ) -> EpisodeResult:
+        """Run one episode on a simulated robot and wait for its end.
+
+        The policy takes its seed and starts afresh when the first message of the new episode
+        reaches it; messages carry the episode, so nothing of the previous one can interfere.
+
+        Args:
+            task: Task name.
+            seed: Scene seed.
+            noise_seed: Seed of the policy's noise; None takes ``seed``.
+            timeout_s: Longest wait for its end [s].
+            on_progress: Called with the simulator's values whenever they change.
+
+        Raises:
+            GraphError: It did not end in time, or a node refused or died.
+        """
+        self.set_parameters(POLICY, {"noise_seed": seed if noise_seed is None else noise_seed})
+        self.set_parameters(BRIDGE, {"task": task, "seed": seed})
+        begun = json.loads(self.trigger(f"{BRIDGE}/reset", timeout_s=120.0))
+        number = str(begun["episode"])
+        seen: dict[str, str] = {}
+
+        def over() -> dict[str, str] | None:
+            nonlocal seen
+            values = self.status(BRIDGE)[1]
+            if values.get("episode") != number:
+                return None
+            if on_progress is not None and values != seen:
+                seen = values
+                on_progress(values)
+            return values if values["done"] == "true" else None
+
+        values = self.wait(over, timeout_s, f"end of episode {task}, seed {seed}")
+        return EpisodeResult(
+            task=task,
+            seed=seed,
+            instruction=begun["instruction"],
+            success=values["success"] == "true",
+            steps=int(values["steps"]),
+        )
+
+    def latency(self) -> dict[str, float]:
+        """Return inference p50/p99 and observation-to-action age p50/p99 [ms], with their n.
+
+        Inference counts since the policy was configured, age since the task was chosen.
+        """
+        found = {}
+        for name, prefix in ((POLICY, "infer_"), (BRIDGE, "age_")):
+            values = self.status(name)[1]
+            for key in ("p50_ms", "p99_ms", "n"):
+                found[prefix + key] = float(values.get(prefix + key, "nan"))
+        return found

@@ -1,0 +1,170 @@
+"""What the policy sees: the latest images, joint states and pose, and what is wrong with them."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from geometry_msgs.msg import PoseStamped
+from rclpy.node import Node
+from sensor_msgs.msg import Image, JointState
+
+from z1_ros.nodes.configs import PolicyNodeConfig
+from z1_ros.nodes.messages import (
+    image_array,
+    origin_of,
+    read_eef_pose,
+    read_joint_states,
+    to_ns,
+)
+from z1_ros.nodes.qos import FollowingSubscription
+from z1_ros.runtime.clock import Clock
+from z1_ros.specs import Contract, Embodiment
+from z1_ros.types import Observation
+
+JOINTS, POSE = "joint_states", "eef_pose"
+
+
+@dataclass(slots=True)
+class Source:
+    """One subscribed topic."""
+
+    label: str
+    """Name for people, e.g. ``camera 'wrist'``."""
+    topic: str
+    """Resolved topic name."""
+    max_age_s: float
+    """Oldest arrival that is still fresh [s]."""
+    subscription: FollowingSubscription | None = None
+    message: Any = None
+    """Latest message."""
+    arrived_s: float = 0.0
+    """When it arrived, on the steady clock [s]."""
+
+    @property
+    def stamp_ns(self) -> int:
+        """Stamp of the latest message [ns]."""
+        return to_ns(self.message.header.stamp)
+
+
+class Inputs:
+    """Subscriptions of a policy; keeps the latest message of each."""
+
+    def __init__(
+        self,
+        node: Node,
+        contract: Contract,
+        robot: Embodiment,
+        config: PolicyNodeConfig,
+        clock: Clock,
+        on_message: Callable[[str], None],
+    ):
+        """Subscribe to the contract's cameras and the robot's state.
+
+        Args:
+            node: Owner of the subscriptions.
+            contract: Says which cameras and state fields the model uses.
+            robot: Says the joint names.
+            config: Ages, skew and quality of service.
+            clock: Steady clock for ages.
+            on_message: Called with the source's key after each message.
+        """
+        self._robot = robot
+        self._contract = contract
+        self._config = config
+        self._steady = clock
+        self._on_message = on_message
+        # Lockstep is our own simulator, which is RELIABLE; a lost message would cost a resend.
+        policy = "reliable" if config.mode == "lockstep" else config.qos
+        self.sources: dict[str, Source] = {}
+        for key, label, topic, kind, max_age_s in (
+            (JOINTS, JOINTS, JOINTS, JointState, config.state_max_age_s),
+            (POSE, POSE, POSE, PoseStamped, config.state_max_age_s),
+            *(
+                (c, f"camera {c!r}", f"camera/{c}/image", Image, config.camera_max_age_s)
+                for c in contract.cameras
+            ),
+        ):
+            source = Source(label, node.resolve_topic_name(topic), max_age_s)
+            source.subscription = FollowingSubscription(
+                node, kind, topic, lambda message, key=key: self._receive(key, message), policy
+            )
+            self.sources[key] = source
+
+    @property
+    def stamp_ns(self) -> int | None:
+        """Stamp of the latest joint states [ns], or None before the first."""
+        joints = self.sources[JOINTS]
+        return None if joints.message is None else joints.stamp_ns
+
+    @property
+    def frame_id(self) -> str:
+        """``frame_id`` of the latest joint states: says which episode of a simulator it is."""
+        message = self.sources[JOINTS].message
+        return "" if message is None else message.header.frame_id
+
+    def clear(self) -> None:
+        """Forget all messages."""
+        for source in self.sources.values():
+            source.message = None
+
+    def destroy(self) -> None:
+        """Unsubscribe."""
+        for source in self.sources.values():
+            source.subscription.destroy()
+
+    def ages_s(self) -> Mapping[str, float]:
+        """Return the age [s] of the latest message of each source; inf if there is none."""
+        now_s = self._steady.now_s()
+        return {
+            key: float("inf") if s.message is None else now_s - s.arrived_s
+            for key, s in self.sources.items()
+        }
+
+    def stale(self) -> str:
+        """Realtime: say which input is missing, too old or out of step; empty if none."""
+        begun_ns = origin_of(self.frame_id)
+        for age_s, source in zip(self.ages_s().values(), self.sources.values(), strict=True):
+            if source.message is None or source.stamp_ns < begun_ns:
+                return f"nothing from {source.label} yet (topic {source.topic})"
+            if age_s > source.max_age_s:
+                return f"{source.label} is {age_s:.2f} s old, at most {source.max_age_s} s allowed"
+        stamps = {c: self.sources[c].stamp_ns for c in self._contract.cameras}
+        if stamps:
+            oldest, newest = min(stamps, key=stamps.get), max(stamps, key=stamps.get)
+            skew_s = (stamps[newest] - stamps[oldest]) * 1e-9
+            if skew_s > self._config.camera_max_skew_s:
+                return f"camera {oldest!r} lags {skew_s:.2f} s behind camera {newest!r}"
+        return ""
+
+    def missing(self, *, images: bool) -> str:
+        """Lockstep: say which input of the latest joint states' stamp is missing; empty if none."""
+        for key, source in self.sources.items():
+            if key in self._contract.cameras and not images:
+                continue
+            if source.message is None or source.stamp_ns != self.stamp_ns:
+                return f"waiting for {source.label} (topic {source.topic})"
+        return ""
+
+    def observation(self, instruction: str, *, images: bool) -> Observation:
+        """Return the latest messages as one observation, stamped from the episode's begin.
+
+        Raises:
+            ObservationError: A message is malformed.
+        """
+        joints, pose = self.sources[JOINTS].message, self.sources[POSE].message
+        pictures = {}
+        if images:
+            for camera in self._contract.cameras:
+                pictures[camera] = image_array(self.sources[camera].message, camera)
+        return Observation(
+            images=pictures,
+            state=read_joint_states(joints, self._robot) | read_eef_pose(pose),
+            instruction=instruction,
+            stamp_ns=to_ns(joints.header.stamp) - origin_of(joints.header.frame_id),
+        )
+
+    def _receive(self, key: str, message: Any) -> None:
+        source = self.sources[key]
+        source.message = message
+        source.arrived_s = self._steady.now_s()
+        self._on_message(key)

@@ -1,0 +1,267 @@
+"""Runs a graph without ROS 2's launch, which the PyPI wheels of rclpy do not bring.
+
+Each node is a process; if one ends, all end; no process outlives the runner, not even if the
+runner is killed with SIGKILL.
+"""
+
+import ctypes
+import fcntl
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Self, TextIO
+
+import yaml
+
+from z1_ros.errors import GraphError
+from z1_ros.nodes.client import GraphClient
+from z1_ros.nodes.graph import Graph, NodeSpec, PolicyGraphConfig, policy_graph
+
+STOP_S = 6.0
+"""Time to end by itself after SIGINT, before SIGKILL [s]."""
+_PR_SET_PDEATHSIG = 1
+_LIBC = ctypes.CDLL(None, use_errno=True)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunnerConfig:
+    """Run the policy graph on this machine, without ROS 2's launch."""
+
+    graph: PolicyGraphConfig = field(default_factory=PolicyGraphConfig)
+    """What to run."""
+    own_domain: bool = False
+    """Use a free ROS domain, seen by this machine only, instead of ``ROS_DOMAIN_ID``."""
+
+
+class FreeDomain:
+    """A ROS domain that nobody on this machine uses, reserved until ``close``."""
+
+    def __init__(self) -> None:
+        """Choose one.
+
+        Raises:
+            GraphError: All are in use.
+        """
+        # Above 101 the ports of a domain overlap those that Linux gives to anybody.
+        for domain_id in random.sample(range(1, 102), 101):
+            self._lock = (Path(tempfile.gettempdir()) / f"z1_ros_domain_{domain_id}").open("a")
+            try:
+                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if not _domain_in_use(domain_id):
+                    self.id = domain_id
+                    return
+            except OSError:
+                pass
+            self._lock.close()
+        raise GraphError("all ROS domains from 1 to 101 are in use on this machine")
+
+    def close(self) -> None:
+        """Let others use it."""
+        self._lock.close()
+
+
+def _domain_in_use(domain_id: int) -> bool:
+    """Whether some participant holds the first unicast ports of the domain (RTPS 9.6.2.3)."""
+    for participant in range(3):
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            try:
+                probe.bind(("", 7400 + 250 * domain_id + 10 + 2 * participant))
+            except OSError:
+                return True
+    return False
+
+
+class GraphRunner:
+    """Starts the processes of a graph and looks after them."""
+
+    def __init__(
+        self,
+        graph: Graph,
+        *,
+        own_domain: bool = True,
+        echo: TextIO | None = None,
+        commands: Mapping[str, list[str]] | None = None,
+    ):
+        """Prepare; ``start`` (or ``with``) begins.
+
+        Args:
+            graph: What to run.
+            own_domain: Choose a free domain, seen by this machine only.
+            echo: Where the nodes' output goes, each line with the node's name; None keeps the
+                last lines for error messages only.
+            commands: Command of a node, instead of ``python -m z1_ros.nodes.<name>``.
+        """
+        self.graph = graph
+        self.processes: dict[str, subprocess.Popen] = {}
+        self.client: GraphClient
+        """Connected to the graph from ``start`` on."""
+        self._domain = FreeDomain() if own_domain else None
+        self._echo = echo
+        self._commands = commands or {}
+        self._tails: dict[str, deque[str]] = {}
+        self._readers: list[threading.Thread] = []
+        self._folder: tempfile.TemporaryDirectory | None = None
+
+    @property
+    def domain_id(self) -> int | None:
+        """The chosen domain; None means ``ROS_DOMAIN_ID``."""
+        return None if self._domain is None else self._domain.id
+
+    def __enter__(self) -> Self:
+        try:
+            self.start()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def start(self) -> None:
+        """Start every node; configure and activate those with a life cycle.
+
+        Call it on a thread that lives as long as the graph shall: Linux ends the processes when
+        the thread that started them ends.
+
+        Raises:
+            GraphError: A node ended or did not come up; the message holds its own words.
+        """
+        self._folder = tempfile.TemporaryDirectory(prefix="z1_ros_")
+        for node in self.graph.nodes:
+            self._spawn(node)
+        self.client = GraphClient(
+            self.domain_id, self.graph.namespace, localhost=self._domain is not None
+        )
+        self.client.check = self.check
+        if self.graph.autostart:
+            for node in self.graph.nodes:
+                if node.lifecycle:
+                    self.client.transition(node.name, "configure")
+                    self.client.transition(node.name, "activate")
+
+    def check(self) -> None:
+        """Raise GraphError if a node has ended."""
+        for name, process in self.processes.items():
+            if (code := process.poll()) is not None:
+                for reader in self._readers:
+                    reader.join(timeout=0.2)
+                said = " | ".join(self._tails[name]) or "it said nothing"
+                raise GraphError(f"{name} ended with exit code {code}: {said}")
+
+    def stop(self) -> dict[str, int]:
+        """End all processes, SIGKILL being the last resort; return their exit codes."""
+        if getattr(self, "client", None) is not None:
+            self.client.close()
+            self.client = None
+        for process in self.processes.values():
+            if process.poll() is None:
+                process.send_signal(signal.SIGINT)
+        deadline_s = time.monotonic() + STOP_S
+        for process in self.processes.values():
+            try:
+                process.wait(timeout=max(0.1, deadline_s - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+        for reader in self._readers:
+            reader.join(timeout=1.0)
+        if self._folder is not None:
+            self._folder.cleanup()
+        if self._domain is not None:
+            self._domain.close()
+        return {name: process.returncode for name, process in self.processes.items()}
+
+    def _spawn(self, node: NodeSpec) -> None:
+        process = subprocess.Popen(
+            self._command(node),
+            env=self._environment(node),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            # Ctrl-C reaches the runner alone, which passes it on once.
+            start_new_session=True,
+            preexec_fn=_die_with_parent,
+        )
+        self.processes[node.name] = process
+        tail = self._tails[node.name] = deque(maxlen=12)
+        reader = threading.Thread(target=self._read, args=(node.name, process, tail), daemon=True)
+        reader.start()
+        self._readers.append(reader)
+
+    def _command(self, node: NodeSpec) -> list[str]:
+        # A file, not -p: values such as "open: the drawer" are no plain YAML scalars.
+        path = Path(self._folder.name) / f"{node.name}.yaml"
+        path.write_text(
+            yaml.safe_dump({"/**": {"ros__parameters": dict(node.parameters)}}), "utf-8"
+        )
+        program = self._commands.get(node.name) or [
+            sys.executable,
+            "-m",
+            f"z1_ros.nodes.{node.name}",
+        ]
+        command = [*program, "--ros-args", "--log-level", self.graph.log_level]
+        command += ["--params-file", str(path)]
+        if self.graph.params_file:
+            command += ["--params-file", self.graph.params_file]
+        if self.graph.namespace:
+            command += ["-r", f"__ns:=/{self.graph.namespace}"]
+        return command
+
+    def _environment(self, node: NodeSpec) -> dict[str, str]:
+        env = {**os.environ, "PYTHONUNBUFFERED": "1", "RCUTILS_LOGGING_BUFFERED_STREAM": "1"}
+        env |= node.env
+        # A child may be another interpreter than this one, which must find its own rclpy.
+        env.pop("_ROS_WHEELS_BOOTSTRAP_COMPLETE", None)
+        if self._domain is not None:
+            env |= {"ROS_DOMAIN_ID": str(self._domain.id)}
+            env |= {"ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST"}
+        return env
+
+    def _read(self, name: str, process: subprocess.Popen, tail: deque[str]) -> None:
+        for line in process.stdout:
+            tail.append(line.rstrip())
+            if self._echo is not None:
+                print(f"[{name}] {line.rstrip()}", file=self._echo, flush=True)
+
+
+def _die_with_parent() -> None:
+    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def main(config: RunnerConfig, started: Callable[[GraphRunner], None] | None = None) -> int:
+    """Run until Ctrl-C, SIGTERM, or the end of a node; return the exit code."""
+    stopping = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stopping.set())
+    graph = policy_graph(config.graph)
+    runner = GraphRunner(graph, own_domain=config.own_domain, echo=sys.stdout)
+    with runner:
+        if started is not None:
+            started(runner)
+        while not stopping.wait(0.2):
+            runner.check()
+    return 0
+
+
+def cli() -> int:
+    """Entry point of ``python -m z1_ros.nodes.runner``."""
+    from z1_ros.command import run_command
+
+    return run_command("z1-run", main, RunnerConfig)
+
+
+if __name__ == "__main__":
+    raise SystemExit(cli())

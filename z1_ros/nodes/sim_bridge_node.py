@@ -1,0 +1,362 @@
+"""A simulator as a robot: the same topics, driven by ``safe_action``.
+
+The simulator and its OpenGL context live on the main thread; ROS callbacks run on another one
+and hand their work over, so that a long physics step never delays the taking of a message.
+
+``realtime``: physics follows the wall clock and does not wait; each action is used once, and a
+control period without a new one is a hold, so the arm stands still if anything before it dies.
+``lockstep``: one control step for each ``safe_action`` that carries the present observation's
+stamp; stamps never repeat, not even across episodes, so no late message can be mistaken.
+"""
+
+import base64
+import binascii
+import contextlib
+import json
+import queue
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, TimeoutError
+from functools import partial
+
+import numpy as np
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.node import Node
+from rclpy.parameter import Parameter
+from sensor_msgs.msg import JointState
+from std_srvs.srv import SetBool, Trigger
+
+from z1_ros.errors import ActionError, ConfigError, SnapshotMismatch, Z1Error
+from z1_ros.nodes import params, signals
+from z1_ros.nodes.configs import SimBridgeConfig
+from z1_ros.nodes.messages import read_action, to_ns
+from z1_ros.nodes.outputs import Outputs
+from z1_ros.nodes.qos import COMMAND
+from z1_ros.nodes.status import OK, WARN, Status
+from z1_ros.runtime.latency import LatencyStats
+from z1_ros.sim.env import Env
+from z1_ros.specs import embodiment
+from z1_ros.types import Step
+
+SERVICE_TIMEOUT_S = 120.0
+GAP_NS = 1_000_000_000
+"""Pause on the stamps' time line between two episodes."""
+NOT_BEGUN = Step(steps=0, success=False, done=False, consumed=0)
+
+
+def make_env(config: SimBridgeConfig) -> Env:
+    """Return the simulator that ``config`` names; raises ConfigError if it is not one of ours."""
+    if config.robot != "kitchen":
+        raise ConfigError(f"robot {config.robot!r} is not a simulator of this node; use 'kitchen'")
+    from z1_ros.sim.kitchen import KitchenConfig, KitchenEnv
+
+    return KitchenEnv(
+        config.task,
+        embodiment(config.embodiment),
+        config=KitchenConfig(image_size=config.image_size),
+    )
+
+
+class SimBridgeNode(Node):
+    """Runs an ``Env`` behind the robot's topics."""
+
+    def __init__(self, make: Callable[[SimBridgeConfig], Env] = make_env):
+        """Declare parameters, make the simulator and connect; raises Z1Error if it cannot."""
+        super().__init__("sim_bridge_node")
+        self._config = params.declare(self, SimBridgeConfig())
+        self._robot = embodiment(self._config.embodiment)
+        self._make = make
+        self._env = make(self._config)
+        self._lockstep = self._config.mode == "lockstep"
+        self._work: queue.SimpleQueue[Callable[[], object]] = queue.SimpleQueue()
+        self._actions: deque[JointState] = deque(maxlen=2)
+        self._paused = self._config.start_paused
+        self._begun = False
+        self._episode = 0
+        # Lockstep stamps count simulated time from here; they never run backwards.
+        self._stamp_ns = time.time_ns() // GAP_NS * GAP_NS
+        self._origin_ns = 0
+        self._steps = 0
+        self._step = NOT_BEGUN
+        self._last: np.ndarray | None = None
+        self._shown_s: dict[int, float] = {}
+        self._next_s = self._images_s = 0.0
+        self._age = LatencyStats()  # from an observation to the use of its action, for this task
+        self._counts: Counter[str] = Counter()
+        self._status = Status(self, self._values)
+        self._out = Outputs(self, self._robot, self._config)
+        self.create_subscription(JointState, "safe_action", self._on_safe_action, COMMAND)
+        for name, job in (
+            ("reset", self._reset),
+            ("snapshot", self._snapshot),
+            ("restore", self._restore),
+        ):
+            self.create_service(Trigger, f"~/{name}", partial(self._on_trigger, job))
+        self.create_service(SetBool, "~/pause", self._on_pause)
+
+    def run(self, stop: signals.StopRequest) -> None:
+        """Simulate until asked to stop."""
+        executor = SingleThreadedExecutor()
+        executor.add_node(self)
+        spinner = threading.Thread(target=_spin, args=(executor,), daemon=True)
+        spinner.start()
+        advance = self._run_lockstep if self._lockstep else self._run_realtime
+        try:
+            self._reset()
+            while not stop.requested:
+                advance()
+        finally:
+            executor.shutdown(timeout_sec=1.0)
+            spinner.join(timeout=1.0)
+
+    def safe_stop(self) -> None:
+        """Free the simulator; without this process nothing moves."""
+        self._env.close()
+
+    # How time passes
+
+    @property
+    def _running(self) -> bool:
+        return self._begun and not self._paused and not self._step.done
+
+    def _run_lockstep(self) -> None:
+        """Do one thing: a service's work, an action's step, or ask again for a lost action."""
+        try:
+            self._work.get(timeout=0.05)()
+        except queue.Empty:
+            silent_s = time.monotonic() - self._out.published_s
+            if self._running and silent_s > self._config.resend_s:
+                self._counts["resent"] += 1
+                self._publish(images=True)
+
+    def _step_lockstep(self, message: JointState) -> None:
+        """Advance if ``message`` answers the present observation."""
+        if not self._running or to_ns(message.header.stamp) != self._stamp_ns:
+            return
+        action = self._read(message)
+        if action is None:
+            return
+        self._advance(action)
+        if not self._step.done:
+            self._publish(images=self._steps % self._config.image_every_steps == 0)
+        self._after_step()
+
+    def _run_realtime(self) -> None:
+        """Let one control period of the wall clock pass."""
+        period_s = 1 / self._robot.control_hz
+        while (left_s := self._next_s - time.monotonic()) > 0:
+            try:
+                self._work.get(timeout=left_s)()
+            except queue.Empty:
+                break
+        now_s = time.monotonic()
+        self._counts["late_steps"] += int(now_s - self._next_s > period_s)
+        self._next_s = max(self._next_s, now_s - period_s) + period_s
+        if self._running:
+            self._advance(self._next_action())
+        images = now_s >= self._images_s
+        if images:
+            self._images_s = now_s + 1 / self._config.camera_hz - period_s / 2
+        self._publish(images=images)
+        if self._running or self._step.done:
+            self._after_step()
+
+    def _next_action(self) -> np.ndarray:
+        """Return the oldest unused action (action_dim,), or a hold if there is none."""
+        while self._actions:
+            action = self._read(self._actions.popleft())
+            if action is not None:
+                return action
+        self._counts["held_steps"] += 1
+        return self._robot.hold_action(self._last)
+
+    def _read(self, message: JointState) -> np.ndarray | None:
+        """Return an action in the robot's order, or None if it is old or malformed."""
+        shown_s = self._shown_s.get(to_ns(message.header.stamp))
+        if to_ns(message.header.stamp) < self._origin_ns:
+            return None
+        try:
+            action, dims = read_action(message)
+            if sorted(dims) != sorted(self._robot.action_dims):
+                raise ActionError(f"dimensions are {list(dims)}")
+        except ActionError as error:
+            self._counts["refused"] += 1
+            self._status.set(WARN, f"action refused: {error}")
+            return None
+        if shown_s is not None:
+            self._age.add(time.monotonic() - shown_s)
+        return action[[dims.index(name) for name in self._robot.action_dims]]
+
+    def _advance(self, action: np.ndarray) -> None:
+        self._step = self._env.step(action[None])
+        self._steps += 1
+        self._last = action
+
+    def _after_step(self) -> None:
+        """Publish film and status; begin the next scene if that is wanted."""
+        every = max(1, round(self._robot.control_hz / self._config.film_hz))
+        if self._steps % every == 0 or self._step.done:
+            self._out.film(self._env, self._stamp_ns)
+        self._say()
+        if self._step.done and self.get_parameter("repeat").value:
+            seed = self.get_parameter("seed").value + 1
+            self.set_parameters([Parameter("seed", value=seed)])
+            self._reset()
+
+    def _publish(self, *, images: bool) -> None:
+        """Publish the present observation under a stamp of its own."""
+        observation = self._env.observe() if images else self._env.read_state()
+        if self._lockstep:
+            self._stamp_ns = self._origin_ns + observation.stamp_ns
+        else:
+            self._stamp_ns = self.get_clock().now().nanoseconds
+        self._out.observation(observation, self._stamp_ns, self._origin_ns)
+        self._shown_s.setdefault(self._stamp_ns, self._out.published_s)
+        while len(self._shown_s) > 256:
+            del self._shown_s[next(iter(self._shown_s))]
+
+    # Services: what happens on the simulator's thread
+
+    def _reset(self) -> str:
+        """Begin the episode that the parameters task and seed name."""
+        config = params.read(self, self._config)
+        if config.task != self._env.task:
+            made = self._make(config)
+            self._env.close()
+            self._env, self._age = made, LatencyStats()
+        self._env.reset(config.seed)
+        self._config = config
+        return self._begin()
+
+    def _begin(self) -> str:
+        """Put the simulator's present state on the topics as a new episode."""
+        state = self._env.read_state()
+        if self._lockstep:
+            self._origin_ns = self._stamp_ns + GAP_NS - state.stamp_ns
+        else:
+            self._origin_ns = self.get_clock().now().nanoseconds
+            self._next_s = time.monotonic()
+        self._step, self._steps, self._last = NOT_BEGUN, 0, None
+        self._actions.clear()
+        self._shown_s.clear()
+        self._counts.clear()
+        self._episode += 1
+        self._begun = True
+        self._out.instruction(self._env.instruction)
+        if not self._lockstep or not self._paused:
+            self._publish(images=True)
+        self._say()
+        self._status.publish()
+        return json.dumps(
+            {
+                "episode": self._episode,
+                "scene_id": self._env.scene_id,
+                "instruction": self._env.instruction,
+                "stamp": self._origin_ns + state.stamp_ns,
+            }
+        )
+
+    def _snapshot(self) -> str:
+        return base64.b64encode(self._env.snapshot()).decode("ascii")
+
+    def _restore(self) -> str:
+        text = self.get_parameter("snapshot").value
+        try:
+            data = base64.b64decode(text, validate=True)
+        except binascii.Error as error:
+            raise SnapshotMismatch(f"parameter snapshot is not base64: {error}") from error
+        if not data:
+            raise SnapshotMismatch(
+                "parameter snapshot is empty; set it to what ~/snapshot answered"
+            )
+        self._env.restore(data)
+        return self._begin()
+
+    def _pause(self, paused: bool) -> str:
+        was_paused, self._paused = self._paused, paused
+        if self._lockstep and was_paused and self._running:
+            self._publish(images=True)
+        self._say()
+        self._status.publish()
+        return "paused" if paused else "running"
+
+    # Callbacks: on the thread of the executor
+
+    def _on_safe_action(self, message: JointState) -> None:
+        if self._lockstep:
+            self._work.put(partial(self._step_lockstep, message))
+        else:
+            self._actions.append(message)
+
+    def _on_trigger(
+        self, job: Callable[[], str], _: Trigger.Request, response: Trigger.Response
+    ) -> Trigger.Response:
+        response.success, response.message = self._on_main_thread(job)
+        return response
+
+    def _on_pause(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
+        response.success, response.message = self._on_main_thread(
+            partial(self._pause, request.data)
+        )
+        return response
+
+    def _on_main_thread(self, job: Callable[[], str]) -> tuple[bool, str]:
+        """Run ``job`` where the simulator lives; return (done, what it says)."""
+        future: Future[str] = Future()
+
+        def work() -> None:
+            try:
+                future.set_result(job())
+            except Z1Error as error:
+                future.set_exception(error)
+
+        self._work.put(work)
+        try:
+            return True, future.result(timeout=SERVICE_TIMEOUT_S)
+        except Z1Error as error:
+            return False, str(error)
+        except TimeoutError:
+            return False, f"the simulator did not answer within {SERVICE_TIMEOUT_S:.0f} s"
+
+    # Status
+
+    def _say(self) -> None:
+        if self._step.done:
+            text = "episode over: " + ("success" if self._step.success else "out of steps")
+        else:
+            text = "paused" if self._paused else "running"
+        self._status.set(OK, text)
+        self._status.refresh()
+
+    def _values(self) -> dict[str, object]:
+        return {
+            "task": self._env.task,
+            "seed": self._config.seed,
+            "scene_id": self._env.scene_id if self._begun else "",
+            "instruction": self._env.instruction if self._begun else "",
+            "episode": self._episode,
+            "steps": self._step.steps,
+            "success": self._step.success,
+            "done": self._step.done,
+            "paused": self._paused,
+            **{f"age_{key}": value for key, value in self._age.summary().items()},
+            **{k: self._counts[k] for k in ("held_steps", "late_steps", "refused", "resent")},
+        }
+
+
+def _spin(executor: SingleThreadedExecutor) -> None:
+    with contextlib.suppress(ExternalShutdownException):
+        executor.spin()
+
+
+def main(
+    args: Sequence[str] | None = None, make: Callable[[SimBridgeConfig], Env] = make_env
+) -> int:
+    """Run the simulator until SIGINT or SIGTERM; return the exit code."""
+    return signals.run_node(lambda: SimBridgeNode(make), args)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
