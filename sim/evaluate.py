@@ -12,11 +12,13 @@ from typing import Any
 import numpy as np
 
 from z1_ros.errors import ConfigError, closest
+from z1_ros.policy.backends import load_policy
 from z1_ros.policy.base import Policy
 from z1_ros.runtime.guard import Guard, GuardConfig
 from z1_ros.runtime.loop import StepLoop
 from z1_ros.sim.env import Env
-from z1_ros.specs import require_seed
+from z1_ros.sim.kitchen import KitchenEnv
+from z1_ros.specs import embodiment, require_seed
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -63,13 +65,43 @@ def run_episode(
             )
 
 
+class InprocEpisodes:
+    """Runs episodes with policy, guard and environment in this process."""
+
+    def __init__(self, bundle: str, *, backend: str, threads: int, delay_ms: float):
+        """Load the bundle; environments are made when their task is first asked for."""
+        self._policy = load_policy(bundle, backend=backend, threads=threads)
+        self._delay_ms = delay_ms
+        self._env: Env | None = None
+
+    def run(self, task: str, seed: int) -> EpisodeResult:
+        """Run one episode; consecutive episodes of one task share an environment."""
+        if self._env is None or self._env.task != task:
+            self.close()
+            self._env = KitchenEnv(task, embodiment(self._policy.bundle.manifest.embodiment))
+        replan_steps = self._policy.bundle.manifest.replan_steps
+        loop, guard = make_loop(self._policy, self._env, replan_steps, self._delay_ms)
+        return run_episode(self._env, loop, guard, seed)
+
+    def close(self) -> None:
+        """Free the environment."""
+        if self._env is not None:
+            self._env.close()
+            self._env = None
+
+
 def make_loop(
     policy: Policy, env: Env, replan_steps: int, delay_ms: float
 ) -> tuple[StepLoop, Guard]:
     """Return the loop and guard that drive ``env`` as the node graph would."""
-    delay_steps = math.ceil(delay_ms / 1e3 * env.embodiment.control_hz - 1e-9)
-    loop = StepLoop(policy, env.embodiment, replan_steps, delay_steps=delay_steps)
+    steps = delay_steps(delay_ms, env.embodiment.control_hz)
+    loop = StepLoop(policy, env.embodiment, replan_steps, delay_steps=steps)
     return loop, Guard(env.embodiment, GuardConfig())
+
+
+def delay_steps(delay_ms: float, control_hz: float) -> int:
+    """Return the control steps that a delay covers, rounded up."""
+    return math.ceil(delay_ms / 1e3 * control_hz - 1e-9)
 
 
 def wilson_interval(successes: int, n: int, z: float = 1.959964) -> tuple[float, float]:

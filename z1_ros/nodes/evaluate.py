@@ -20,6 +20,7 @@ from z1_ros.models.manifest import Bundle, load_bundle
 from z1_ros.sim.evaluate import (
     EpisodeResult,
     InprocEpisodes,
+    delay_steps,
     episode_record,
     mean_success,
     parse_seeds,
@@ -168,29 +169,59 @@ class RosEpisodes:
 
     def __init__(self, config: EvalConfig):
         """Start the graph's processes and wait until the policy is active."""
-        raise RuntimeError("not yet")
+        # ROS is imported where it is used, so that evaluation in-process needs none of it.
+        from z1_ros.nodes.graph import PolicyGraphConfig, policy_graph
+        from z1_ros.nodes.runner import GraphRunner
+
+        control_hz = load_bundle(config.bundle).manifest.contract.control_hz
+        graph = PolicyGraphConfig(
+            robot=config.robot,
+            model=config.bundle,
+            mode="lockstep",
+            backend=config.backend,
+            threads=config.threads,
+            delay_steps=delay_steps(config.delay_ms, control_hz),
+            log_level="warn",
+        )
+        self._runner = GraphRunner(policy_graph(graph))
+        self._runner.__enter__()
+
+    def run(self, task: str, seed: int) -> EpisodeResult:
+        """Run one episode."""
+        return self._runner.client.run_episode(task, seed)
+
+    def close(self) -> None:
+        """End the processes."""
+        self._runner.stop()
 
 
-_episodes: Episodes | None = None
+class _Worker:
+    """What a worker process keeps from one episode to the next."""
+
+    config: EvalConfig
+    episodes: Episodes | None = None
 
 
 def _start_worker(config: EvalConfig) -> None:
-    global _episodes
     os.environ.setdefault("LP_NUM_THREADS", "0")
-    if config.through == "ros":
-        _episodes = RosEpisodes(config)
-    else:
-        _episodes = InprocEpisodes(
-            config.bundle,
-            backend=config.backend,
-            threads=config.threads,
-            delay_ms=config.delay_ms,
-        )
-    atexit.register(_episodes.close)
+    _Worker.config = config
 
 
 def _run_one(task: str, seed: int) -> EpisodeResult:
-    return _episodes.run(task, seed)
+    # Made here, not in the pool's initialiser: an error there would lose its words.
+    if _Worker.episodes is None:
+        config = _Worker.config
+        if config.through == "ros":
+            _Worker.episodes = RosEpisodes(config)
+        else:
+            _Worker.episodes = InprocEpisodes(
+                config.bundle,
+                backend=config.backend,
+                threads=config.threads,
+                delay_ms=config.delay_ms,
+            )
+        atexit.register(_Worker.episodes.close)
+    return _Worker.episodes.run(task, seed)
 
 
 def _progress(console: Console) -> Progress:
