@@ -125,6 +125,7 @@ class FakeEnv:
             field.name: digest_floats(self.position.tobytes(), field.name.encode(), n=field.size)
             for field in self.embodiment.state
         }
+        state["end_effector_position_relative"] = self.position[:3].astype(np.float32)
         return Observation(
             images=images,
             state=state,

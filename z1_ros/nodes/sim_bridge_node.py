@@ -127,7 +127,9 @@ class SimBridgeNode(Node):
             self._work.get(timeout=0.05)()
         except queue.Empty:
             silent_s = time.monotonic() - self._out.published_s
-            if self._running and silent_s > self._config.resend_s:
+            # The very first observation often precedes the discovery of its subscribers.
+            patience_s = self._config.resend_s if self._steps else 0.2
+            if self._running and silent_s > min(patience_s, self._config.resend_s):
                 self._counts["resent"] += 1
                 self._publish(images=True)
 
