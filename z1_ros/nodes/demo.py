@@ -1,4 +1,4 @@
-"""``make demo``: the bundled policy at work, through the whole node graph, with films to look at."""
+"""``make demo``: the bundled policy at work through the whole node graph, with films of it."""
 
 import sys
 from dataclasses import dataclass, field
@@ -16,7 +16,7 @@ from z1_ros.errors import BackendUnavailable, ConfigError
 from z1_ros.files import write_json
 from z1_ros.models.manifest import load_bundle
 from z1_ros.nodes.graph import PolicyGraphConfig, policy_graph
-from z1_ros.nodes.messages import image_to_array
+from z1_ros.nodes.messages import image_array
 from z1_ros.nodes.runner import GraphRunner
 from z1_ros.runtime.film import film_strip, pick_frames, stack_strips, write_mp4, write_png
 from z1_ros.sim.evaluate import (
@@ -117,7 +117,7 @@ def _run_tasks(
     now = runs[0]
 
     def on_film(message: Image) -> None:
-        now.frames.append(image_to_array(message))
+        now.frames.append(image_array(message, "film"))
 
     runner.client.subscribe(Image, "camera/film/image", on_film)
     runner.client.pause(False)
