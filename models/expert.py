@@ -116,8 +116,8 @@ class ActionExpert(nn.Module):
         steps = torch.arange(x.shape[1], device=x.device)
         angles = rope_angles(pad.long().sum(1, keepdim=True) + steps, self.head_dim)
         key_mask = torch.cat([pad, torch.ones_like(x[..., 0], dtype=torch.bool)], dim=1)
-        for i, layer in enumerate(self.layers):
-            x = layer(x, condition, angles, k[i], v[i], key_mask)
+        for layer, k_l, v_l in zip(self.layers, k.unbind(0), v.unbind(0), strict=True):
+            x = layer(x, condition, angles, k_l, v_l, key_mask)
         return self.norm(x, condition)[0]
 
 

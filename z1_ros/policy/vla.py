@@ -1,0 +1,89 @@
+"""The VLA policy: transforms, then a network behind two graphs, then transforms."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from z1_ros.errors import ActionError, BundleError
+from z1_ros.models.manifest import TOKENIZER, Bundle
+from z1_ros.models.tokenizer import PromptTokenizer
+from z1_ros.policy.base import Backend
+from z1_ros.policy.transforms import Preprocessor, unnormalize
+from z1_ros.types import ActionChunk, Observation
+
+
+def flow_noise(seed: int, stamp_ns: int, shape: tuple[int, ...]) -> np.ndarray:
+    """Return the standard normal float32 noise that (seed, observation stamp) determine."""
+    bits = np.array([seed, stamp_ns], np.int64).view(np.uint64)
+    return np.random.Generator(np.random.Philox(key=bits)).standard_normal(shape, np.float32)
+
+
+class VlaPolicy:
+    """A π0.5-class policy; see ``z1_ros.policy.base.Policy``."""
+
+    def __init__(self, bundle: Bundle, backends: Mapping[str, Backend]):
+        """Combine a bundle with what runs its graphs.
+
+        Args:
+            bundle: A verified bundle.
+            backends: ``prefix`` and ``denoise``; see ``z1_ros.policy.backends.load_policy``.
+        """
+        self.bundle = bundle
+        self.manifest = bundle.manifest
+        self.contract = bundle.manifest.contract
+        self.backends = backends
+        self._preprocess = Preprocessor(
+            self.manifest,
+            PromptTokenizer(bundle.file(TOKENIZER), self.manifest.prompt.max_tokens),
+        )
+        self._seed = 0
+        geometry = self.manifest.geometry
+        self._chunk_shape = (geometry["horizon"], geometry["action_dim"])
+        if len(self.contract.action_dims) > geometry["action_dim"]:
+            raise BundleError(
+                f"{bundle.path}: the contract has {len(self.contract.action_dims)} action "
+                f"dimensions but the network gives {geometry['action_dim']}"
+            )
+
+    def reset(self, seed: int) -> None:
+        """Begin an episode whose noise is drawn from ``seed``."""
+        self._seed = seed
+
+    def infer(self, observation: Observation) -> ActionChunk:
+        """Return the next actions.
+
+        Raises:
+            ObservationError: A camera or state field is missing or malformed.
+            ActionError: The network's answer is not finite.
+        """
+        return self.infer_batch([observation], [self._seed])[0]
+
+    def infer_batch(
+        self, observations: Sequence[Observation], seeds: Sequence[int]
+    ) -> list[ActionChunk]:
+        """Answer several observations at once, each with its own noise seed."""
+        prepared = [self._preprocess(observation) for observation in observations]
+        inputs = {name: np.stack([p[name] for p in prepared]) for name in prepared[0]}
+        prefix = self.backends["prefix"].run(inputs)
+        noise = [
+            flow_noise(seed, observation.stamp_ns, self._chunk_shape)
+            for seed, observation in zip(seeds, observations, strict=True)
+        ]
+        actions = self._integrate(np.stack(noise), prefix)
+        return [
+            ActionChunk(actions=chunk, dims=self.contract.action_dims, stamp_ns=o.stamp_ns)
+            for chunk, o in zip(actions, observations, strict=True)
+        ]
+
+    def _integrate(self, x: np.ndarray, prefix: Mapping[str, np.ndarray]) -> np.ndarray:
+        """Euler steps from noise (B, horizon, action_dim) to actions in the robot's units."""
+        steps = self.manifest.denoise_steps
+        for step in range(steps):
+            time = np.full(len(x), 1 - step / steps, np.float32)
+            velocity = self.backends["denoise"].run({"x_t": x, "time": time, **prefix})["v_t"]
+            x = x - velocity / np.float32(steps)
+        if not np.isfinite(x).all():
+            raise ActionError(f"bundle {self.manifest.name!r} gave actions that are not finite")
+        normalization = self.manifest.normalization
+        wanted = x[..., : len(self.contract.action_dims)]
+        return unnormalize(wanted, normalization.action, normalization.mode)
