@@ -22,8 +22,9 @@ CONTROL_STEP_S = 0.05
 """Duration of a control step [s]."""
 _POSITION_SCALE, _ROTATION_SCALE = 0.05, 0.5  # [m], [rad] per unit of action
 _POSITION_LEASH, _ROTATION_LEASH = 0.06, 0.4  # how far the goal may run ahead [m], [rad]
+_READY = np.asarray(READY)
 _DAMPING = 2e-3
-_POSTURE_GAIN = 0.04
+_POSTURE_GAIN = 0.05
 _GRIP_STEP = 0.1 * FINGER_TRAVEL  # robosuite's PandaGripper: 0.2 of the range -1..1
 _BASE_SPEED = np.array([0.5, 0.5, 0.7, 0.1])  # forward, side [m/s], yaw [rad/s], torso [m/s]
 _BASE_LEASH = np.array([0.03, 0.03, 0.05, 0.03])
@@ -40,7 +41,8 @@ class Controller:
         self._link0 = model.body("panda_link0").id
         self._qpos = np.array([model.joint(name).qposadr[0] for name in ARM_JOINTS])
         self._dof = np.array([model.joint(name).dofadr[0] for name in ARM_JOINTS])
-        self._range = np.array([model.joint(name).range for name in ARM_JOINTS]) + [[0.02, -0.02]]
+        limits = np.array([model.joint(name).range for name in ARM_JOINTS])
+        self._low, self._high = limits[:, 0] + 0.01, limits[:, 1] - 0.01
         self._arm = np.array([model.actuator(name).id for name in ARM_JOINTS])
         self._fingers = np.array([model.actuator(name).id for name in FINGER_JOINTS])
         if self._mobile:
@@ -112,14 +114,31 @@ class Controller:
             [frame @ (self.goal_pos - pos), frame @ rotation_between(quat, self.goal_quat)]
         )
         mujoco.mj_jacSite(self._model, data, self._jacobian[:3], self._jacobian[3:], self._site)
-        jac = self._jacobian[:, self._dof]
         q = data.qpos[self._qpos]
-        gram = jac @ jac.T
-        gram.flat[::7] += _DAMPING
+        step = self._joint_step(self._jacobian[:, self._dof], error, q)
+        data.ctrl[self._arm] = q + step
+
+    def _joint_step(self, jac: np.ndarray, error: np.ndarray, q: np.ndarray) -> np.ndarray:
+        """Return the joint motion (7,) [rad] that reduces a pose error (6,) within joint limits.
+
+        Joints that would pass a limit stop there and the others make up for them.
+        """
         # What the task leaves free drifts back to the ready posture, so elbows do not wander.
-        posture = _POSTURE_GAIN * (np.asarray(READY) - q)
-        step = posture + jac.T @ np.linalg.solve(gram, error - jac @ posture)
-        data.ctrl[self._arm] = np.clip(q + step, self._range[:, 0], self._range[:, 1])
+        posture = _POSTURE_GAIN * (_READY - q)
+        low, high = self._low - q, self._high - q
+        step, free = np.zeros(7), np.ones(7)
+        for _ in range(3):
+            moving = jac * free
+            gram = moving @ moving.T
+            gram.flat[::7] += _DAMPING
+            rest = error - jac @ (step * (1 - free)) - moving @ posture
+            step = np.where(free, posture + moving.T @ np.linalg.solve(gram, rest), step)
+            stopped = (step < low) | (step > high)
+            step = np.clip(step, low, high)
+            if not stopped.any():
+                break
+            free[stopped] = 0
+        return step
 
     def _move_base(self, data: mujoco.MjData, motion: np.ndarray) -> None:
         now = data.qpos[self._base_qpos]

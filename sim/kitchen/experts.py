@@ -16,8 +16,8 @@ from z1_ros.sim.kitchen.panda import BASE_HEIGHT, FINGER_JOINTS, GRIP
 
 OPEN, CLOSE = -1.0, 1.0
 _TILT = 0.5  # the ready pose's forward tilt [rad]
-_GAIN = 0.25  # share of the remaining error that one control step commands
-_TOP_SPEED = 0.55  # longest command, in units of action
+_GAIN = 0.22  # share of the remaining error that one control step commands
+_TOP_SPEED = 0.42  # longest command, in units of action
 _TOP_TURN = 0.35
 
 
@@ -48,6 +48,12 @@ class Expert:
         first, second = (self._model.joint(name).qposadr[0] for name in FINGER_JOINTS)
         return float(self._data.qpos[first] - self._data.qpos[second])
 
+    @property
+    def _closing_speed(self) -> float:
+        """Speed at which the finger pads approach each other [m/s]."""
+        first, second = (self._model.joint(name).dofadr[0] for name in FINGER_JOINTS)
+        return float(self._data.qvel[second] - self._data.qvel[first])
+
     def _site(self, name: str) -> np.ndarray:
         return self.env.goal.site(self._data, name)
 
@@ -73,9 +79,7 @@ class Expert:
 
 
 class OpenDrawerExpert(Expert):
-    """Grasp the bar from the front, pull straight back."""
-
-    tilt, roll = 0.9, -np.pi / 2
+    """Grasp the pull from the front, draw straight back."""
 
     def __init__(self, env: KitchenEnv):
         super().__init__(env)
@@ -85,14 +89,14 @@ class OpenDrawerExpert(Expert):
         """Return the next action."""
         handle = self._site(f"{self.env.goal.joint_name}_handle")
         off = self._tip - handle
-        near = abs(off[0]) < 0.02 and abs(off[2]) < 0.02 and abs(off[1]) < 0.05
+        near = abs(off[0]) < 0.015 and abs(off[1]) < 0.02 and abs(off[2]) < 0.03
         self._holding = near if not self._holding else bool(np.linalg.norm(off) < 0.05)
         if not self._holding:
-            aside = np.hypot(off[1], off[2]) + 0.1 * self._misturn()
-            return self._towards(funnel(handle + (0.006, 0, 0), (1, 0, 0), aside, 0.02, 0.12), OPEN)
-        if self._width > 0.035:
-            return self._towards(handle + (0.006, 0, 0), CLOSE)
-        return self._towards(handle - (0.12, 0, 0), CLOSE, top_speed=0.4)
+            aside = np.hypot(off[1], off[2])
+            return self._towards(funnel(handle, (1, 0, 0), aside, 0.02, 0.10), OPEN)
+        if self._width > 0.030 or self._closing_speed > 0.02:
+            return self._towards(handle, CLOSE)
+        return self._towards(handle - (0.10, 0, 0), CLOSE, top_speed=0.35)
 
 
 class TurnOnSinkFaucetExpert(Expert):
@@ -130,41 +134,52 @@ class PnPCounterToSinkExpert(Expert):
     def __init__(self, env: KitchenEnv):
         super().__init__(env)
         self._body = env.model.body("object0").id
-        self._holding = False
+        # Tall things are held near the top: the palm must stay clear of them.
+        self._hold = np.array([0.0, 0.0, max(0.0, env.goal.scene.kinds[0].half[2] - 0.028)])
+        self._sink_half = env.model.site_size[env.model.site("sink_inside").id]
+        self._phase = "reach"
 
     def act(self) -> np.ndarray:
         """Return the next action."""
-        thing = self._data.xpos[self._body]
+        grasp = self._data.xpos[self._body] + self._hold
         sink = self._site("sink_inside")
-        half = self._model.site_size[self._model.site("sink_inside").id]
-        rim = sink[2] + half[2]
-        inside = np.all(np.abs(thing - sink)[:2] < half[:2] - 0.02)
-        off = self._tip - thing
-        aside = np.hypot(off[0], off[1])
-        near = aside < 0.012 and abs(off[2]) < 0.015
-        self._holding = near if not self._holding else bool(np.linalg.norm(off) < 0.06)
-        if inside and (not self._holding or self._over(sink, rim)):
-            self._holding = False
-            return self._towards(self._tip + (-0.04, 0, 0.12), OPEN)
-        if not self._holding:
-            return self._towards(funnel(thing, (0, 0, -1), aside, 0.012, 0.12), OPEN)
-        if self._width > 0.068:
-            return self._towards(thing, CLOSE)
-        return self._carry(sink, rim, thing)
+        off = self._tip - grasp
+        aside, gap = np.hypot(off[0], off[1]), float(np.linalg.norm(off))
+        self._phase = self._next_phase(sink, grasp, aside, gap)
+        if self._phase == "reach":
+            return self._towards(funnel(grasp, (0, 0, -1), aside, 0.012, 0.12), OPEN)
+        if self._phase == "leave":
+            rise = self._tip + (-0.05, 0, 0.14) if gap > 0.05 else self._tip
+            return self._towards(rise, OPEN)
+        if self._width > 0.076 or self._closing_speed > 0.02:
+            return self._towards(grasp, CLOSE)
+        return self._carry(sink)
 
-    def _over(self, sink: np.ndarray, rim: float) -> bool:
-        """Whether the hand is where it may let go."""
-        off = self._tip - sink
-        return bool(np.hypot(off[0], off[1]) < 0.06 and self._tip[2] < rim + 0.09)
+    def _next_phase(self, sink: np.ndarray, grasp: np.ndarray, aside: float, gap: float) -> str:
+        if self._phase == "reach" and aside < 0.012 and gap < 0.018:
+            return "carry"
+        if self._phase == "carry":
+            if gap > 0.06:
+                return "leave" if self._inside(sink, grasp) else "reach"
+            off = self._tip - sink
+            low = off[2] - self._hold[2] < self._sink_half[2] + 0.08
+            if low and np.hypot(off[0], off[1]) < 0.05:
+                return "leave"
+        if self._phase == "leave" and gap > 0.12 and not self._inside(sink, grasp):
+            return "reach"
+        return self._phase
 
-    def _carry(self, sink: np.ndarray, rim: float, thing: np.ndarray) -> np.ndarray:
+    def _inside(self, sink: np.ndarray, grasp: np.ndarray) -> bool:
+        return bool(np.all(np.abs(grasp - sink)[:2] < self._sink_half[:2]))
+
+    def _carry(self, sink: np.ndarray) -> np.ndarray:
         """Lift, then move over the sink, then lower: again a funnel."""
+        rim = sink[2] + self._sink_half[2] + self._hold[2]
         aside = np.hypot(*(self._tip - sink)[:2])
-        high = rim + 0.06 + min(0.09, 1.5 * max(0.0, aside - 0.04))
-        target = np.array([sink[0], sink[1], high])
-        low = max(0.0, rim + 0.09 - self._tip[2])  # not sideways before it is off the counter
-        if aside > 0.12 and low > 0:
-            target[:2] = self._tip[:2] + (target - self._tip)[:2] * max(0.0, 1 - low / 0.06)
+        target = np.array([sink[0], sink[1], rim + 0.06 + min(0.07, max(0.0, aside - 0.04))])
+        if aside > 0.12:  # sideways only once it is off the counter
+            share = np.clip((self._tip[2] - rim - 0.045) / 0.05, 0.0, 1.0)
+            target[:2] = self._tip[:2] + share * (target - self._tip)[:2]
         return self._towards(target, CLOSE)
 
 

@@ -68,13 +68,13 @@ def bar_handle(body: Body, pos: tuple[float, float, float], length: float, axis:
 
 
 def drawers(world: Body, y: float, width: float, handle: float) -> None:
-    """Add two drawers side by side above two doors; joints ``drawer_left``/``drawer_right``.
+    """Add two drawers with upright pulls above two doors; joints ``drawer_left``/``drawer_right``.
 
     Args:
         world: World body.
         y: Centre line [m].
         width: Width of the unit [m].
-        handle: Length of the bar handles [m].
+        handle: Length of the drawers' pulls [m].
     """
     top, split = COUNTER_Z - _SLAB - 0.006, 0.66
     front = _FACE + 0.02
@@ -111,7 +111,7 @@ def _drawer(
         body.box((_FACE + deep / 2, cy + sign * hy, bottom + 0.05), (deep / 2 - 0.004, 0.006, 0.05),
                  "inside")  # fmt: skip
     body.box((_FACE + deep, cy, bottom + 0.05), (0.006, hy, 0.05), "inside")
-    bar_handle(body, (_FACE - 0.048, cy, cz), handle, "y")
+    bar_handle(body, (_FACE - 0.048, cy, cz), handle, "z")
     body.site(f"{name}_handle", (_FACE - 0.048, cy, cz))
 
 

@@ -24,7 +24,7 @@ _AGENTVIEW = {
     "robot0_agentview_left": ((-0.5, 0.35, 1.05), (0.5562, 0.2994, -0.3768, -0.6775)),
     "robot0_agentview_right": ((-0.5, -0.35, 1.05), (0.6775, 0.3768, -0.2994, -0.5562)),
 }
-_UNITS = {"drawers": 0.92, "sink": 1.24, "microwave": 0.72, "stove": 0.66, "coffee": 0.52}
+_UNITS = {"drawers": 0.88, "sink": 1.24, "microwave": 0.72, "stove": 0.66, "coffee": 0.52}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -171,7 +171,7 @@ def _furnish(world: Body, units: dict[str, float], draw: _Draw) -> None:
               "tile", "fixture")  # fmt: skip
     y = units["drawers"]
     fx.counter_slab(world, (0, fx.DEPTH), (y - _UNITS["drawers"] / 2, y + _UNITS["drawers"] / 2))
-    fx.drawers(world, y, _UNITS["drawers"], handle=draw.around(0.17, 0.03))
+    fx.drawers(world, y, _UNITS["drawers"], handle=draw.around(0.12, 0.015))
     fx.jars(world, (draw.around(0.54, 0.02), y + draw.around(0.1, 0.15)))
     fx.wall_cabinet(world, y, _UNITS["drawers"])
     _sink_unit(world, units["sink"], draw)
