@@ -83,20 +83,29 @@ class OpenDrawerExpert(Expert):
 
     def __init__(self, env: KitchenEnv):
         super().__init__(env)
-        self._holding = False
+        self._phase = "reach"
 
     def act(self) -> np.ndarray:
         """Return the next action."""
-        handle = self._site(f"{self.env.goal.joint_name}_handle")
+        handle = self._site(f"{self.env.goal.joint_name}_handle") - (0, 0, 0.008)
         off = self._tip - handle
-        near = abs(off[0]) < 0.015 and abs(off[1]) < 0.02 and abs(off[2]) < 0.03
-        self._holding = near if not self._holding else bool(np.linalg.norm(off) < 0.05)
-        if not self._holding:
+        self._phase = self._next_phase(off)
+        if self._phase == "reach":
             aside = np.hypot(off[1], off[2])
             return self._towards(funnel(handle, (1, 0, 0), aside, 0.02, 0.10), OPEN)
-        if self._width > 0.030 or self._closing_speed > 0.02:
+        if self._phase == "grasp":
             return self._towards(handle, CLOSE)
         return self._towards(handle - (0.10, 0, 0), CLOSE, top_speed=0.35)
+
+    def _next_phase(self, off: np.ndarray) -> str:
+        if np.linalg.norm(off) > 0.05:
+            return "reach"
+        if self._phase == "reach":
+            near = abs(off[0]) < 0.012 and abs(off[1]) < 0.02 and abs(off[2]) < 0.02
+            return "grasp" if near else "reach"
+        if self._phase == "grasp" and self._width < 0.030 and self._closing_speed < 0.02:
+            return "pull"
+        return self._phase
 
 
 class TurnOnSinkFaucetExpert(Expert):

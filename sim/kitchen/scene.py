@@ -171,7 +171,7 @@ def _furnish(world: Body, units: dict[str, float], draw: _Draw) -> None:
               "tile", "fixture")  # fmt: skip
     y = units["drawers"]
     fx.counter_slab(world, (0, fx.DEPTH), (y - _UNITS["drawers"] / 2, y + _UNITS["drawers"] / 2))
-    fx.drawers(world, y, _UNITS["drawers"], handle=draw.around(0.12, 0.015))
+    fx.drawers(world, y, _UNITS["drawers"], handle=draw.around(0.065, 0.006))
     fx.jars(world, (draw.around(0.54, 0.02), y + draw.around(0.1, 0.15)))
     fx.wall_cabinet(world, y, _UNITS["drawers"])
     _sink_unit(world, units["sink"], draw)
