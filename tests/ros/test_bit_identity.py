@@ -7,8 +7,8 @@ every later action; the simulator's snapshot holds the outcome in full precision
 import base64
 
 import pytest
-from conftest import fake_graph
 from fakes import FakeEnv, HashPolicy
+from harness import fake_graph
 
 from z1_ros.runtime.guard import Guard
 from z1_ros.runtime.loop import StepLoop

@@ -6,6 +6,8 @@ run on the steady clock.
 
 from collections.abc import Sequence
 
+import numpy as np
+from rclpy.duration import Duration
 from rclpy.node import Node
 from sensor_msgs.msg import JointState
 from std_msgs.msg import Bool
@@ -35,7 +37,6 @@ class GuardNode(Node):
         self.guard = Guard(self.robot, self.config.guard)
         self._steady = WallClock()
         self._frame_id = ""
-        self._stamp_ns = 0
         self._answered: JointState | None = None
         self._safe_action = self.create_publisher(JointState, "safe_action", COMMAND)
         self.create_subscription(JointState, "action", self._on_action, COMMAND)
@@ -54,7 +55,8 @@ class GuardNode(Node):
         """Publish a last hold."""
         if self.guard.commanded:
             self.guard.stop("guard shut down")
-            self._publish(Verdict(action=self.guard.hold(), held=self.guard.stop_reason))
+            self._publish_own(self.guard.hold(), "guard shut down")
+            self._safe_action.wait_for_all_acked(Duration(seconds=0.2))
             self.status.publish()
 
     def _on_action(self, message: JointState) -> None:
@@ -64,7 +66,6 @@ class GuardNode(Node):
         if message.header.frame_id != self._frame_id:
             self._frame_id = message.header.frame_id
             self.guard.new_episode()
-        self._stamp_ns = to_ns(message.header.stamp)
         now_s = self._steady.now_s()
         try:
             action, dims = read_action(message)
@@ -72,7 +73,7 @@ class GuardNode(Node):
             verdict = self.guard.refuse(str(error))
         else:
             verdict = self.guard.filter(action, dims, now_s)
-        self._publish(verdict)
+        self._publish(verdict, to_ns(message.header.stamp))
 
     def _is_repeated(self, message: JointState) -> bool:
         """Whether this is a lockstep action sent again: filtering it twice would move twice."""
@@ -86,14 +87,12 @@ class GuardNode(Node):
     def _on_timer(self) -> None:
         verdict = self.guard.check_age(self._steady.now_s())
         if verdict is not None:
-            self._publish(verdict)
+            self._publish_own(verdict.action, verdict.held)
 
     def _on_estop(self, message: Bool) -> None:
         self.guard.set_estop(message.data)
         if self.guard.stop_reason:
-            self._publish(
-                Verdict(action=self.guard.hold(), held=f"stopped: {self.guard.stop_reason}")
-            )
+            self._publish_own(self.guard.hold(), "stopped")
 
     def _on_reset(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         response.success, response.message = self.guard.reset()
@@ -103,9 +102,13 @@ class GuardNode(Node):
         self.get_logger().info(f"reset: {response.message}")
         return response
 
-    def _publish(self, verdict: Verdict) -> None:
+    def _publish_own(self, hold: np.ndarray, why: str) -> None:
+        """Publish a hold that no observation caused; its stamp is the present time."""
+        self._publish(Verdict(action=hold, held=why), self.get_clock().now().nanoseconds)
+
+    def _publish(self, verdict: Verdict, stamp_ns: int) -> None:
         self._answered = action_message(
-            verdict.action, self.robot.action_dims, self._stamp_ns, self._frame_id
+            verdict.action, self.robot.action_dims, stamp_ns, self._frame_id
         )
         self._safe_action.publish(self._answered)
         if self.guard.stop_reason:

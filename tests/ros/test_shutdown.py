@@ -1,0 +1,73 @@
+"""Signals: a last hold is really published, exit codes are 0, nothing is left behind."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from harness import actions, fake_graph, is_hold, moving
+
+LONG = {"FAKE_HORIZON": "1000000"}
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_policy_and_guard_end_with_a_hold_and_exit_code_0(number):
+    with fake_graph(env=LONG) as runner:
+        action, safe = actions(runner, "action"), actions(runner)
+        moving(safe)
+        runner.client.check = lambda: None
+        policy, guard = (runner.processes[name] for name in ("policy_node", "guard_node"))
+        policy.send_signal(number)
+        action.wait(lambda: policy.poll() is not None, 5, "end of the policy")
+        action.collect(0.1)
+        assert is_hold(action.seen[-1][1])
+        assert policy.returncode == 0
+        guard.send_signal(number)
+        safe.wait(lambda: guard.poll() is not None, 5, "end of the guard")
+        safe.collect(0.1)
+        assert is_hold(safe.seen[-1][1])
+        assert guard.returncode == 0
+        assert runner.stop() == dict.fromkeys(runner.processes, 0)
+
+
+def test_the_end_of_a_required_node_is_an_error_with_its_words():
+    with fake_graph(env=LONG) as runner:
+        runner.processes["guard_node"].kill()
+        with pytest.raises(Exception, match=r"guard_node ended with exit code -9"):
+            runner.client.wait(lambda: False, 5, "nothing")
+
+
+def test_killing_the_runner_with_sigkill_leaves_no_process():
+    script = (
+        "import sys; sys.path[:0] = sys.argv[1:]\n"
+        "from harness import fake_graph\n"
+        "import time\n"
+        "with fake_graph(mode='lockstep') as runner:\n"
+        "    print(*(p.pid for p in runner.processes.values()), flush=True)\n"
+        "    time.sleep(60)\n"
+    )
+    here = os.path.dirname(__file__)  # noqa: PTH120
+    runner = subprocess.Popen(
+        [sys.executable, "-c", script, here, os.path.dirname(here)],  # noqa: PTH120
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    pids = [int(pid) for pid in runner.stdout.readline().split()]
+    assert len(pids) == 3
+    runner.kill()
+    runner.wait()
+    deadline = time.monotonic() + 8
+    while any(alive(pid) for pid in pids) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not [pid for pid in pids if alive(pid)]
+
+
+def alive(pid: int) -> bool:
+    """Whether a process runs (a zombie does not)."""
+    try:
+        with open(f"/proc/{pid}/stat") as stat:  # noqa: PTH123
+            return stat.read().rsplit(")", 1)[1].split()[0] != "Z"
+    except FileNotFoundError:
+        return False

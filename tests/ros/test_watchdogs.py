@@ -1,0 +1,113 @@
+"""Whatever dies or hangs, the robot holds within 0.3 s; and a hold has a name."""
+
+import signal
+import time
+
+import pytest
+from fakes import FakeEnv
+from harness import Watch, actions, fake_graph, is_hold, moving, place, poses
+from sensor_msgs.msg import Image
+
+from z1_ros.nodes.messages import image_message
+
+LONG = {"FAKE_HORIZON": "1000000"}
+LIMIT_S = 0.3
+
+
+def still_since(watch: Watch, moment: float) -> float:
+    """Return how long after ``moment`` the robot moved for the last time [s]."""
+    pairs = zip(watch.seen, watch.seen[1:], strict=False)
+    moved = [arrived for (_, a), (arrived, b) in pairs if place(a) != place(b)]
+    return max([0.0, *(arrived - moment for arrived in moved)])
+
+
+@pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGSTOP], ids=["killed", "hung"])
+@pytest.mark.parametrize("name", ["policy_node", "guard_node"])
+def test_the_robot_holds_when_a_process_is(end, name):
+    with fake_graph(env=LONG) as runner:
+        moving(actions(runner))
+        where = poses(runner)
+        where.collect(0.5)
+        assert still_since(where, 0) > 0, "it moves before"
+        runner.client.check = lambda: None
+        moment = time.monotonic()
+        runner.processes[name].send_signal(end)
+        where.collect(1.2)
+        assert len(where.since(moment + LIMIT_S)) > 10, "the robot itself lives on"
+        assert still_since(where, moment) < LIMIT_S
+        if name == "policy_node":
+            assert runner.client.status("guard_node")[0].startswith("holding: no action for")
+        runner.processes[name].send_signal(signal.SIGCONT)
+
+
+def test_watchdogs_bark_under_sim_time_without_a_clock():
+    """``use_sim_time`` with no /clock pins ROS time at 0: steady timers must not care."""
+    with fake_graph(env=LONG, use_sim_time=True) as runner:
+        safe = actions(runner)
+        moving(safe)
+        runner.client.check = lambda: None
+        moment = time.monotonic()
+        runner.processes["policy_node"].kill()
+        safe.collect(1.0)
+        late = safe.since(moment + LIMIT_S)
+        assert len(late) > 5
+        assert all(is_hold(action) for action in late)
+
+
+def test_stale_and_malformed_cameras_are_named_holds_and_recover():
+    """The graph's own simulator is stopped; the test plays the robot."""
+    with fake_graph(env=LONG) as runner:
+        policy_says = lambda: runner.client.status("policy_node")[0]  # noqa: E731
+        moving(actions(runner))
+        runner.client.check = lambda: None
+        bridge = runner.processes["sim_bridge_node"]
+        bridge.send_signal(signal.SIGSTOP)
+        watch = actions(runner, "action")
+        watch.wait(lambda: " s old, at most" in policy_says(), 5, "a stale input is named")
+        moment = time.monotonic()
+        watch.collect(0.3)
+        assert watch.since(moment)
+        assert all(is_hold(action) for action in watch.since(moment))
+        bridge.send_signal(signal.SIGCONT)
+        watch.wait(lambda: policy_says() == "acting", 5, "it recovers")
+
+        camera = "robot0_eye_in_hand"
+        publisher = runner.client.node.create_publisher(Image, f"camera/{camera}/image", 2)
+
+        def send_bad() -> bool:
+            now_ns = runner.client.node.get_clock().now().nanoseconds
+            message = image_message(FakeEnv().render(camera, 16), camera, now_ns)
+            message.encoding = "bayer_rggb8"
+            publisher.publish(message)
+            return "'bayer_rggb8'" in policy_says()
+
+        watch.wait(send_bad, 5, "a wrong encoding is named")
+        assert f"camera {camera!r}" in policy_says()
+
+
+def test_a_silent_camera_in_lockstep_is_named_and_nothing_moves():
+    """Physics waits for the policy, the policy for the camera: it must say so."""
+    with fake_graph(mode="lockstep", only=("guard_node", "policy_node")) as runner:
+        from geometry_msgs.msg import PoseStamped
+        from sensor_msgs.msg import JointState
+        from std_msgs.msg import String
+
+        from z1_ros.nodes.messages import eef_pose_message, joint_states_message
+        from z1_ros.specs import PANDA
+
+        client, state = runner.client, FakeEnv().read_state().state
+        joints = client.node.create_publisher(JointState, "joint_states", 2)
+        pose = client.node.create_publisher(PoseStamped, "eef_pose", 2)
+        words = client.node.create_publisher(String, "instruction", 2)
+        watch = actions(runner, "action")
+        client.wait(lambda: joints.get_subscription_count() > 0, 10, "the policy listens")
+
+        def named() -> bool:
+            return "camera 'robot0_agentview_left'" in client.status("policy_node")[0]
+
+        words.publish(String(data="open the drawer"))
+        joints.publish(joint_states_message(state, PANDA, 1_000, 0))
+        pose.publish(eef_pose_message(state, 1_000))
+        client.wait(named, 10, "the missing camera is named")
+        assert client.status("policy_node")[0].startswith("holding: waiting for")
+        assert not watch.seen
