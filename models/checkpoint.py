@@ -119,4 +119,5 @@ def write_tensors(
     partial = path.with_name(path.name + ".tmp")
     plain = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
     save_file(plain, partial, metadata={"facts": json.dumps(facts)} if facts else None)
+    partial.chmod(0o644)  # safetensors makes files that nobody else can read
     partial.replace(path)

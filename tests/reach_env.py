@@ -40,7 +40,10 @@ class ReachEnv:
 
     def observe(self) -> Observation:
         image = np.full((PX, PX, 3), 60, np.uint8)
-        for place, half, colour in ((self.target, 4, (230, 40, 40)), (self.position, 2, (40, 90, 250))):
+        for place, half, colour in (
+            (self.target, 4, (230, 40, 40)),
+            (self.position, 2, (40, 90, 250)),
+        ):
             column, row = ((place + 1) / 2 * (PX - 1)).astype(int)
             image[max(0, row - half) : row + half, max(0, column - half) : column + half] = colour
         state = self.read_state().state

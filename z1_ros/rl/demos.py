@@ -38,7 +38,7 @@ BLOCK = 64
 """Scenes of one task in a row."""
 BURST_STD = {"end_effector_position": 0.7, "end_effector_rotation": 0.15}
 """Size of a burst per action field, in that field's unit."""
-BURST_EVERY = 40
+BURST_EVERY = 25
 """Mean control steps between two bursts."""
 BURST_STEPS = (2, 7)
 """Shortest and longest burst (end excluded) [control steps]."""

@@ -30,6 +30,7 @@ from z1_ros.models.manifest import (
     Manifest,
     Normalization,
     PromptSpec,
+    load_bundle,
     write_manifest,
 )
 from z1_ros.models.pi05 import Pi05
@@ -217,7 +218,7 @@ def write_bundle(
         shutil.rmtree(older)
     else:
         partial.rename(config.bundle)
-    return Bundle(config.bundle, manifest)
+    return load_bundle(config.bundle)
 
 
 def model_card(name: str, made_by: dict[str, Any]) -> str:
