@@ -4,23 +4,26 @@ import hashlib
 import json
 import zlib
 from dataclasses import asdict
+from typing import Any
 
 import mujoco
 import numpy as np
 
 from z1_ros import specs
-from z1_ros.errors import ActionError, ConfigError, closest
+from z1_ros.errors import ActionError, ConfigError, SeedError, closest
 from z1_ros.sim.kitchen.config import KitchenConfig
 from z1_ros.sim.kitchen.control import CONTROL_STEP_S, Controller, relative_pose
-from z1_ros.sim.kitchen.panda import ARM_JOINTS, FINGER_JOINTS, GRIP
+from z1_ros.sim.kitchen.panda import ARM_JOINTS, FINGER_JOINTS, FINGER_TRAVEL, GRIP
 from z1_ros.sim.kitchen.render import Renderer
-from z1_ros.sim.kitchen.scene import TIMESTEP_S, sample_scene
+from z1_ros.sim.kitchen.scene import TIMESTEP_S, Scene, sample_scene
 from z1_ros.sim.kitchen.tasks import TASKS
+from z1_ros.sim.snapshot import pack, require_same, unpack
 from z1_ros.specs import Embodiment
 from z1_ros.types import Observation, Step
 
 _SUBSTEPS = round(CONTROL_STEP_S / TIMESTEP_S)
 _STEP_NS = round(CONTROL_STEP_S * 1e9)
+_INTEGRATION = int(mujoco.mjtState.mjSTATE_INTEGRATION)
 SCENE_VERSION = 1
 """Raised whenever equal seeds give another kitchen than before."""
 
@@ -54,40 +57,56 @@ class KitchenEnv:
         self.embodiment = embodiment
         self.config = config or KitchenConfig()
         self.horizon = self.config.horizon or TASKS[task].horizon
+        self._mobile = any(field.name == "base_motion" for field in embodiment.action)
         self._renderer: Renderer | None = None
+        self._closed = False
         self._seed: int | None = None
+        self._scene_id: str | None = None
         self._steps = 0
         self._success = False
 
     @property
     def instruction(self) -> str:
         """What to do in the current scene, in words."""
+        self._require_scene()
         return self.goal.instruction
 
     @property
     def scene_id(self) -> str:
         """Hash of task, settings, seed, versions and the model they gave."""
+        self._require_scene()
         return self._scene_id
 
     def reset(self, seed: int) -> None:
-        """Build the scene that belongs to ``seed`` and go to its first instant."""
-        goal_class = TASKS[self.task]
-        mobile = any(field.name == "base_motion" for field in self.embodiment.action)
-        words = [zlib.crc32(self.task.encode()), int(seed)]
-        scene = sample_scene(goal_class.target, words, self.config, mobile)
+        """Build the scene that belongs to ``seed`` and go to its first instant.
+
+        Raises:
+            SeedError: The seed is negative.
+        """
+        if seed < 0:
+            raise SeedError(f"seed {seed} is negative; seeds are 0, 1, 2, …")
+        scene = self._sample(int(seed))
+        self._enter(scene, int(seed), self._identify(scene, int(seed)))
+
+    def _sample(self, seed: int) -> Scene:
+        words = [zlib.crc32(self.task.encode()), seed]
+        return sample_scene(TASKS[self.task].target, words, self.config, self._mobile)
+
+    def _enter(self, scene: Scene, seed: int, scene_id: str) -> None:
+        """Make ``scene`` the current one, at its first instant."""
         self.model = scene.compile()
         self.data = mujoco.MjData(self.model)
-        self.goal = goal_class(self.model, scene)
+        self.goal = TASKS[self.task](self.model, scene)
         self.controller = Controller(self.model, self.embodiment)
         self._arm = [self.model.joint(name).qposadr[0] for name in ARM_JOINTS]
         self._fingers = [self.model.joint(name).qposadr[0] for name in FINGER_JOINTS]
         self._site, self._link0 = self.model.site(GRIP).id, self.model.body("panda_link0").id
         self.data.qpos[self._arm] = scene.arm
-        self.data.qpos[self._fingers] = (0.04, -0.04)
+        self.data.qpos[self._fingers] = (FINGER_TRAVEL, -FINGER_TRAVEL)
         self._kinematics()
         self.controller.reset(self.data)
-        self._seed, self._steps, self._success = int(seed), 0, False
-        self._scene_id = self._identify(scene.digest)
+        self._steps, self._success = 0, False
+        self._seed, self._scene_id = seed, scene_id
 
     def step(self, actions: np.ndarray) -> Step:
         """Execute actions (k, action_dim), one control step each; stop early when done.
@@ -95,6 +114,7 @@ class KitchenEnv:
         Raises:
             ActionError: Wrong shape or not finite; nothing is executed.
         """
+        self._require_scene()
         actions = self._checked(actions)
         consumed = 0
         for action in actions:
@@ -106,11 +126,12 @@ class KitchenEnv:
             self._steps += 1
             consumed += 1
             self.goal.update(self.data)
-            self._success = self._success or self.goal.success(self.data)
+            self._success = self._success or bool(self.goal.success(self.data))
         return Step(steps=self._steps, success=self._success, done=self._done, consumed=consumed)
 
     def read_state(self) -> Observation:
         """Read the robot's state at the present instant; ``images`` is empty."""
+        self._require_scene()
         qpos = self.data.qpos
         pos, quat = relative_pose(self.data, self._site, self._link0)
         state = {
@@ -146,6 +167,7 @@ class KitchenEnv:
             ConfigError: Unknown camera.
             GraphicsUnavailable: No off-screen OpenGL context could be made.
         """
+        self._require_scene()
         known = [self.model.camera(i).name for i in range(self.model.ncam)]
         if camera not in known:
             raise ConfigError(f"the kitchen has no camera {camera!r}. {closest(camera, known)}")
@@ -157,8 +179,48 @@ class KitchenEnv:
             self.model, self.data, known.index(camera), (height, width), fine=camera == "film"
         )
 
+    def snapshot(self) -> bytes:
+        """Return everything needed to continue from here, bit for bit."""
+        self._require_scene()
+        state = np.empty(mujoco.mj_stateSize(self.model, _INTEGRATION))
+        mujoco.mj_getState(self.model, self.data, state, _INTEGRATION)
+        facts = self._facts() | {
+            "seed": self._seed,
+            "scene_id": self._scene_id,
+            "steps": self._steps,
+            "success": self._success,
+            "flags": self.goal.flags,
+        }
+        return pack(facts, {"mujoco": state, "controller": self.controller.state})
+
+    def restore(self, data: bytes) -> None:
+        """Go back to a snapshot taken in this or another process.
+
+        If another scene of the same task and settings is up, the snapshot's own is built first.
+
+        Raises:
+            SnapshotMismatch: It is damaged, or comes from another backend, version or scene;
+                the present state stays as it was.
+        """
+        facts, arrays = unpack(data)
+        require_same(facts, self._facts())
+        seed, scene_id = facts["seed"], facts["scene_id"]
+        if self._scene_id != scene_id:
+            scene = self._sample(seed)
+            require_same(facts, {"scene_id": self._identify(scene, seed)})
+            self._enter(scene, seed, scene_id)
+        # Forward computes what drawing needs, but overwrites the solver's warm start.
+        mujoco.mj_setState(self.model, self.data, arrays["mujoco"], _INTEGRATION)
+        mujoco.mj_forward(self.model, self.data)
+        mujoco.mj_setState(self.model, self.data, arrays["mujoco"], _INTEGRATION)
+        self.controller.state = arrays["controller"]
+        self.goal.flags = dict(facts["flags"])
+        self._steps, self._success = facts["steps"], facts["success"]
+
     def close(self) -> None:
         """Free the OpenGL context; further calls are errors."""
+        self._scene_id = None
+        self._closed = True
         if self._renderer is not None:
             self._renderer.close()
             self._renderer = None
@@ -184,23 +246,28 @@ class KitchenEnv:
 
     def _show_flags(self) -> None:
         """Colour what the task's flags switch on; a function of the flags alone."""
-        flags = self.goal.flags
-        water = self.model.geom("water").id
-        self.model.geom_rgba[water, 3] = 0.6 if flags.get("water") else 0.0
-        screen = self.model.geom("microwave_screen").id
-        on = flags.get("microwave", False)
-        self.model.geom_matid[screen] = -1 if on else self.model.material("screen").id
-        self.model.geom_rgba[screen] = (0.25, 0.95, 0.55, 1)
+        water, screen = self.model.geom("water").id, self.model.geom("microwave_screen").id
+        self.model.geom_rgba[water] = (0.55, 0.78, 0.95, 0.6 if self.goal.flags.get("water") else 0)
+        lit = self.goal.flags.get("microwave", False)
+        self.model.geom_rgba[screen] = (0.25, 0.95, 0.55, 1) if lit else (0.05, 0.10, 0.10, 1)
 
-    def _identify(self, digest: str) -> str:
-        settings = {
+    def _facts(self) -> dict[str, Any]:
+        """Return what must be equal where a snapshot is restored."""
+        return {
             "backend": "kitchen",
             "version": SCENE_VERSION,
             "mujoco": mujoco.__version__,
             "task": self.task,
             "embodiment": self.embodiment.name,
             "config": asdict(self.config),
-            "seed": self._seed,
-            "model": digest,
         }
-        return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+
+    def _identify(self, scene: Scene, seed: int) -> str:
+        """Return the scene's id: a hash of its facts, seed and model."""
+        facts = self._facts() | {"seed": seed, "model": scene.digest}
+        return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+    def _require_scene(self) -> None:
+        if self._scene_id is None:
+            missing = "it is closed" if self._closed else "call reset(seed) first"
+            raise ConfigError(f"the kitchen has no scene: {missing}")

@@ -12,12 +12,12 @@ import numpy as np
 from z1_ros.errors import ConfigError, closest
 from z1_ros.sim.kitchen.control import relative_pose, rotation_between
 from z1_ros.sim.kitchen.env import KitchenEnv
-from z1_ros.sim.kitchen.panda import BASE_HEIGHT, FINGER_JOINTS, GRIP
+from z1_ros.sim.kitchen.panda import FINGER_JOINTS, GRIP
 
 OPEN, CLOSE = -1.0, 1.0
 _TILT = 0.5  # the ready pose's forward tilt [rad]
 _GAIN = 0.22  # share of the remaining error that one control step commands
-_TOP_SPEED = 0.42  # longest command, in units of action
+_TOP_SPEED = 0.32  # longest command, in units of action
 _TOP_TURN = 0.35
 
 
@@ -95,7 +95,7 @@ class OpenDrawerExpert(Expert):
             return self._towards(funnel(handle, (1, 0, 0), aside, 0.02, 0.10), OPEN)
         if self._phase == "grasp":
             return self._towards(handle, CLOSE)
-        return self._towards(handle - (0.10, 0, 0), CLOSE, top_speed=0.35)
+        return self._towards(handle - (0.10, 0, 0), CLOSE)
 
     def _next_phase(self, off: np.ndarray) -> str:
         if np.linalg.norm(off) > 0.05:
@@ -113,7 +113,7 @@ class TurnOnSinkFaucetExpert(Expert):
 
     def act(self) -> np.ndarray:
         """Return the next action."""
-        lever = self._site("faucet_lever") + (0, 0, -0.005)
+        lever = np.add(self._site("faucet_lever"), (0, 0, -0.005))
         off = self._tip - lever
         if off[0] > 0.0:  # beyond the lever: come back over it
             rise = np.array([0.0, 0.0, 0.08])
@@ -121,7 +121,7 @@ class TurnOnSinkFaucetExpert(Expert):
         aside = np.hypot(off[1], off[2])
         if aside > 0.035 or off[0] < -0.06:
             return self._towards(funnel(lever - (0.03, 0, 0), (1, 0, 0), aside, 0.015, 0.08), CLOSE)
-        return self._towards(lever + (0.05, 0, 0), CLOSE, top_speed=0.4)
+        return self._towards(np.add(lever, (0.05, 0, 0)), CLOSE)
 
 
 class TurnOnMicrowaveExpert(Expert):
@@ -134,7 +134,7 @@ class TurnOnMicrowaveExpert(Expert):
             return self._towards(button - (0.22, 0, 0), CLOSE)
         off = self._tip - button
         aside = np.hypot(off[1], off[2])
-        return self._towards(funnel(button + (0.03, 0, 0), (1, 0, 0), aside, 0.012, 0.10), CLOSE)
+        return self._towards(funnel(np.add(button, (0.03, 0, 0)), (1, 0, 0), aside, 0.012, 0.10), CLOSE)
 
 
 class PnPCounterToSinkExpert(Expert):
@@ -158,7 +158,7 @@ class PnPCounterToSinkExpert(Expert):
         if self._phase == "reach":
             return self._towards(funnel(grasp, (0, 0, -1), aside, 0.012, 0.12), OPEN)
         if self._phase == "leave":
-            rise = self._tip + (-0.05, 0, 0.14) if gap > 0.05 else self._tip
+            rise = np.add(self._tip, (-0.05, 0, 0.14)) if gap > 0.05 else self._tip
             return self._towards(rise, OPEN)
         if self._width > 0.076 or self._closing_speed > 0.02:
             return self._towards(grasp, CLOSE)

@@ -109,7 +109,7 @@ def add_object(
     world: Body, name: str, kind: Kind, pos: np.ndarray, yaw: float, colour: Colour
 ) -> None:
     """Add a free object standing on ``pos`` [m], turned by ``yaw`` [rad]."""
-    stand = np.asarray(pos, float) + (0, 0, kind.height)
+    stand = np.add(pos, (0, 0, kind.height))
     quat = (np.cos(yaw / 2), 0, 0, np.sin(yaw / 2))
     body = world.body(name, stand, quat=quat)
     body.add("freejoint", name=name)

@@ -77,7 +77,7 @@ def add_robot(
     torso.box((0, 0, 0.695), (0.13, 0.11, 0.025), "robot_dark")
     link = torso.body("panda_link0", (0, 0, BASE_HEIGHT))
     for name, (pos, quat) in cameras.items():
-        link.add("camera", name=name, pos=pos, quat=quat, fovy=60)
+        link.add("camera", name=name, pos=pos, quat=quat, fovy=50)
     _shell(link, 0)
     for i, (pos, turns, limits, mass, com, inertia) in enumerate(_LINKS, start=1):
         quat = (1, 0, 0, 0) if turns == 0 else (_QUARTER, turns * _QUARTER, 0, 0)
