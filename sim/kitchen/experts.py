@@ -134,7 +134,9 @@ class TurnOnMicrowaveExpert(Expert):
             return self._towards(button - (0.22, 0, 0), CLOSE)
         off = self._tip - button
         aside = np.hypot(off[1], off[2])
-        return self._towards(funnel(np.add(button, (0.03, 0, 0)), (1, 0, 0), aside, 0.012, 0.10), CLOSE)
+        return self._towards(
+            funnel(np.add(button, (0.03, 0, 0)), (1, 0, 0), aside, 0.012, 0.10), CLOSE
+        )
 
 
 class PnPCounterToSinkExpert(Expert):

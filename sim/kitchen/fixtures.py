@@ -22,23 +22,13 @@ DRAWER_TRAVEL = 0.26
 
 def counter_slab(world: Body, x: tuple[float, float], y: tuple[float, float]) -> None:
     """Add counter top over x and y [m]."""
-    world.box(
-        ((x[0] + x[1]) / 2, (y[0] + y[1]) / 2, COUNTER_Z - _SLAB / 2),
-        ((x[1] - x[0]) / 2, (y[1] - y[0]) / 2, _SLAB / 2),
-        "counter",
-        "surface",
-    )
+    world.block(x, y, (COUNTER_Z - _SLAB, COUNTER_Z), "counter", "surface")
 
 
-def _carcass(world: Body, y: float, width: float) -> None:
-    """Add a base cabinet's dark body behind the fronts, and its toe kick."""
-    top = COUNTER_Z - _SLAB
-    half = (top - _TOE) / 2
-    front = _FACE + 0.02
-    world.box(((front + DEPTH) / 2, y, _TOE + half - 0.001), ((DEPTH - front) / 2, width / 2, half),
-              "cabinet_trim", "fixture")  # fmt: skip
-    world.box(((0.08 + DEPTH) / 2, y, _TOE / 2), ((DEPTH - 0.08) / 2, width / 2, _TOE / 2),
-              "toe_kick")  # fmt: skip
+def _carcass(world: Body, y: tuple[float, float], top: float = COUNTER_Z - _SLAB) -> None:
+    """Add a base cabinet's body behind the fronts up to ``top``, and its toe kick."""
+    world.block((_FACE + 0.02, DEPTH), y, (_TOE, top), "cabinet_trim", "fixture")
+    world.block((0.08, DEPTH), y, (0, _TOE), "toe_kick")
 
 
 def _front(
@@ -54,16 +44,14 @@ def _front(
     body.panel((_FACE - 0.0007, cy, cz), (0.0005, hy - rim - 0.008, hz - rim - 0.008), "cabinet")
 
 
-def bar_handle(body: Body, pos: tuple[float, float, float], length: float, axis: str) -> None:
-    """Add a bar handle that stands off a front; ``pos`` is the bar's middle, ``axis`` y or z."""
+def bar_handle(body: Body, pos: tuple[float, float, float], length: float) -> None:
+    """Add an upright bar that stands off a front; ``pos`` is the bar's middle."""
     x, y, z = pos
     half = length / 2
-    along = (0, 1, 0) if axis == "y" else (0, 0, 1)
-    size = (0.008, half, 0.009) if axis == "y" else (0.008, 0.009, half)
-    body.box(pos, size, "handle", "fixture", friction=(1.5, 0.02, 0.0001), solref=(0.012, 1))
-    for sign in (-1, 1):
-        off = [sign * (half - 0.016) * a for a in along]
-        body.rod((x, y + off[1], z + off[2]), (_FACE, y + off[1], z + off[2]), 0.007, "handle")
+    body.box(pos, (0.008, 0.009, half), "handle", "fixture", friction=(1.5, 0.02, 0.0001),
+             solref=(0.012, 1))  # fmt: skip
+    for end in (z - half + 0.016, z + half - 0.016):
+        body.rod((x, y, end), (_FACE, y, end), 0.007, "handle")
 
 
 def drawers(world: Body, y: float, width: float, handle: float) -> None:
@@ -75,43 +63,42 @@ def drawers(world: Body, y: float, width: float, handle: float) -> None:
         width: Width of the unit [m].
         handle: Length of the drawers' pulls [m].
     """
-    top, split = COUNTER_Z - _SLAB - 0.006, 0.66
-    front = _FACE + 0.02
-    world.box(((front + DEPTH) / 2, y, (_TOE + split) / 2), ((DEPTH - front) / 2, width / 2,
-              (split - _TOE) / 2), "cabinet_trim", "fixture")  # fmt: skip
-    world.box(((0.08 + DEPTH) / 2, y, _TOE / 2), ((DEPTH - 0.08) / 2, width / 2, _TOE / 2),
-              "toe_kick")  # fmt: skip
-    for edge in (-1, 0, 1):
-        world.box(((front + DEPTH) / 2, y + edge * (width / 2 - 0.009), (split + top) / 2),
-                  ((DEPTH - front) / 2, 0.009, (top - split) / 2 + 0.003), "cabinet_trim")  # fmt: skip
-    world.box(
-        (DEPTH - 0.02, y, (split + top) / 2), (0.01, width / 2, (top - split) / 2), "toe_kick"
+    split, top, inside = 0.66, COUNTER_Z - _SLAB - 0.006, (_FACE + 0.02, DEPTH)
+    _carcass(world, (y - width / 2, y + width / 2), split)
+    for edge in (y - width / 2 + 0.009, y, y + width / 2 - 0.009):
+        world.block(inside, (edge - 0.009, edge + 0.009), (split, top + 0.006), "cabinet_trim")
+    world.block(
+        (DEPTH - 0.03, DEPTH - 0.01), (y - width / 2, y + width / 2), (split, top), "toe_kick"
     )
     for side, sign in (("left", 1), ("right", -1)):
-        inner, outer = y, y + sign * width / 2
-        span = (min(inner, outer), max(inner, outer))
+        span = _half(y, width, sign)
         _drawer(world, f"drawer_{side}", span, (split, top), handle)
         _front(world, span, (_TOE + 0.01, split))
-        bar_handle(world, (_FACE - 0.04, y + sign * 0.05, split - 0.12), 0.14, "z")
+        bar_handle(world, (_FACE - 0.04, y + sign * 0.05, split - 0.12), 0.14)
+
+
+def _half(y: float, width: float, sign: int) -> tuple[float, float]:
+    """Return the left (1) or right (-1) half of a unit as a y range [m]."""
+    return (y, y + width / 2) if sign > 0 else (y - width / 2, y)
 
 
 def _drawer(
     world: Body, name: str, y: tuple[float, float], z: tuple[float, float], handle: float
 ) -> None:
+    cy, cz = (y[0] + y[1]) / 2, (z[0] + z[1]) / 2
     body = world.body(name)
     body.joint(name, "slide", (-1, 0, 0), range=(0, DRAWER_TRAVEL), damping=12, frictionloss=2)
-    body.add("inertial", pos=(0.2, (y[0] + y[1]) / 2, (z[0] + z[1]) / 2), mass=2.5,
-             diaginertia=(0.1, 0.1, 0.1))  # fmt: skip
+    body.add("inertial", pos=(0.2, cy, cz), mass=2.5, diaginertia=(0.1, 0.1, 0.1))
     _front(body, y, z, "fixture")
-    cy, cz = (y[0] + y[1]) / 2, (z[0] + z[1]) / 2
-    hy, bottom, deep = (y[1] - y[0]) / 2 - 0.024, z[0] + 0.02, 0.40
-    body.box((_FACE + deep / 2, cy, bottom), (deep / 2 - 0.004, hy, 0.005), "inside")
-    for sign in (-1, 1):
-        body.box((_FACE + deep / 2, cy + sign * hy, bottom + 0.05), (deep / 2 - 0.004, 0.006, 0.05),
-                 "inside")  # fmt: skip
-    body.box((_FACE + deep, cy, bottom + 0.05), (0.006, hy, 0.05), "inside")
-    bar_handle(body, (_FACE - 0.048, cy, cz), handle, "z")
-    body.site(f"{name}_handle", (_FACE - 0.048, cy, cz))
+    near, far, low, high = _FACE + 0.02, _FACE + 0.41, z[0] + 0.015, z[0] + 0.12
+    left, right = y[1] - 0.024, y[0] + 0.024
+    body.block((near, far), (right, left), (low, low + 0.01), "inside")
+    for edge in (left, right):
+        body.block((near, far), (edge - 0.006, edge + 0.006), (low, high), "inside")
+    body.block((far - 0.012, far), (right, left), (low, high), "inside")
+    grip = (_FACE - 0.048, cy, cz)
+    bar_handle(body, grip, handle)
+    body.site(f"{name}_handle", grip)
 
 
 def sink(
@@ -137,7 +124,10 @@ def sink(
     counter_slab(world, (x1, DEPTH), (y - hy, y + hy))
     counter_slab(world, (0, DEPTH), (y + hy, y + width / 2))
     counter_slab(world, (0, DEPTH), (y - width / 2, y - hy))
-    _carcass_with_hole(world, y, width)
+    _carcass(world, (y - width / 2, y + width / 2), COUNTER_Z - 0.20)
+    for edge in (y - width / 2 + 0.009, y + width / 2 - 0.009):
+        side = (edge - 0.009, edge + 0.009)
+        world.block((_FACE + 0.02, DEPTH), side, (0.70, COUNTER_Z - _SLAB), "cabinet_trim")
     depth, thick = 0.17, 0.008
     cx, hx, rim = (x0 + x1) / 2, (x1 - x0) / 2, COUNTER_Z + 0.004
     floor = COUNTER_Z - depth
@@ -152,19 +142,7 @@ def sink(
     world.site("sink_inside", (cx, y, COUNTER_Z - depth / 2), (hx, hy, depth / 2))
     _spout(world, (x1 + 0.045, y))
     _lever(world, (x1 + 0.045, y + lever_side * 0.085), lever_side, lever_length)
-    for sign in (-1, 1):
-        span = sorted((y, y + sign * width / 2))
-        _front(world, (span[0], span[1]), (_TOE + 0.01, COUNTER_Z - _SLAB - 0.006), "fixture")
-        bar_handle(world, (_FACE - 0.04, y + sign * 0.05, 0.72), 0.16, "z")
-
-
-def _carcass_with_hole(world: Body, y: float, width: float) -> None:
-    """Add the sink's cabinet up to below the basin, and a strip behind the fronts."""
-    top, front = COUNTER_Z - 0.17 - 0.02, _FACE + 0.02
-    world.box(((front + DEPTH) / 2, y, (_TOE + top) / 2), ((DEPTH - front) / 2, width / 2,
-              (top - _TOE) / 2), "cabinet_trim")  # fmt: skip
-    world.box(((0.08 + DEPTH) / 2, y, _TOE / 2), ((DEPTH - 0.08) / 2, width / 2, _TOE / 2),
-              "toe_kick")  # fmt: skip
+    _doors(world, y, width)
 
 
 def _spout(world: Body, foot: tuple[float, float]) -> None:
@@ -250,11 +228,15 @@ def _button(parent: Body, name: str, pos: tuple[float, float, float], r: float, 
 def base_cabinet(world: Body, y: float, width: float) -> None:
     """Add a counter piece over a cabinet with two doors."""
     counter_slab(world, (0, DEPTH), (y - width / 2, y + width / 2))
-    _carcass(world, y, width)
+    _carcass(world, (y - width / 2, y + width / 2))
+    _doors(world, y, width)
+
+
+def _doors(world: Body, y: float, width: float) -> None:
+    """Add two closed doors of the counter's height."""
     for sign in (-1, 1):
-        span = sorted((y, y + sign * width / 2))
-        _front(world, (span[0], span[1]), (_TOE + 0.01, COUNTER_Z - _SLAB - 0.006))
-        bar_handle(world, (_FACE - 0.04, y + sign * 0.05, 0.72), 0.16, "z")
+        _front(world, _half(y, width, sign), (_TOE + 0.01, COUNTER_Z - _SLAB - 0.006), "fixture")
+        bar_handle(world, (_FACE - 0.04, y + sign * 0.05, 0.72), 0.16)
 
 
 BURNERS = {
@@ -300,15 +282,13 @@ def hood(world: Body, y: float, width: float) -> None:
 
 def wall_cabinet(world: Body, y: float, width: float) -> None:
     """Add a wall cabinet with two doors."""
-    bottom, top, deep = 1.45, 2.10, 0.32
-    front = DEPTH - deep
-    world.box((front + deep / 2 + 0.01, y, (bottom + top) / 2), (deep / 2 - 0.012, width / 2,
-              (top - bottom) / 2), "cabinet_trim", "fixture")  # fmt: skip
+    bottom, top, front = 1.45, 2.10, DEPTH - 0.32
+    span = (y - width / 2, y + width / 2)
+    world.block((front - 0.002, DEPTH), span, (bottom, top), "cabinet_trim", "fixture")
     unit = world.body(f"wall_cabinet_{y:.3f}", (front - _FACE - 0.02, 0, 0))
     for sign in (-1, 1):
-        span = sorted((y, y + sign * width / 2))
-        _front(unit, (span[0], span[1]), (bottom, top))
-        bar_handle(unit, (_FACE - 0.03, y + sign * 0.045, bottom + 0.14), 0.14, "z")
+        _front(unit, _half(y, width, sign), (bottom, top))
+        bar_handle(unit, (_FACE - 0.03, y + sign * 0.045, bottom + 0.14), 0.14)
 
 
 def window(world: Body, y: float, width: float) -> None:

@@ -64,6 +64,18 @@ class Body:
         """Add a box with half-sizes ``half`` [m]."""
         self.geom("box", material, contact, pos=pos, size=half, **attributes)
 
+    def block(
+        self,
+        x: Sequence[float],
+        y: Sequence[float],
+        z: Sequence[float],
+        material: str,
+        contact: str | None = None,
+    ) -> None:
+        """Add a box that reaches from the first to the second of each pair [m]."""
+        low, high = np.transpose([x, y, z])
+        self.box((low + high) / 2, (high - low) / 2, material, contact)
+
     def panel(
         self,
         pos: Numbers,

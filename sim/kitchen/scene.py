@@ -111,7 +111,7 @@ def sample_scene(
     )
     arm = np.asarray(READY) + config.randomisation * config.joint_noise_rad * rng.normal(0, 1, 7)
     side = ("left", "right")[draw.choice(2)]
-    root, world = _empty_kitchen(look, draw)
+    root, world = _empty_kitchen(look, draw, units[target.unit])
     _furnish(world, units, draw)
     kinds = tuple(KINDS[draw.choice(len(KINDS))] for _ in range(target.objects))
     for i, kind in enumerate(kinds):
@@ -135,40 +135,36 @@ def _arrange(draw: _Draw) -> dict[str, float]:
     return centres
 
 
-def _empty_kitchen(look: Look, draw: _Draw) -> tuple[ET.Element, Body]:
+def _empty_kitchen(look: Look, draw: _Draw, focus: float) -> tuple[ET.Element, Body]:
+    """Return the model's root and its world with floor, wall and light on y = ``focus``."""
     root = ET.Element("mujoco", model="kitchen")
     top = Body(root)
     top.add("compiler", angle="radian", autolimits=True)
     top.add("option", timestep=TIMESTEP_S, integrator="implicitfast", cone="elliptic", impratio=10)
-    ET.SubElement(ET.SubElement(root, "default"), "geom", density="0", group="1", contype="0",
-                  conaffinity="0")  # fmt: skip
+    bare = {"density": "0", "group": "1", "contype": "0", "conaffinity": "0"}
+    ET.SubElement(ET.SubElement(root, "default"), "geom", bare)
     top.add("statistic", center=(0, 0, 1), extent=2.5)
     visual = Body(ET.SubElement(root, "visual"))
-    warm = draw.around(0, 0.03)
-    power = draw.around(0.42, 0.08)
-    visual.add(
-        "headlight", ambient=(0.30, 0.29, 0.28), diffuse=(0.26, 0.26, 0.26), specular=(0.1,) * 3
-    )
-    visual.add("map", znear=0.01, zfar=8, shadowclip=1.2)
-    visual.add("quality", shadowsize=0, offsamples=0, numslices=14, numstacks=8, numquads=1)
+    visual.add("headlight", ambient=(0.31, 0.30, 0.29), diffuse=(0.25,) * 3, specular=(0.1,) * 3)
+    visual.add("map", znear=0.01, zfar=8, shadowclip=0.7)
     asset = Body(ET.SubElement(root, "asset"))
     add_materials(asset, look)
-    asset.add("material", name="water", rgba=(0.55, 0.78, 0.95, 0.7), specular=0.6)
     world = Body(ET.SubElement(root, "worldbody"))
-    direction = (draw.around(0.55, 0.25), draw.around(0.0, 0.5), -1)
-    world.add("light", name="key", directional=True, castshadow=True, pos=(-1.2, 0, 3), dir=direction,
-              ambient=(0.10,) * 3, specular=(0.25,) * 3,
-              diffuse=(power + 0.02 + warm, power, power - 0.03 - warm))  # fmt: skip
-    world.box((0.0, 0, -0.05), (3, 4, 0.05), "floor")
-    world.panel((fx.DEPTH + 0.05, 0, 1.3), (0.05, 4, 1.3), "wall")
+    warm, power = draw.around(0.03, 0.03), draw.around(0.44, 0.08)
+    towards = np.array([draw.around(0.55, 0.25), draw.around(0.0, 0.5), -1])
+    world.add("light", name="key", directional=True, castshadow=True, dir=towards,
+              pos=np.subtract((0, focus, 1), 2.5 * towards), ambient=(0.1,) * 3, specular=(0.25,) * 3,
+              diffuse=(power + warm, power, power - warm))  # fmt: skip
+    world.block((-4, 2), (-7, 7), (-0.1, 0), "floor")
+    world.panel((fx.DEPTH + 0.05, 0, 1.4), (0.05, 7, 1.4), "wall")
     return root, world
 
 
 def _furnish(world: Body, units: dict[str, float], draw: _Draw) -> None:
     ends = sum(_UNITS.values()) / 2
-    # Backsplash in front of the wall, from the counter up to the wall cabinets.
-    world.panel((fx.DEPTH - 0.001, 0, (fx.COUNTER_Z + 1.47) / 2), (0.006, ends, (1.47 - fx.COUNTER_Z) / 2),
-              "tile", "fixture")  # fmt: skip
+    low, high = fx.COUNTER_Z, 1.47  # the backsplash, up to the wall cabinets
+    world.panel((fx.DEPTH - 0.001, 0, (low + high) / 2), (0.006, ends, (high - low) / 2), "tile",
+                "fixture")  # fmt: skip
     y = units["drawers"]
     fx.counter_slab(world, (0, fx.DEPTH), (y - _UNITS["drawers"] / 2, y + _UNITS["drawers"] / 2))
     fx.drawers(world, y, _UNITS["drawers"], handle=draw.around(0.065, 0.006))
@@ -177,8 +173,8 @@ def _furnish(world: Body, units: dict[str, float], draw: _Draw) -> None:
     _sink_unit(world, units["sink"], draw)
     y = units["microwave"]
     fx.base_cabinet(world, y, _UNITS["microwave"])
-    fx.microwave(world, (draw.around(0.20, 0.03), y + draw.around(0, 0.05)), draw.around(0.50, 0.03),
-                 draw.around(0.27, 0.02))  # fmt: skip
+    place = (draw.around(0.20, 0.03), y + draw.around(0, 0.05))
+    fx.microwave(world, place, draw.around(0.50, 0.03), draw.around(0.27, 0.02))
     fx.wall_cabinet(world, y, _UNITS["microwave"])
     fx.stove(world, units["stove"], _UNITS["stove"])
     fx.hood(world, units["stove"], _UNITS["stove"])
@@ -221,11 +217,10 @@ def _camera_poses(jitter: float, rng: np.random.Generator) -> dict:
 
 
 def _film_camera(world: Body, robot: np.ndarray, unit_y: float) -> None:
-    """Add the third-person camera: from the robot's right shoulder side, a little above."""
-    eye = np.array([-1.55, unit_y - 1.15, 1.75])
-    look = np.array([0.15, unit_y + 0.02, 1.02])
+    """Add the third-person camera: behind the robot's right shoulder, a little above."""
+    look = np.array([0.15 + 0.45 * (robot[0] + 0.36), unit_y + 0.05, 0.98])
+    eye = np.add(look, (-1.62, -1.22, 0.80))
     back = (eye - look) / np.linalg.norm(eye - look)
     right = np.cross((0, 0, 1), back)
     right /= np.linalg.norm(right)
-    up = np.cross(back, right)
-    world.add("camera", name="film", pos=eye, xyaxes=(*right, *up), fovy=48)
+    world.add("camera", name="film", pos=eye, xyaxes=(*right, *np.cross(back, right)), fovy=46)
