@@ -23,13 +23,17 @@ class ReachEnv:
         self.scene_id = ""
 
     def reset(self, seed: int) -> None:
+        """Draw a start and a target."""
         random = np.random.default_rng(seed)
         self.position, self.target = random.uniform(-0.8, 0.8, (2, 2))
         self.steps, self.success = 0, False
         self.scene_id = hashlib.sha256(f"{self.task}{seed}".encode()).hexdigest()
 
     def step(self, actions: np.ndarray) -> Step:
-        for consumed, action in enumerate(actions, 1):
+        """Move by x and y of each action."""
+        consumed = 0
+        for action in actions:
+            consumed += 1
             self.position = np.clip(self.position + SPEED * action[:2], -1, 1)
             self.steps += 1
             self.success |= bool(np.abs(self.position - self.target).max() < 0.1)
@@ -39,6 +43,7 @@ class ReachEnv:
         return Step(steps=self.steps, success=self.success, done=done, consumed=consumed)
 
     def observe(self) -> Observation:
+        """Draw both into one picture, shown by every camera."""
         image = np.full((PX, PX, 3), 60, np.uint8)
         for place, half, colour in (
             (self.target, 4, (230, 40, 40)),
@@ -54,9 +59,11 @@ class ReachEnv:
 
     @property
     def stamp_ns(self) -> int:
+        """Simulated time [ns]."""
         return self.steps * 50_000_000
 
     def read_state(self) -> Observation:
+        """Only the end effector's position moves."""
         state = {f.name: np.zeros(f.size, np.float32) for f in self.embodiment.state}
         state["end_effector_position_relative"][:2] = self.position
         state["end_effector_rotation_relative"][3] = 1
@@ -65,7 +72,7 @@ class ReachEnv:
         )
 
     def close(self) -> None:
-        pass
+        """Nothing to free."""
 
 
 class ReachExpert:
@@ -75,6 +82,7 @@ class ReachExpert:
         self._env = env
 
     def act(self) -> np.ndarray:
+        """Return the next action (action_dim,)."""
         action = np.zeros(self._env.embodiment.action_dim, np.float32)
         action[:2] = np.clip((self._env.target - self._env.position) / SPEED, -0.5, 0.5)
         action[6] = -1
