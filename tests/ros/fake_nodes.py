@@ -6,21 +6,31 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from fakes import FakeEnv, HashPolicy
+from fakes import FakeEnv, HashPolicy, contract_of
 
+from z1_ros.errors import ConfigError
+from z1_ros.models.manifest import load_bundle
 from z1_ros.nodes import policy_node, sim_bridge_node
 from z1_ros.nodes.policy_node import LoadedPolicy
 from z1_ros.specs import embodiment
 
 
 def load(config) -> LoadedPolicy:
-    """A policy whose answers depend on every bit it sees; ``model`` may be a delay in seconds."""
+    """A policy whose answers depend on every bit it sees, or one of several ways to fail."""
+    how = os.environ.get("FAKE_LOAD", "")
+    if how == "bundle":
+        load_bundle(config.model)
+    if how == "crash":
+        raise RuntimeError("the library is broken")
+    contract = contract_of(cameras=("wrist",)) if how == "misfit" else contract_of()
     delay_s = float(os.environ.get("FAKE_DELAY_S", "0"))
-    return LoadedPolicy(policy=HashPolicy(delay_s=delay_s), name="hash", replan_steps=4)
+    return LoadedPolicy(policy=HashPolicy(contract, delay_s), name="hash", replan_steps=4)
 
 
 def make(config) -> FakeEnv:
     """A fake environment."""
+    if config.task not in os.environ.get("FAKE_TASKS", config.task):
+        raise ConfigError(f"no task {config.task!r}")
     horizon = int(os.environ.get("FAKE_HORIZON", "40"))
     return FakeEnv(config.task, embodiment(config.embodiment), config.image_size, horizon)
 

@@ -29,10 +29,10 @@ from z1_ros.sim.evaluate import EpisodeResult
 
 BRIDGE, GUARD, POLICY = "sim_bridge_node", "guard_node", "policy_node"
 TRANSITIONS = {
-    "configure": Transition.TRANSITION_CONFIGURE,
-    "activate": Transition.TRANSITION_ACTIVATE,
-    "deactivate": Transition.TRANSITION_DEACTIVATE,
-    "cleanup": Transition.TRANSITION_CLEANUP,
+    "configure": (Transition.TRANSITION_CONFIGURE, "inactive"),
+    "activate": (Transition.TRANSITION_ACTIVATE, "active"),
+    "deactivate": (Transition.TRANSITION_DEACTIVATE, "inactive"),
+    "cleanup": (Transition.TRANSITION_CLEANUP, "unconfigured"),
 }
 
 
@@ -127,15 +127,40 @@ class GraphClient:
         profile = QoSProfile(depth=depth, reliability=ReliabilityPolicy.RELIABLE)
         self.node.create_subscription(message_type, topic, callback, profile)
 
-    def call(self, service_type: type, name: str, request: Any, timeout_s: float = 30.0) -> Any:
-        """Call a service and return its response; raises GraphError if nobody answers."""
+    def call(
+        self,
+        service_type: type,
+        name: str,
+        request: Any,
+        timeout_s: float = 30.0,
+        again_s: float = 5.0,
+    ) -> Any:
+        """Call a service and return its response.
+
+        A server may be discovered before it has discovered us, and then its answer is lost; so
+        the request is sent again every ``again_s``. Our services can be asked twice.
+
+        Raises:
+            GraphError: Nobody answered.
+        """
+        client = self._client(service_type, name)
+        self.wait(client.service_is_ready, timeout_s, f"service {name}")
+        futures = [client.call_async(request)]
+        asked_s = time.monotonic()
+
+        def answer() -> Any:
+            nonlocal asked_s
+            if time.monotonic() - asked_s > again_s:
+                futures.append(client.call_async(request))
+                asked_s = time.monotonic()
+            return next((future.result() for future in futures if future.done()), None)
+
+        return self.wait(answer, timeout_s, f"answer of service {name}")
+
+    def _client(self, service_type: type, name: str) -> Any:
         if name not in self._clients:
             self._clients[name] = self.node.create_client(service_type, name)
-        client = self._clients[name]
-        self.wait(client.service_is_ready, timeout_s, f"service {name}")
-        future = client.call_async(request)
-        self.wait(future.done, timeout_s, f"answer of service {name}")
-        return future.result()
+        return self._clients[name]
 
     def trigger(self, name: str, timeout_s: float = 30.0) -> str:
         """Call a Trigger service and return its message; raises GraphError if it refuses."""
@@ -162,15 +187,18 @@ class GraphClient:
     def state(self, name: str) -> str:
         """Return the state of a lifecycle node: unconfigured, inactive, active or finalized."""
         request = GetState.Request()
-        return self.call(GetState, f"{name}/get_state", request).current_state.label
+        response = self.call(GetState, f"{name}/get_state", request, again_s=1.0)
+        return response.current_state.label
 
     def transition(self, name: str, transition: str, timeout_s: float = 120.0) -> None:
         """Drive a lifecycle node; raises GraphError, with the node's words, if it fails."""
         request = ChangeState.Request()
-        request.transition.id = TRANSITIONS[transition]
-        response = self.call(ChangeState, f"{name}/change_state", request, timeout_s)
-        if not response.success:
-            time.sleep(0.05)
+        request.transition.id, goal = TRANSITIONS[transition]
+        self._client(ChangeState, f"{name}/change_state")
+        self.state(name)
+        # Loading a model takes long: ask again late, and believe the state, not the answer.
+        response = self.call(ChangeState, f"{name}/change_state", request, timeout_s, again_s=30.0)
+        if not response.success and self.state(name) != goal:
             self._executor.spin_once(timeout_sec=0.1)
             raise GraphError(f"{name} did not {transition}: {self.status(name)[0]}")
 
@@ -200,13 +228,12 @@ class GraphClient:
         self.set_parameters(POLICY, {"noise_seed": seed if noise_seed is None else noise_seed})
         self.set_parameters(BRIDGE, {"task": task, "seed": seed})
         begun = json.loads(self.trigger(f"{BRIDGE}/reset", timeout_s=120.0))
-        number = str(begun["episode"])
         seen: dict[str, str] = {}
 
         def over() -> dict[str, str] | None:
             nonlocal seen
             values = self.status(BRIDGE)[1]
-            if values.get("episode") != number:
+            if int(values.get("episode", 0)) < begun["episode"]:
                 return None
             if on_progress is not None and values != seen:
                 seen = values

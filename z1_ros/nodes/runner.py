@@ -5,7 +5,6 @@ runner is killed with SIGKILL.
 """
 
 import ctypes
-import fcntl
 import os
 import random
 import signal
@@ -24,6 +23,7 @@ from typing import Self, TextIO
 import yaml
 
 from z1_ros.errors import GraphError
+from z1_ros.nodes.claim import claim
 from z1_ros.nodes.client import GraphClient
 from z1_ros.nodes.graph import Graph, NodeSpec, PolicyGraphConfig, policy_graph
 
@@ -54,20 +54,18 @@ class FreeDomain:
         """
         # Above 101 the ports of a domain overlap those that Linux gives to anybody.
         for domain_id in random.sample(range(1, 102), 101):
-            self._lock = (Path(tempfile.gettempdir()) / f"z1_ros_domain_{domain_id}").open("a")
-            try:
-                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                if not _domain_in_use(domain_id):
-                    self.id = domain_id
-                    return
-            except OSError:
-                pass
-            self._lock.close()
+            claimed = claim(f"domain {domain_id}")
+            if claimed is None:
+                continue
+            if not _domain_in_use(domain_id):
+                self.id, self._claimed = domain_id, claimed
+                return
+            claimed.close()
         raise GraphError("all ROS domains from 1 to 101 are in use on this machine")
 
     def close(self) -> None:
         """Let others use it."""
-        self._lock.close()
+        self._claimed.close()
 
 
 def _domain_in_use(domain_id: int) -> bool:

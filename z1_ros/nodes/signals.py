@@ -7,6 +7,7 @@ stops the robot while it can still talk, and the exit code is 0. A second signal
 
 import os
 import signal
+import socket
 import sys
 from collections.abc import Callable, Sequence
 from typing import Protocol
@@ -17,10 +18,8 @@ from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
 
-from z1_ros.errors import Z1Error
-from z1_ros.nodes.qos import STEADY
-
-STARTED = "started"
+from z1_ros.errors import GraphError, Z1Error
+from z1_ros.nodes.claim import claim
 
 
 class StopRequest:
@@ -70,12 +69,12 @@ def run_node(make: Callable[[], RunnableNode], args: Sequence[str] | None = None
     try:
         rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
         node = make()
+        claimed = claim_name(node)
     except (Z1Error, InvalidParameterValueException, RuntimeError) as error:
         print(f"error: {error}", file=sys.stderr)  # noqa: T201
         rclpy.try_shutdown()
         return 1
     try:
-        refuse_twin(node, stop)
         node.run(stop)
     except Z1Error as error:
         node.get_logger().fatal(str(error))
@@ -84,6 +83,7 @@ def run_node(make: Callable[[], RunnableNode], args: Sequence[str] | None = None
         stop.set()
     finally:
         node.safe_stop()
+        claimed.close()
         node.destroy_node()
         rclpy.try_shutdown()
     return stop.exit_code
@@ -101,21 +101,17 @@ def spin(node: Node, stop: StopRequest) -> None:
         executor.shutdown()
 
 
-def refuse_twin(node: Node, stop: StopRequest, after_s: float = 1.5) -> None:
-    """End this process if, soon after its start, another node has the same name.
+def claim_name(node: Node) -> socket.socket:
+    """Return what keeps other processes from running a node of the same full name.
 
-    Two guards on one robot would fight; the older one has passed this check long ago and stays.
+    Raises:
+        GraphError: There is one: two guards on one robot would fight.
     """
-
-    def look() -> None:
-        node.destroy_timer(timer)
-        twins = node.get_node_names_and_namespaces()
-        own = (node.get_name(), node.get_namespace())
-        if twins.count(own) > 1:
-            node.get_logger().fatal(
-                f"another {node.get_fully_qualified_name()} is already running in ROS domain "
-                f"{os.environ.get('ROS_DOMAIN_ID', '0')}; stop it, or set another ROS_DOMAIN_ID"
-            )
-            stop.set(exit_code=1)
-
-    timer = node.create_timer(after_s, look, clock=STEADY)
+    name, domain_id = node.get_fully_qualified_name(), node.context.get_domain_id()
+    claimed = claim(f"domain {domain_id} node {name}")
+    if claimed is None:
+        raise GraphError(
+            f"another {name} is already running in ROS domain {domain_id}; stop it, or choose "
+            "another domain (ROS_DOMAIN_ID) or namespace"
+        )
+    return claimed

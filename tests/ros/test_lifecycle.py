@@ -1,0 +1,83 @@
+"""The policy's life cycle: silent unless active, and never half-configured."""
+
+import pytest
+from harness import actions, fake_graph, is_hold, moving
+
+from z1_ros.errors import GraphError
+
+LONG = {"FAKE_HORIZON": "1000000"}
+POLICY = "policy_node"
+
+
+@pytest.mark.parametrize("mode", ["realtime", "lockstep"])
+def test_it_acts_only_while_active_and_says_goodbye_with_a_hold(mode):
+    with fake_graph(env=LONG, mode=mode, autostart=False) as runner:
+        client, watch = runner.client, actions(runner, "action")
+        assert client.state(POLICY) == "unconfigured"
+        watch.collect(0.4)
+        client.transition(POLICY, "configure")
+        assert client.state(POLICY) == "inactive"
+        watch.collect(0.4)
+        assert not watch.seen, "neither unconfigured nor inactive"
+        client.transition(POLICY, "activate")
+        moving(watch)
+        client.transition(POLICY, "deactivate")
+        watch.collect(0.2)
+        count = len(watch.seen)
+        if mode == "realtime":
+            assert is_hold(watch.seen[-1][1])
+        watch.collect(0.5)
+        assert len(watch.seen) == count
+        client.transition(POLICY, "activate")
+        moving(watch, count + 5)
+        client.transition(POLICY, "deactivate")
+        client.transition(POLICY, "cleanup")
+        assert client.state(POLICY) == "unconfigured"
+        client.transition(POLICY, "configure")
+        client.transition(POLICY, "activate")
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"env": {"FAKE_LOAD": "bundle"}, "model": "no/such/model"}, "no model bundle at"),
+        ({"env": {"FAKE_LOAD": "crash"}}, "RuntimeError: the library is broken"),
+        ({"env": {"FAKE_LOAD": "misfit"}}, "needs camera 'wrist'"),
+        ({"replan_steps": 9}, "replan_steps is 9, expected 1 to the horizon 8"),
+    ],
+)
+def test_a_model_that_does_not_fit_leaves_it_unconfigured_with_one_sentence(settings, says):
+    with fake_graph(autostart=False, **settings) as runner:
+        client = runner.client
+        with pytest.raises(GraphError, match="policy_node did not configure"):
+            client.transition(POLICY, "configure")
+        assert client.state(POLICY) == "unconfigured"
+        client.wait(lambda: says in client.status(POLICY)[0], 5, says)
+
+
+def test_stop_start_reset_and_a_new_instruction():
+    from std_msgs.msg import String
+
+    with fake_graph(env=LONG) as runner:
+        client, watch = runner.client, actions(runner, "action")
+        moving(watch)
+        client.trigger(f"{POLICY}/stop")
+        watch.collect(0.2)
+        watch.seen.clear()
+        watch.collect(0.5)
+        assert watch.seen
+        assert all(is_hold(action) for _, action in watch.seen)
+        assert client.status(POLICY)[0] == "holding: stopped by ~/stop"
+        client.trigger(f"{POLICY}/start")
+        watch.seen.clear()
+        moving(watch)
+        client.set_parameters(POLICY, {"noise_seed": 5})
+        assert client.trigger(f"{POLICY}/reset") == "noise seed 5"
+        words = client.node.create_publisher(String, "instruction", 1)
+        client.wait(lambda: words.get_subscription_count() > 0, 5, "it listens")
+        words.publish(String(data="close the drawer"))
+        client.wait(
+            lambda: client.status(POLICY)[1].get("instruction") == "close the drawer", 5, "heard"
+        )
+        words.publish(String(data=" "))
+        client.wait(lambda: "no instruction" in client.status(POLICY)[0], 5, "empty means hold")

@@ -1,0 +1,115 @@
+"""Subscriptions follow their publishers, and large images arrive."""
+
+import os
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import rclpy
+from rclpy.context import Context
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.qos import QoSProfile, ReliabilityPolicy
+from sensor_msgs.msg import Image
+
+from z1_ros.nodes.client import discovery
+from z1_ros.nodes.graph import profile_env, shared_file
+from z1_ros.nodes.messages import image_array, image_message
+from z1_ros.nodes.qos import FollowingSubscription
+from z1_ros.nodes.runner import FreeDomain
+
+BEST_EFFORT, RELIABLE = ReliabilityPolicy.BEST_EFFORT, ReliabilityPolicy.RELIABLE
+
+PUBLISHER = """
+import sys, time, numpy as np, rclpy
+from sensor_msgs.msg import Image
+from z1_ros.nodes.messages import image_message
+rclpy.init()
+node = rclpy.create_node("camera")
+publisher = node.create_publisher(Image, "image", 2)
+while not publisher.get_subscription_count():
+    time.sleep(0.01)
+time.sleep(0.3)
+picture = np.arange(480 * 640 * 3, dtype=np.uint32).astype(np.uint8).reshape(480, 640, 3)
+for i in range(40):
+    publisher.publish(image_message(picture, "x", i))
+    time.sleep(1 / 30)
+time.sleep(0.2)
+"""
+
+
+@pytest.fixture
+def node():
+    """A node on a domain of its own, with ``spin(done, timeout_s)``."""
+    domain, context = FreeDomain(), Context()
+    with discovery(localhost=True):
+        rclpy.init(context=context, domain_id=domain.id)
+        made = rclpy.create_node("test", context=context)
+    executor = SingleThreadedExecutor(context=context)
+    executor.add_node(made)
+
+    def spin(done, timeout_s=8.0):
+        deadline = time.monotonic() + timeout_s
+        while not done() and time.monotonic() < deadline:
+            executor.spin_once(timeout_sec=0.05)
+        return done()
+
+    made.spin, made.domain = spin, domain
+    yield made
+    executor.shutdown()
+    made.destroy_node()
+    context.shutdown()
+    domain.close()
+
+
+def test_reliability_follows_the_publishers_both_ways(node):
+    seen = []
+    subscription = FollowingSubscription(node, Image, "image", seen.append)
+    picture = np.zeros((4, 4, 3), np.uint8)
+
+    def publishing(publisher):
+        def done() -> bool:
+            publisher.publish(image_message(picture, "x", 0))
+            return len(seen) >= 3
+
+        return done
+
+    assert subscription.reliability == BEST_EFFORT
+    reliable = node.create_publisher(Image, "image", QoSProfile(depth=2, reliability=RELIABLE))
+    assert node.spin(lambda: subscription.reliability == RELIABLE)
+    assert node.spin(publishing(reliable))
+    node.destroy_publisher(reliable)
+    seen.clear()
+    driver = node.create_publisher(Image, "image", QoSProfile(depth=2, reliability=BEST_EFFORT))
+    assert node.spin(lambda: subscription.reliability == BEST_EFFORT)
+    assert node.spin(publishing(driver)), "a best-effort camera is heard"
+
+
+def test_a_fixed_choice_stays(node):
+    subscription = FollowingSubscription(node, Image, "image", print, policy="reliable")
+    node.create_publisher(Image, "image", QoSProfile(depth=2, reliability=BEST_EFFORT))
+    node.spin(lambda: False, 0.5)
+    assert subscription.reliability == RELIABLE
+
+
+@pytest.mark.parametrize("reliability", [BEST_EFFORT, RELIABLE])
+def test_640x480_images_arrive_through_the_profile(node, reliability):
+    """Without it, a BEST_EFFORT subscription gets a small part of them."""
+    seen = []
+    node.create_subscription(
+        Image, "image", seen.append, QoSProfile(depth=10, reliability=reliability)
+    )
+    env = {
+        **os.environ,
+        **profile_env(str(shared_file("config/fastdds.xml")), 0),
+        "ROS_DOMAIN_ID": str(node.domain.id),
+        "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST",
+    }
+    camera = subprocess.Popen([sys.executable, "-c", PUBLISHER], env=env)
+    node.spin(lambda: len(seen) == 40, 12.0)
+    camera.terminate()
+    camera.wait()
+    assert len(seen) >= 38
+    assert image_array(seen[-1], "x").shape == (480, 640, 3)
+    assert image_array(seen[-1], "x")[1, 2, 0] == (640 * 3 + 6) % 256

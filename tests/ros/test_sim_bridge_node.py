@@ -1,0 +1,77 @@
+"""The simulator on the topics: lockstep accepts the right answer only, snapshots travel as text."""
+
+import pytest
+from harness import Watch, fake_graph
+from rosgraph_msgs.msg import Clock
+from sensor_msgs.msg import Image, JointState
+
+from z1_ros.errors import GraphError
+from z1_ros.nodes.messages import action_message, to_ns
+from z1_ros.specs import PANDA
+
+BRIDGE = "sim_bridge_node"
+
+
+def test_lockstep_steps_once_for_the_answer_to_the_present_observation_only():
+    with fake_graph(mode="lockstep", only=(BRIDGE,)) as runner:
+        client = runner.client
+        joints = Watch(runner, JointState, "joint_states")
+        clock = Watch(runner, Clock, "/clock")
+        safe = client.node.create_publisher(JointState, "safe_action", 1)
+        client.wait(lambda: safe.get_subscription_count() and joints.seen, 10, "an observation")
+
+        def steps() -> int:
+            return int(client.status(BRIDGE)[1].get("steps", 0))
+
+        def answer(stamp_ns: int, dims=PANDA.action_dims) -> None:
+            hold = PANDA.hold_action(None)
+            safe.publish(action_message(hold, dims, stamp_ns))
+            joints.collect(0.3)
+
+        stamp_ns = to_ns(joints.seen[-1][1].header.stamp)
+        answer(stamp_ns - 50_000_000)
+        answer(stamp_ns, dims=("wrong",) * PANDA.action_dim)
+        joints.collect(1.2)
+        assert steps() == 0
+        assert "action refused" in client.status(BRIDGE)[0] or int(
+            client.status(BRIDGE)[1]["refused"]
+        )
+        answer(stamp_ns)
+        answer(stamp_ns)
+        joints.collect(1.2)
+        assert steps() == 1
+        assert to_ns(joints.seen[-1][1].header.stamp) == stamp_ns + 50_000_000
+        assert to_ns(clock.seen[-1][1].clock) == stamp_ns + 50_000_000
+        client.trigger(f"{BRIDGE}/reset")
+        joints.collect(0.5)
+        assert to_ns(joints.seen[-1][1].header.stamp) > stamp_ns + 50_000_000, "never backwards"
+
+
+def test_snapshot_pause_and_restore():
+    with fake_graph(mode="lockstep", start_paused=True, film_size=12) as runner:
+        client = runner.client
+        film = Watch(runner, Image, "camera/film/image")
+        begun = client.trigger(f"{BRIDGE}/snapshot")
+        film.collect(0.5)
+        assert client.status(BRIDGE)[1]["steps"] == "0"
+        client.pause(False)
+        client.wait(lambda: client.status(BRIDGE)[1].get("done") == "true", 15, "the end")
+        ended = client.trigger(f"{BRIDGE}/snapshot")
+        assert (film.seen[0][1].height, film.seen[0][1].width) == (12, 16)
+        client.set_parameters(BRIDGE, {"snapshot": begun})
+        client.set_parameters("policy_node", {"noise_seed": 0})
+        client.trigger(f"{BRIDGE}/restore")
+        done = lambda: client.status(BRIDGE)[1]  # noqa: E731
+        client.wait(lambda: (done()["episode"], done()["done"]) == ("2", "true"), 15, "the end")
+        assert client.trigger(f"{BRIDGE}/snapshot") == ended, "the same future from the same past"
+        for bad in ("", "no base64!"):
+            client.set_parameters(BRIDGE, {"snapshot": bad})
+            with pytest.raises(GraphError, match="parameter snapshot is"):
+                client.trigger(f"{BRIDGE}/restore")
+
+
+def test_realtime_repeats_with_the_next_seed():
+    with fake_graph(repeat=True, env={"FAKE_HORIZON": "5"}) as runner:
+        client = runner.client
+        seed = lambda: int(client.status(BRIDGE)[1].get("seed", 0))  # noqa: E731
+        client.wait(lambda: seed() >= 10_003, 15, "the fourth scene")

@@ -1,0 +1,18 @@
+"""Names that one process of this machine can hold at a time."""
+
+import socket
+
+
+def claim(name: str) -> socket.socket | None:
+    """Return something that holds ``name`` as long as it lives, or None if another process does.
+
+    A Linux abstract socket: it vanishes with its process, however that ends, and it is shared
+    by just those processes that share a network, as the ROS domains it stands for are.
+    """
+    holder = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    try:
+        holder.bind(f"\0z1_ros {name}")
+    except OSError:
+        holder.close()
+        return None
+    return holder
