@@ -3,6 +3,20 @@
 Its success rates say nothing about RoboCasa's.
 """
 
+import os
+
+try:
+    import mujoco
+except ImportError:
+    raise
+except Exception:
+    # MUJOCO_GL names a GL library that is not installed. Physics needs none; drawing will say so.
+    _chosen = os.environ["MUJOCO_GL"]
+    os.environ["MUJOCO_GL"] = "disable"
+    import mujoco  # noqa: F401
+
+    os.environ["MUJOCO_GL"] = _chosen
+
 from z1_ros.sim.kitchen.config import KitchenConfig
 from z1_ros.sim.kitchen.env import KitchenEnv
 from z1_ros.sim.kitchen.experts import make_expert

@@ -27,7 +27,7 @@ _DAMPING = 2e-3
 _POSTURE_GAIN = 0.05
 _GRIP_STEP = 0.1 * FINGER_TRAVEL  # robosuite's PandaGripper: 0.2 of the range -1..1
 _BASE_SPEED = np.array([0.5, 0.5, 0.7, 0.1])  # forward, side [m/s], yaw [rad/s], torso [m/s]
-_BASE_LEASH = np.array([0.03, 0.03, 0.05, 0.03])
+_BASE_LEASH = np.array([0.06, 0.06, 0.06, 0.03])
 
 
 class Controller:

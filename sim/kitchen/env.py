@@ -89,7 +89,7 @@ class KitchenEnv:
         self._enter(scene, int(seed), self._identify(scene, int(seed)))
 
     def _sample(self, seed: int) -> Scene:
-        words = [zlib.crc32(self.task.encode()), seed]
+        words = [zlib.crc32(self.task.encode()), seed if self.config.randomisation else 0]
         return sample_scene(TASKS[self.task].target, words, self.config, self._mobile)
 
     def _enter(self, scene: Scene, seed: int, scene_id: str) -> None:

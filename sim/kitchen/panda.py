@@ -156,6 +156,6 @@ def _servos(actuators: ET.Element, mobile: bool) -> None:
         servo.add("position", name=joint, joint=joint, kp=1000, kv=40, forcerange=(-25, 25))
     if mobile:
         for joint, kp, kv in zip(
-            BASE_JOINTS, (4e4, 4e4, 2e4, 4e4), (8e3, 8e3, 3e3, 6e3), strict=True
+            BASE_JOINTS, (1e5, 1e5, 3e4, 4e4), (7e3, 7e3, 1500, 3e3), strict=True
         ):
             servo.add("position", name=joint, joint=joint, kp=kp, kv=kv)

@@ -1,7 +1,9 @@
 """Off-screen pictures, drawn with MuJoCo's own OpenGL renderer."""
 
+import importlib
 import os
 import sys
+from ctypes.util import find_library
 
 import mujoco
 import numpy as np
@@ -14,41 +16,42 @@ _ADVICE = (
 )
 
 
-def make_context() -> "object":
-    """Return a current OpenGL context for this process.
+def make_context() -> object:
+    """Return a new OpenGL context, current in this thread.
 
-    Without ``MUJOCO_GL`` and without a display, EGL is tried first, then OSMesa.
+    Without ``MUJOCO_GL`` and without a display, EGL is used if it is installed, else OSMesa.
 
     Raises:
         GraphicsUnavailable: No context could be made.
     """
-    chosen = os.environ.get("MUJOCO_GL")
-    headless = sys.platform == "linux" and not os.environ.get("DISPLAY")
-    options = [chosen] if chosen or not headless else ["egl", "osmesa"]
-    why = ""
-    for option in options:
-        try:
-            context = _context_class(option)(64, 64)
-            context.make_current()
-            return context
-        except Exception as error:  # each GL library has error types of its own
-            why = f"{option or 'default'}: {error}".splitlines()[0]
-    raise GraphicsUnavailable(_ADVICE.format(why=why))
+    choice = os.environ.get("MUJOCO_GL", "").lower().strip() or _installed()
+    try:
+        context = _context_class(choice)(64, 64)
+        context.make_current()
+    except Exception as error:  # each GL library has error types of its own
+        why = f"{choice}: {type(error).__name__}: {error}".splitlines()[0]
+        raise GraphicsUnavailable(_ADVICE.format(why=why)) from error
+    return context
 
 
-def _context_class(option: str | None) -> type:
-    """Return MuJoCo's context class of a backend, whatever was chosen at import time."""
-    if option == "egl":
-        os.environ.setdefault("PYOPENGL_PLATFORM", "egl")
-        from mujoco.egl import GLContext
-    elif option == "osmesa":
-        os.environ.setdefault("PYOPENGL_PLATFORM", "osmesa")
-        from mujoco.osmesa import GLContext
-    elif option in (None, "", "glfw", "glx"):
-        from mujoco import GLContext
-    else:
-        raise ValueError(f"MUJOCO_GL={option!r} is none of egl, osmesa, glfw")
-    return GLContext
+def _installed() -> str:
+    """Return the name of a GL backend that this machine has."""
+    if sys.platform != "linux" or os.environ.get("DISPLAY"):
+        return "glfw"
+    return "egl" if find_library("EGL") or not find_library("OSMesa") else "osmesa"
+
+
+def _context_class(choice: str) -> type:
+    """Return MuJoCo's context class of a backend, whatever was chosen when it was imported."""
+    if choice not in ("egl", "osmesa", "glfw"):
+        raise ValueError("MUJOCO_GL must be egl, osmesa or glfw")
+    if choice != "glfw":
+        os.environ.setdefault("PYOPENGL_PLATFORM", choice)
+    return importlib.import_module(f"mujoco.{choice}").GLContext
+
+
+_FAST = {"offsamples": 0, "shadowsize": 0, "numslices": 14, "numstacks": 8, "numquads": 1}
+_FINE = {"offsamples": 4, "shadowsize": 2048, "numslices": 32, "numstacks": 20, "numquads": 2}
 
 
 class Renderer:
@@ -58,7 +61,6 @@ class Renderer:
         self._gl = make_context()
         self._contexts: dict[bool, mujoco.MjrContext] = {}
         self._drawn: dict[bool, mujoco.MjModel] = {}
-        self._size = (0, 0)
         self._scene: mujoco.MjvScene | None = None
         self._model: mujoco.MjModel | None = None
         self._option = mujoco.MjvOption()
@@ -106,8 +108,7 @@ class Renderer:
             self._scene = mujoco.MjvScene(model, maxgeom=600)
         context = self._contexts.get(fine)
         if context is None:
-            with _quality(model, fine, height, width):
-                context = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_100.value)
+            context = _drawing_context(model, fine)
             self._contexts[fine] = context
             self._drawn[fine] = model
         if self._drawn[fine] is not model:
@@ -128,31 +129,12 @@ class Renderer:
         self._gl.free()
 
 
-class _quality:  # noqa: N801  (reads as a function)
-    """Set a model's drawing quality while a context is made from it."""
-
-    def __init__(self, model: mujoco.MjModel, fine: bool, height: int, width: int):
-        self._visual = model.vis
-        self._wanted = (
-            height,
-            width,
-            4 if fine else 0,
-            2048 if fine else 0,
-            *((32, 20, 2) if fine else (14, 8, 1)),
-        )
-
-    def _fields(self) -> list[tuple[object, str]]:
-        size, quality = self._visual.global_, self._visual.quality
-        names = ("offsamples", "shadowsize", "numslices", "numstacks", "numquads")
-        return [(size, "offheight"), (size, "offwidth"), *((quality, name) for name in names)]
-
-    def __enter__(self) -> None:
-        self._before = [getattr(owner, name) for owner, name in self._fields()]
-        self._set(self._wanted)
-
-    def __exit__(self, *_: object) -> None:
-        self._set(self._before)
-
-    def _set(self, values: tuple | list) -> None:
-        for (owner, name), value in zip(self._fields(), values, strict=True):
-            setattr(owner, name, value)
+def _drawing_context(model: mujoco.MjModel, fine: bool) -> mujoco.MjrContext:
+    """Return MuJoCo's context for the current GL context, with shadows and smooth edges if fine."""
+    quality, values = model.vis.quality, _FINE if fine else _FAST
+    for name, value in values.items():
+        setattr(quality, name, value)
+    try:
+        return mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_100.value)
+    except mujoco.FatalError as error:
+        raise GraphicsUnavailable(_ADVICE.format(why=str(error).split(",")[0])) from error

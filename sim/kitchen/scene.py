@@ -153,7 +153,7 @@ def _empty_kitchen(look: Look, draw: _Draw, focus: float) -> tuple[ET.Element, B
     warm, power = draw.around(0.03, 0.03), draw.around(0.44, 0.08)
     towards = np.array([draw.around(0.55, 0.25), draw.around(0.0, 0.5), -1])
     world.add("light", name="key", directional=True, castshadow=True, dir=towards,
-              pos=np.subtract((0, focus, 1), 2.5 * towards), ambient=(0.1,) * 3, specular=(0.25,) * 3,
+              pos=(0, focus, 1) - 2.5 * towards, ambient=(0.1,) * 3, specular=(0.25,) * 3,
               diffuse=(power + warm, power, power - warm))  # fmt: skip
     world.block((-4, 2), (-7, 7), (-0.1, 0), "floor")
     world.panel((fx.DEPTH + 0.05, 0, 1.4), (0.05, 7, 1.4), "wall")
