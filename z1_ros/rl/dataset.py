@@ -19,7 +19,7 @@ from z1_ros.policy.transforms import normalize, state_bins, stats_of
 from z1_ros.rl.demos import read_episode, read_header, read_outcomes
 from z1_ros.specs import Contract, embodiment
 
-MIN_VALID = 8
+MIN_VALID = 4
 """A frame is used if the expert was undisturbed for this many of its next steps."""
 RARELY_MOVING = 0.2
 """A dimension whose 1-99 % range is a smaller part of its whole range is scaled by the latter."""

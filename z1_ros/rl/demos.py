@@ -36,7 +36,7 @@ FORMAT = "z1_ros.demos/1"
 HEADER = "demos.json"
 BLOCK = 64
 """Scenes of one task in a row."""
-BURST_STD = {"end_effector_position": 0.7, "end_effector_rotation": 0.15}
+BURST_STD = {"end_effector_position": 0.5, "end_effector_rotation": 0.12}
 """Size of a burst per action field, in that field's unit."""
 BURST_EVERY = 25
 """Mean control steps between two bursts."""

@@ -210,8 +210,9 @@ class Trainer:
             if over or now - saved > 60 * self.config.checkpoint_minutes:
                 self.save(checkpoint)
                 yield self._record(**validate(self))
-                # Validation is not training time.
-                last = since_time = saved = time.perf_counter()
+                # Neither saving nor validation is training time.
+                pause = time.perf_counter() - now
+                last, saved, since_time = now + pause, now + pause, since_time + pause
 
     def train_step(self, frames: Frames) -> Tensor:
         """Take one optimiser step; returns the loss without waiting for it."""
