@@ -8,11 +8,10 @@ The arguments are the fields of ``PolicyGraphConfig``; the graph itself is decla
 
 import sys
 
-from launch import LaunchDescription
+from launch import LaunchContext, LaunchDescription
 from launch.actions import (
     DeclareLaunchArgument,
     EmitEvent,
-    LogInfo,
     OpaqueFunction,
     RegisterEventHandler,
     SetEnvironmentVariable,
@@ -27,7 +26,7 @@ from launch_ros.parameter_descriptions import ParameterValue
 from lifecycle_msgs.msg import Transition
 
 from z1_ros.config import descriptions, flatten, unflatten
-from z1_ros.errors import ConfigError, Z1Error, closest
+from z1_ros.errors import ConfigError, closest
 from z1_ros.nodes.configs import MODES, ROBOTS
 from z1_ros.nodes.graph import LOG_LEVELS, Graph, NodeSpec, PolicyGraphConfig, policy_graph
 
@@ -62,20 +61,12 @@ def generate_launch_description() -> LaunchDescription:
     )
 
 
-def start(context) -> list:
-    """Return the graph's actions; a mistake is one sentence and the end of the launch."""
-    try:
-        refuse_unknown_arguments(sys.argv)
-        given = context.launch_configurations
-        graph = policy_graph(
-            unflatten(
-                PolicyGraphConfig(),
-                {name: parse(name, given[name], value) for name, value in DEFAULTS.items()},
-            )
-        )
-    except Z1Error as error:
-        # An exception from here would be printed as a traceback; this one is for people.
-        return [LogInfo(msg=f"error: {error}"), Shutdown(reason=str(error))]
+def start(context: LaunchContext) -> list:
+    """Return the graph's actions; launch reports a Z1Error as one line and ends with code 1."""
+    refuse_unknown_arguments(sys.argv)
+    given = context.launch_configurations
+    values = {name: parse(name, given[name], value) for name, value in DEFAULTS.items()}
+    graph = policy_graph(unflatten(PolicyGraphConfig(), values))
     return [action for node in graph.nodes for action in actions_of(node, graph)]
 
 
@@ -125,11 +116,16 @@ def actions_of(spec: NodeSpec, graph: Graph) -> list:
         arguments=["--ros-args", "--log-level", graph.log_level],
         output="screen",
         emulate_tty=True,
-        on_exit=Shutdown(reason=f"{spec.name} ended"),
+        on_exit=OpaqueFunction(function=end_all, args=[spec.name]),
     )
     if not (spec.lifecycle and graph.autostart):
         return [node]
     return [*bring_up(node), node]
+
+
+def end_all(context: LaunchContext, name: str) -> list:
+    """Return what ends the launch because a required node ended; nothing if it is ending."""
+    return [] if context.is_shutdown else [Shutdown(reason=f"{name} ended, and it is required")]
 
 
 def bring_up(node: LifecycleNode) -> list:
