@@ -36,9 +36,9 @@ def imports(path: Path, *, top_level_only: bool = False) -> set[str]:
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: relative import"
-            found.add(node.module)
-            if node.module == "z1_ros":
-                found |= {f"z1_ros.{alias.name}" for alias in node.names}
+            # `from package import module` needs the module, `from module import name` the module.
+            parts = {f"{node.module}.{alias.name}" for alias in node.names}
+            found |= (parts & NAMES) or {node.module}
     return found
 
 
@@ -46,6 +46,9 @@ def name_of(path: Path) -> str:
     return ".".join(("z1_ros", *path.relative_to(ROOT).with_suffix("").parts)).removesuffix(
         ".__init__"
     )
+
+
+NAMES = {name_of(path) for path in modules()}
 
 
 @pytest.mark.parametrize("path", modules(), ids=name_of)

@@ -1,6 +1,7 @@
 """``make demo``: the bundled policy at work through the whole node graph, with films of it."""
 
 import sys
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ from z1_ros.sim.kitchen import TASKS
 
 STRIP_FRAMES = 6
 FILM_HZ = 10.0
+LAST_PICTURES_S = 0.15
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -131,7 +133,11 @@ def _run_tasks(
                 run.latency = runner.client.latency()
                 live.update(_table(runs, mode))
 
-            run.keep(runner.client.run_episode(run.task, seed, on_progress=on_progress))
+            result = runner.client.run_episode(run.task, seed, on_progress=on_progress)
+            # The last pictures may still be under way; the next episode must not get them.
+            end_s = time.monotonic() + LAST_PICTURES_S
+            runner.client.wait(lambda end_s=end_s: time.monotonic() > end_s, 5.0, "last pictures")
+            run.keep(result)
             run.latency = runner.client.latency()
             run.doing = ""
             live.update(_table(runs, mode))
@@ -139,28 +145,27 @@ def _run_tasks(
 
 def _table(runs: list[TaskRun], mode: str) -> Table:
     table = Table(title=f"held-out scenes of the embedded kitchen (not RoboCasa), {mode}")
-    table.add_column("task", no_wrap=True)
-    table.add_column("instruction")
-    for title in ("success", "95 % interval", "steps", "inference p50/p99", "action age p50/p99"):
-        table.add_column(title, justify="right")
+    table.add_column("task, instruction")
+    for title in ("success", "95 %", "steps", "inference\np50/p99 ms", "action age\np50/p99 ms"):
+        table.add_column(title, justify="right", no_wrap=True)
     for run in runs:
         instruction = run.results[-1].instruction if run.results else ""
-        cells = [run.task, run.doing or instruction, "", "", "", "", ""]
+        cells = [f"[bold]{run.task}[/]\n{run.doing or instruction}", "", "", "", "", ""]
         if run.results:
             (row,) = success_table(run.results).values()
             low, high = row["ci95"]
-            cells[2] = f"{row['success']}/{row['n']}"
-            cells[3] = f"{low:.0%} … {high:.0%}"
-            cells[4] = f"{row['mean_steps']:.0f}"
-            cells[5] = _pair(run.latency, "infer")
-            cells[6] = _pair(run.latency, "age")
+            cells[1] = f"{row['success']}/{row['n']}"
+            cells[2] = f"{low:.0%}…{high:.0%}"
+            cells[3] = f"{row['mean_steps']:.0f}"
+            cells[4] = _pair(run.latency, "infer")
+            cells[5] = _pair(run.latency, "age")
         table.add_row(*cells)
     return table
 
 
 def _pair(latency: dict[str, float], name: str) -> str:
     p50, p99 = latency.get(f"{name}_p50_ms", np.nan), latency.get(f"{name}_p99_ms", np.nan)
-    return "" if np.isnan(p50) else f"{p50:.0f} / {p99:.0f} ms"
+    return "" if np.isnan(p50) else f"{p50:.0f} / {p99:.0f}"
 
 
 def _write_pictures(config: DemoConfig, runs: list[TaskRun], console: Console) -> None:
