@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import subprocess
 import sys
 
@@ -55,7 +56,11 @@ def test_replay_is_bit_exact_in_this_and_another_process(task, tmp_path):
     path = tmp_path / "snapshot"
     path.write_bytes(data)
     run = subprocess.run(
-        [sys.executable, __file__, task, str(path)], capture_output=True, text=True, check=True
+        [sys.executable, __file__, task, str(path)],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
     )
     assert json.loads(run.stdout) == first
 

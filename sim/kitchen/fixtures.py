@@ -186,7 +186,7 @@ def microwave(world: Body, pos: tuple[float, float], width: float, height: float
     x, y = pos
     deep, panel, z = 0.34, 0.15, COUNTER_Z + 0.015
     hz = height / 2
-    body = world.body("microwave", (x, y, z + hz))
+    body = world.frame((x, y, z + hz))
     back = deep / 2
     body.box((back + 0.012, 0, 0), (back, width / 2, hz), "charcoal", "surface")
     for sign in (-1, 1):
@@ -285,7 +285,7 @@ def wall_cabinet(world: Body, y: float, width: float) -> None:
     bottom, top, front = 1.45, 2.10, DEPTH - 0.32
     span = (y - width / 2, y + width / 2)
     world.block((front - 0.002, DEPTH), span, (bottom, top), "cabinet_trim", "fixture")
-    unit = world.body(f"wall_cabinet_{y:.3f}", (front - _FACE - 0.02, 0, 0))
+    unit = world.frame((front - _FACE - 0.02, 0, 0))
     for sign in (-1, 1):
         _front(unit, _half(y, width, sign), (bottom, top))
         bar_handle(unit, (_FACE - 0.03, y + sign * 0.045, bottom + 0.14), 0.14)
@@ -309,7 +309,7 @@ def window(world: Body, y: float, width: float) -> None:
 def coffee_machine(world: Body, y: float) -> None:
     """Add a coffee machine on the counter; joint ``coffee_button``."""
     x, z = 0.26, COUNTER_Z
-    body = world.body("coffee_machine", (x, y, z))
+    body = world.frame((x, y, z))
     body.box((0.15, 0, 0.02), (0.15, 0.10, 0.02), "black", "surface")
     body.box((0.21, 0, 0.20), (0.09, 0.10, 0.16), "accent", "fixture")
     body.box((0.10, 0, 0.32), (0.10, 0.10, 0.055), "accent", "fixture")

@@ -45,6 +45,10 @@ class Body:
         """Add a child body at ``pos`` [m] in this body's frame."""
         return Body(self.add("body", name=name, pos=pos, **attributes))
 
+    def frame(self, pos: Numbers) -> "Body":
+        """Return a place [m] in this body's frame to which further elements are relative."""
+        return Body(self.add("frame", pos=pos))
+
     def geom(
         self, kind: str, material: str, contact: str | None = None, **attributes: object
     ) -> None:

@@ -75,7 +75,8 @@ def add_robot(
     torso.add("inertial", pos=(0, 0, 0.5), mass=20, diaginertia=(0.6, 0.6, 0.3))
     torso.rod((0, 0, 0.35), (0, 0, 0.69), 0.075, "robot_dark")
     torso.box((0, 0, 0.695), (0.13, 0.11, 0.025), "robot_dark")
-    link = torso.body("panda_link0", (0, 0, BASE_HEIGHT))
+    link = torso.body("panda_link0", (0, 0, BASE_HEIGHT), gravcomp=1)
+    link.add("inertial", pos=(-0.041, 0, 0.05), mass=0.63, diaginertia=(0.0032, 0.0039, 0.0043))
     for name, (pos, quat) in cameras.items():
         link.add("camera", name=name, pos=pos, quat=quat, fovy=50)
     _shell(link, 0)
