@@ -66,7 +66,7 @@ class _Side:
     def __init__(self, name: str, python: str | Path, core: int):
         environment = {**os.environ, "MUJOCO_GL": os.environ.get("MUJOCO_GL", "egl")}
         self._name = name
-        self._said = tempfile.TemporaryFile("w+", errors="replace")  # a pipe could fill up
+        self._said = tempfile.TemporaryFile("w+", errors="replace")  # noqa: SIM115  (a pipe could fill up)
         self._process = subprocess.Popen(
             [str(python), bench_worker.__file__, name],
             stdin=subprocess.PIPE,
