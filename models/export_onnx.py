@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import tyro
 from rich.console import Console
 from torch import Tensor, nn
 
@@ -38,7 +39,7 @@ OUTPUTS = {"prefix": ("k", "v", "pad"), "denoise": ("v_t",)}
 class ExportConfig:
     """Export a bundle's network to ONNX and add the graphs to the bundle."""
 
-    bundle: str
+    bundle: tyro.conf.Positional[str]
     """Bundle directory."""
     json: Path | None = None
     """Write the measured differences here."""
