@@ -140,6 +140,9 @@ def _run_tasks(
             run.keep(result)
             run.latency = runner.client.latency()
             run.doing = ""
+            if not live.console.is_terminal:  # a log file shows the live table only at its end
+                ending = "success" if result.success else "no success"
+                live.console.print(f"{run.task}, scene {seed}: {ending}, {result.steps} steps")
             live.update(_table(runs, mode))
 
 
