@@ -21,8 +21,16 @@ as_root() {
 apt_install() {
     command -v apt-get >/dev/null || return 1
     say "installing system packages: $*"
-    as_root apt-get update -q >/dev/null || return 1
-    as_root env DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends "$@" >/dev/null
+    log=$(mktemp)
+    if as_root apt-get update -q >"$log" 2>&1 &&
+        as_root env DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends "$@" >"$log" 2>&1
+    then
+        rm -f "$log"
+    else
+        tail -n 5 "$log" >&2
+        rm -f "$log"
+        return 1
+    fi
 }
 
 find_python() {
@@ -54,6 +62,7 @@ if ! has_python 'import pip'; then
             "$python" -m venv --clear $flags "$venv" >/dev/null; } ||
         fail "cannot create a virtual environment; install python3-venv (apt-get install python3-venv)"
 fi
+export PYTHONWARNINGS=ignore # setuptools warns about every editable install
 pip="$venv/bin/python -m pip install -q --disable-pip-version-check"
 
 # Message libraries of a ROS installation are built against one NumPy major version: keep to it.

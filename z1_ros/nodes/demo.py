@@ -103,6 +103,7 @@ def main(config: DemoConfig) -> int:
     runs = [TaskRun(task=task, total=len(seeds)) for task in tasks]
     with GraphRunner(policy_graph(graph)) as runner, Live(console=console) as live:
         _run_tasks(runner, runs, seeds, live, config.mode)
+    console.print()
     _write_pictures(config, runs, console)
     write_json(config.out / "demo.json", _report(config, runs))
     done = all(len(run.results) == run.total for run in runs)
