@@ -26,7 +26,7 @@ from launch_ros.parameter_descriptions import ParameterValue
 from lifecycle_msgs.msg import Transition
 
 from z1_ros.config import descriptions, flatten, unflatten
-from z1_ros.errors import ConfigError, closest
+from z1_ros.errors import ConfigError, GraphError, closest
 from z1_ros.nodes.configs import MODES, ROBOTS
 from z1_ros.nodes.graph import LOG_LEVELS, Graph, NodeSpec, PolicyGraphConfig, policy_graph
 
@@ -124,8 +124,17 @@ def actions_of(spec: NodeSpec, graph: Graph) -> list:
 
 
 def end_all(context: LaunchContext, name: str) -> list:
-    """Return what ends the launch because a required node ended; nothing if it is ending."""
-    return [] if context.is_shutdown else [Shutdown(reason=f"{name} ended, and it is required")]
+    """Return what ends the launch because a required node ended; nothing if it is ending.
+
+    Raises:
+        GraphError: The node failed; launch then ends with code 1.
+    """
+    if context.is_shutdown:
+        return []
+    code = context.locals.event.returncode
+    if code:
+        raise GraphError(f"{name} ended with exit code {code}, and it is required")
+    return [Shutdown(reason=f"{name} ended, and it is required")]
 
 
 def bring_up(node: LifecycleNode) -> list:

@@ -32,6 +32,18 @@ def test_policy_and_guard_end_with_a_hold_and_exit_code_0(number):
         assert runner.stop() == dict.fromkeys(runner.processes, 0)
 
 
+def test_a_signal_that_comes_twice_at_once_is_one_request():
+    """Ctrl-C reaches the whole process group, and ROS 2's launch passes it on once more."""
+    with fake_graph(env=LONG) as runner:
+        safe = actions(runner)
+        moving(safe)
+        for process in runner.processes.values():
+            process.send_signal(signal.SIGINT)
+        for process in runner.processes.values():
+            process.send_signal(signal.SIGINT)
+        assert runner.stop() == dict.fromkeys(runner.processes, 0)
+
+
 def test_the_end_of_a_required_node_is_an_error_with_its_words():
     with fake_graph(env=LONG) as runner:
         runner.processes["guard_node"].kill()

@@ -2,13 +2,14 @@
 
 rclpy's own signal handlers invalidate the context before anybody can publish a last hold, so
 ours are installed instead: SIGINT and SIGTERM only ask the main loop to stop, the node then
-stops the robot while it can still talk, and the exit code is 0. A second signal forces.
+stops the robot while it can still talk, and the exit code is 0. A later second signal forces.
 """
 
 import os
 import signal
 import socket
 import sys
+import time
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
@@ -21,6 +22,10 @@ from rclpy.signals import SignalHandlerOptions
 from z1_ros.errors import GraphError, Z1Error
 from z1_ros.nodes.claim import claim
 
+SAME_REQUEST_S = 1.0
+"""Signals this close to the first are the same request: Ctrl-C reaches a whole process group,
+and ROS 2's launch passes it on once more."""
+
 
 class StopRequest:
     """Whether somebody asked this process to end."""
@@ -30,6 +35,7 @@ class StopRequest:
         """Set by the first SIGINT or SIGTERM, or by ``set``."""
         self.exit_code = 0
         """What the process shall return."""
+        self._first_s = 0.0
 
     def install(self) -> None:
         """Handle SIGINT and SIGTERM from now on."""
@@ -41,10 +47,17 @@ class StopRequest:
         self.requested = True
         self.exit_code = exit_code
 
+    def done(self) -> None:
+        """Ignore signals from now on: the process is at its end."""
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)
+
     def _on_signal(self, number: int, frame: object) -> None:
-        if self.requested:
+        if not self.requested:
+            self._first_s = time.monotonic()
+            self.set()
+        elif time.monotonic() - self._first_s > SAME_REQUEST_S:
             os._exit(128 + number)
-        self.set()
 
 
 class RunnableNode(Protocol):
@@ -86,6 +99,7 @@ def run_node(make: Callable[[], RunnableNode], args: Sequence[str] | None = None
         claimed.close()
         node.destroy_node()
         rclpy.try_shutdown()
+        stop.done()
     return stop.exit_code
 
 
