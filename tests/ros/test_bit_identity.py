@@ -51,3 +51,31 @@ def test_an_abandoned_episode_leaves_no_trace_in_the_next():
         client.run_episode(task, seed, timeout_s=30)
         snapshot = base64.b64decode(client.trigger("sim_bridge_node/snapshot"))
         assert snapshot == in_process(task, seed, 0)
+
+
+def test_a_kitchen_episode_of_the_shipped_policy_is_bit_identical():
+    """The real thing: rendered pictures, ONNX inference, MuJoCo physics, in other processes."""
+    from z1_ros.errors import GraphicsUnavailable
+    from z1_ros.models.manifest import load_bundle
+    from z1_ros.nodes.graph import PolicyGraphConfig, policy_graph
+    from z1_ros.nodes.runner import GraphRunner
+    from z1_ros.policy.backends import load_policy
+    from z1_ros.sim.kitchen import KitchenEnv
+
+    task, seed = "TurnOnMicrowave", 10_003
+    bundle = load_bundle("kitchen-sft")
+    policy = load_policy("kitchen-sft", threads=1)
+    env = KitchenEnv(task, PANDA)
+    loop = StepLoop(policy, PANDA, bundle.manifest.replan_steps)
+    try:
+        expected = run_episode(env, loop, Guard(PANDA), seed)
+    except GraphicsUnavailable as error:
+        pytest.skip(str(error))
+    snapshot = env.snapshot()
+    env.close()
+    graph = policy_graph(PolicyGraphConfig(mode="lockstep", threads=1, task=task))
+    with GraphRunner(graph) as runner:
+        result = runner.client.run_episode(task, seed, timeout_s=120)
+        through_ros = base64.b64decode(runner.client.trigger("sim_bridge_node/snapshot"))
+    assert (result.success, result.steps) == (expected.success, expected.steps)
+    assert through_ros == snapshot
