@@ -1,6 +1,7 @@
 """Names that one process of this machine can hold at a time."""
 
 import socket
+from pathlib import Path
 
 
 def claim(name: str) -> socket.socket | None:
@@ -16,3 +17,14 @@ def claim(name: str) -> socket.socket | None:
         holder.close()
         return None
     return holder
+
+
+def is_claimed(name: str) -> bool:
+    """Say whether a process holds ``name``, without touching it."""
+    sockets = Path("/proc/net/unix").read_text("utf-8", "replace").splitlines()
+    return any(line.endswith(f"@z1_ros {name}") for line in sockets)
+
+
+def node_claim(domain_id: int, full_name: str) -> str:
+    """Return the name that a running node holds."""
+    return f"domain {domain_id} node {full_name}"

@@ -112,7 +112,7 @@ class SimBridgeConfig:
     """Side of the camera images [px]."""
     image_every_steps: int = field(default=1, metadata=FIXED | {"range": (1, 1000)})
     """Lockstep: control steps from one set of images to the next (the policy's replan_steps)."""
-    camera_hz: float = field(default=10.0, metadata=FIXED | {"range": (0.1, 1000.0)})
+    camera_hz: float = field(default=20.0, metadata=FIXED | {"range": (0.1, 1000.0)})
     """Realtime: sets of images per second."""
     film_camera: str = field(default="film", metadata=FIXED)
     """Camera of ``camera/film/image``, a picture for people; the policy never sees it."""

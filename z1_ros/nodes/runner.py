@@ -23,12 +23,14 @@ from typing import Self, TextIO
 import yaml
 
 from z1_ros.errors import GraphError
-from z1_ros.nodes.claim import claim
+from z1_ros.nodes.claim import claim, is_claimed, node_claim
 from z1_ros.nodes.client import GraphClient
 from z1_ros.nodes.graph import Graph, NodeSpec, PolicyGraphConfig, policy_graph
 
 STOP_S = 6.0
 """Time to end by itself after SIGINT, before SIGKILL [s]."""
+UP_S = 15.0
+"""Longest wait for the nodes to appear before talking to them anyway [s]."""
 _PR_SET_PDEATHSIG = 1
 _LIBC = ctypes.CDLL(None, use_errno=True)
 
@@ -138,6 +140,7 @@ class GraphRunner:
         self._folder = tempfile.TemporaryDirectory(prefix="z1_ros_")
         for node in self.graph.nodes:
             self._spawn(node)
+        self._wait_until_up()
         self.client = GraphClient(
             self.domain_id, self.graph.namespace, localhost=self._domain is not None
         )
@@ -147,6 +150,16 @@ class GraphRunner:
                 if node.lifecycle:
                     self.client.transition(node.name, "configure")
                     self.client.transition(node.name, "activate")
+
+    def _wait_until_up(self) -> None:
+        """Wait until the nodes exist: a participant that was there first is discovered 3 s late."""
+        domain_id = self.domain_id or int(os.environ.get("ROS_DOMAIN_ID", "0"))
+        prefix = f"/{self.graph.namespace}/" if self.graph.namespace else "/"
+        names = [node_claim(domain_id, prefix + node.name) for node in self.graph.nodes]
+        deadline_s = time.monotonic() + UP_S
+        while time.monotonic() < deadline_s and not all(map(is_claimed, names)):
+            self.check()
+            time.sleep(0.05)
 
     def check(self) -> None:
         """Raise GraphError if a node has ended."""

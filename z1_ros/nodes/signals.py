@@ -20,7 +20,7 @@ from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
 
 from z1_ros.errors import GraphError, Z1Error
-from z1_ros.nodes.claim import claim
+from z1_ros.nodes.claim import claim, node_claim
 
 SAME_REQUEST_S = 1.0
 """Signals this close to the first are the same request: Ctrl-C reaches a whole process group,
@@ -122,7 +122,7 @@ def claim_name(node: Node) -> socket.socket:
         GraphError: There is one: two guards on one robot would fight.
     """
     name, domain_id = node.get_fully_qualified_name(), node.context.get_domain_id()
-    claimed = claim(f"domain {domain_id} node {name}")
+    claimed = claim(node_claim(domain_id, name))
     if claimed is None:
         raise GraphError(
             f"another {name} is already running in ROS domain {domain_id}; stop it, or choose "
