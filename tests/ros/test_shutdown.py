@@ -44,6 +44,21 @@ def test_a_signal_that_comes_twice_at_once_is_one_request():
         assert runner.stop() == dict.fromkeys(runner.processes, 0)
 
 
+def test_a_process_that_is_stuck_in_a_library_ends_all_the_same():
+    """Its Python-level signal handlers never run; SIGTERM must still end it."""
+    script = (
+        "import ctypes, z1_ros.nodes.signals as signals\n"
+        "signals.FORCE_S = 0.3\n"
+        "signals.StopRequest().install()\n"
+        "print('stuck', flush=True)\n"
+        "while True: ctypes.CDLL(None).sleep(60)\n"
+    )
+    stuck = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
+    assert stuck.stdout.readline() == "stuck\n"
+    stuck.terminate()
+    assert stuck.wait(timeout=5) == 1
+
+
 def test_the_end_of_a_required_node_is_an_error_with_its_words():
     with fake_graph(env=LONG) as runner:
         runner.processes["guard_node"].kill()

@@ -9,6 +9,7 @@ import os
 import signal
 import socket
 import sys
+import threading
 import time
 from collections.abc import Callable, Sequence
 from typing import Protocol
@@ -27,6 +28,10 @@ SAME_REQUEST_S = 1.0
 and ROS 2's launch passes it on once more."""
 
 
+FORCE_S = 8.0
+"""Time to end after the first signal [s]; a main thread stuck in a library never sees signals."""
+
+
 class StopRequest:
     """Whether somebody asked this process to end."""
 
@@ -38,7 +43,12 @@ class StopRequest:
         self._first_s = 0.0
 
     def install(self) -> None:
-        """Handle SIGINT and SIGTERM from now on."""
+        """Handle SIGINT and SIGTERM from now on; call it on the main thread."""
+        read, write = os.pipe()
+        os.set_blocking(write, False)
+        # Written by the C handler at once, whatever the main thread is doing.
+        signal.set_wakeup_fd(write)
+        threading.Thread(target=_force_after_signal, args=(read,), daemon=True).start()
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._on_signal)
 
@@ -58,6 +68,12 @@ class StopRequest:
             self.set()
         elif time.monotonic() - self._first_s > SAME_REQUEST_S:
             os._exit(128 + number)
+
+
+def _force_after_signal(wakeup: int) -> None:
+    os.read(wakeup, 1)
+    time.sleep(FORCE_S)
+    os._exit(1)
 
 
 class RunnableNode(Protocol):
