@@ -51,7 +51,7 @@ def _context_class(choice: str) -> type:
 
 
 _FAST = {"offsamples": 0, "shadowsize": 0, "numslices": 14, "numstacks": 8, "numquads": 1}
-_FINE = {"offsamples": 4, "shadowsize": 2048, "numslices": 32, "numstacks": 20, "numquads": 2}
+_FINE = {"offsamples": 4, "shadowsize": 1024, "numslices": 16, "numstacks": 8, "numquads": 1}
 
 
 class Renderer:

@@ -141,6 +141,8 @@ class SimBridgeNode(Node):
         if action is None:
             return
         self._advance(action)
+        # Drawn before the next observation goes out: it would only delay taking its action.
+        self._show_film(self._origin_ns + self._env.read_state().stamp_ns)
         if not self._step.done:
             self._publish(images=self._steps % self._config.image_every_steps == 0)
         self._after_step()
@@ -163,6 +165,7 @@ class SimBridgeNode(Node):
             self._images_s = now_s + 1 / self._config.camera_hz - period_s / 2
         self._publish(images=images)
         if self._running or self._step.done:
+            self._show_film(self._stamp_ns)
             self._after_step()
 
     def _next_action(self) -> np.ndarray:
@@ -196,11 +199,14 @@ class SimBridgeNode(Node):
         self._steps += 1
         self._last = action
 
-    def _after_step(self) -> None:
-        """Publish film and status; begin the next scene if that is wanted."""
+    def _show_film(self, stamp_ns: int) -> None:
+        """Publish a picture for people if one is due."""
         every = max(1, round(self._robot.control_hz / self._config.film_hz))
         if self._steps % every == 0 or self._step.done:
-            self._out.film(self._env, self._stamp_ns)
+            self._out.film(self._env, stamp_ns)
+
+    def _after_step(self) -> None:
+        """Publish the status; begin the next scene if that is wanted."""
         self._say()
         if self._step.done and self.get_parameter("repeat").value:
             seed = self.get_parameter("seed").value + 1
