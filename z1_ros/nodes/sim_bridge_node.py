@@ -158,14 +158,16 @@ class SimBridgeNode(Node):
         now_s = time.monotonic()
         self._counts["late_steps"] += int(now_s - self._next_s > period_s)
         self._next_s = max(self._next_s, now_s - period_s) + period_s
-        if self._running:
+        moving = self._running
+        if moving:
             self._advance(self._next_action())
         images = now_s >= self._images_s
         if images:
             self._images_s = now_s + 1 / self._config.camera_hz - period_s / 2
         self._publish(images=images)
-        if self._running or self._step.done:
+        if moving:
             self._show_film(self._stamp_ns)
+        if moving or self._step.done:
             self._after_step()
 
     def _next_action(self) -> np.ndarray:
