@@ -3,14 +3,7 @@ from glob import glob
 from setuptools import find_packages, setup
 
 NAME = "z1_ros"
-COMMANDS = {
-    "z1-sft": "z1_ros.rl.sft:cli",
-    "z1-demos": "z1_ros.rl.demos:cli",
-    "z1-export": "z1_ros.models.export_onnx:cli",
-    "z1-eval": "z1_ros.nodes.evaluate:cli",
-    "z1-bench": "z1_ros.nodes.bench:cli",
-    "z1-demo": "z1_ros.nodes.demo:cli",
-}
+COMMANDS = ("sft", "demos", "export", "evaluate", "bench", "demo")
 
 setup(
     name=NAME,
@@ -20,7 +13,7 @@ setup(
     maintainer="z1_ros maintainers",
     maintainer_email="z1-ros@example.org",
     python_requires=">=3.11",
-    # The folders models/ and sim/ are packages of z1_ros through the links z1_ros/models, z1_ros/sim.
+    # The folders models/ and sim/ are packages of z1_ros through links inside z1_ros/.
     packages=find_packages(include=[NAME, f"{NAME}.*"]),
     package_data={
         f"{NAME}.models": ["*/manifest.json", "*/*.onnx", "*/*.safetensors", "*/*.json", "*/*.md"],
@@ -57,6 +50,9 @@ setup(
         "test": ["pytest>=8,<9", "pytest-timeout>=2.3,<3", "hypothesis>=6.100,<7", "catkin_pkg>=1"],
     },
     entry_points={
-        "console_scripts": [f"{command} = {target}" for command, target in COMMANDS.items()]
+        "console_scripts": [
+            f"z1-{name.replace('evaluate', 'eval')} = {NAME}.nodes.commands:{name}"
+            for name in COMMANDS
+        ]
     },
 )

@@ -1,0 +1,33 @@
+"""Entry points of the installed commands; what a command lacks is one sentence, not a traceback."""
+
+import sys
+from collections.abc import Callable
+from importlib import import_module
+
+_EXTRAS = {"torch": "train", "safetensors": "train", "onnx": "train", "onnxscript": "train"}
+
+
+def _entry(name: str, module: str) -> Callable[[], int]:
+    def run() -> int:
+        try:
+            return import_module(module).cli()
+        except ModuleNotFoundError as error:
+            missing = (error.name or "").split(".")[0]
+            if missing == "rclpy":
+                how = "source a ROS 2 installation, or pip install 'ros-jazzy-rclpy[fastrtps]'"
+            elif missing in _EXTRAS:
+                how = f"pip install 'z1_ros[{_EXTRAS[missing]}]' (`make test` does)"
+            else:
+                raise
+            sys.stderr.write(f"{name} needs {missing}, which is not installed: {how}\n")
+            return 2
+
+    return run
+
+
+evaluate = _entry("z1-eval", "z1_ros.nodes.evaluate")
+demos = _entry("z1-demos", "z1_ros.rl.demos")
+sft = _entry("z1-sft", "z1_ros.rl.sft")
+export = _entry("z1-export", "z1_ros.models.export_onnx")
+bench = _entry("z1-bench", "z1_ros.nodes.bench")
+demo = _entry("z1-demo", "z1_ros.nodes.demo")
