@@ -40,6 +40,8 @@ def test_a_missing_library_is_one_sentence(command: str, missing: str, words: st
 
 def test_setup_names_every_command() -> None:
     text = (ROOT / "setup.py").read_text("utf-8")
-    names = [name for name, value in vars(commands).items() if getattr(value, "__name__", "") == "run"]
+    names = [
+        name for name, value in vars(commands).items() if getattr(value, "__name__", "") == "run"
+    ]
     assert len(names) == 6
     assert all(f'"{name}"' in text for name in names)
