@@ -1,11 +1,11 @@
 """``z1-eval``: success of a bundle on held-out scenes, in-process or through the ROS graph."""
 
 import atexit
-import multiprocessing
+import json
 import os
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -15,8 +15,9 @@ from rich.table import Table
 
 from z1_ros.command import run_command
 from z1_ros.errors import ConfigError
-from z1_ros.files import write_json
+from z1_ros.files import write_json, write_text
 from z1_ros.models.manifest import Bundle, load_bundle
+from z1_ros.runtime.processes import run_jobs
 from z1_ros.sim.evaluate import (
     EpisodeResult,
     InprocEpisodes,
@@ -48,7 +49,7 @@ class EvalConfig:
     delay_ms: float = 0.0
     """Age that every chunk has when it becomes usable [ms], rounded up to control steps."""
     backend: str = "auto"
-    """``auto``, ``onnxruntime``, ``tensorrt`` or ``torch``."""
+    """``auto``, ``onnxruntime`` or ``torch``."""
     threads: int = 1
     """Inference threads of each worker."""
     workers: int = max(1, min(8, os.cpu_count() or 1))
@@ -64,6 +65,8 @@ class EvalConfig:
             raise ConfigError(f"through is {self.through!r}, expected 'inproc' or 'ros'")
         if self.delay_ms < 0:
             raise ConfigError(f"delay_ms is {self.delay_ms}, expected 0 or more")
+        if self.backend not in ("auto", "onnxruntime", "torch"):
+            raise ConfigError(f"backend is {self.backend!r}, expected auto, onnxruntime or torch")
         if self.workers < 1 or self.threads < 1:
             raise ConfigError("workers and threads must be at least 1")
 
@@ -92,38 +95,81 @@ def main(config: EvalConfig) -> dict[str, Any]:
     tasks = parse_tasks(config.tasks, TASKS)
     jobs = [(task, seed) for task in tasks for seed in parse_seeds(config.seeds)]
     console = Console()
-    results = []
+    journal = Journal(config, bundle)
+    results = [result for result in journal.finished if (result.task, result.seed) in set(jobs)]
+    known = {(result.task, result.seed) for result in results}
     with _progress(console) as progress:
-        bars = {task: progress.add_task(task, total=0, rate="") for task in tasks}
-        for task, _ in jobs:
-            progress.update(bars[task], total=progress.tasks[bars[task]].total + 1)
-        wins = dict.fromkeys(tasks, 0)
-        for result in run_all(config, jobs):
-            results.append(result)
-            wins[result.task] += result.success
-            progress.update(bars[result.task], advance=1, rate=f"{wins[result.task]} succeeded")
+        bars = {}
+        for task in tasks:
+            n = sum(job[0] == task for job in jobs)
+            bars[task] = progress.add_task(task, total=n, rate="")
+        for result in chain(tuple(results), run_all(config, [j for j in jobs if j not in known])):
+            if (result.task, result.seed) not in known:
+                results.append(result)
+                journal.add(result)
+            wins = sum(r.success for r in results if r.task == result.task)
+            progress.update(bars[result.task], advance=1, rate=f"{wins} succeeded")
     results.sort(key=lambda r: (tasks.index(r.task), r.seed))
     report = make_report(config, bundle, results)
     console.print(render_table(report))
     if config.json is not None:
         write_json(config.json, report)
+        journal.remove()
         console.print(f"written to {config.json}")
     return report
+
+
+class Journal:
+    """Finished episodes beside the report-to-be, so that a stopped evaluation can go on.
+
+    It exists only where a report is asked for, and until that is written.
+    """
+
+    def __init__(self, config: EvalConfig, bundle: Bundle):
+        """Read what an earlier run with the same settings left.
+
+        Raises:
+            ConfigError: The file belongs to other settings.
+        """
+        self.finished: list[EpisodeResult] = []
+        """Episodes of the earlier run."""
+        self._path: Path | None = None
+        if config.json is None:
+            return
+        self._path = config.json.with_name(config.json.name + ".partial")
+        settings = {"bundle": bundle.sha256, "robot": config.robot, "through": config.through}
+        settings |= {"delay_ms": config.delay_ms, "backend": config.backend}
+        if not self._path.exists():
+            write_text(self._path, json.dumps(settings) + "\n")
+            return
+        # A line that a killed process left half-written is not an episode.
+        lines = [line for line in self._path.read_text("utf-8").split("\n")[:-1] if line]
+        if not lines or json.loads(lines[0]) != settings:
+            raise ConfigError(
+                f"{self._path} holds episodes of an evaluation with other settings or another "
+                "bundle; delete it or choose another --json"
+            )
+        self.finished = [EpisodeResult(**json.loads(line)) for line in lines[1:]]
+        write_text(self._path, "\n".join(lines) + "\n")
+
+    def add(self, result: EpisodeResult) -> None:
+        """Note a finished episode."""
+        if self._path is not None:
+            with self._path.open("a", encoding="utf-8") as stream:
+                stream.write(json.dumps(episode_record(result)) + "\n")
+
+    def remove(self) -> None:
+        """Delete the file: the report holds everything."""
+        if self._path is not None:
+            self._path.unlink()
 
 
 def run_all(config: EvalConfig, jobs: list[tuple[str, int]]) -> Iterator[EpisodeResult]:
     """Yield results as they come, from ``config.workers`` processes."""
     workers = min(config.workers, len(jobs))
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, context, _start_worker, (config,)) as pool:
-        # Contiguous blocks keep each worker on one task, whose environment it can keep.
-        futures = [pool.submit(_run_one, *job) for job in jobs]
-        try:
-            for future in as_completed(futures):
-                yield future.result()
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+    if not jobs:
+        return
+    yield from run_jobs(workers, _start_worker, (config,), _run_one, jobs)
 
 
 def make_report(config: EvalConfig, bundle: Bundle, results: list[EpisodeResult]) -> dict[str, Any]:
@@ -203,7 +249,6 @@ class _Worker:
 
 
 def _start_worker(config: EvalConfig) -> None:
-    os.environ.setdefault("LP_NUM_THREADS", "0")
     _Worker.config = config
 
 

@@ -8,12 +8,9 @@ on where it was; nothing is pickled.
 """
 
 import json
-import multiprocessing
 import os
 import zlib
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -27,6 +24,7 @@ from z1_ros.errors import ConfigError
 from z1_ros.files import write_json
 from z1_ros.models.manifest import ImageSpec
 from z1_ros.policy.transforms import resize_with_pad
+from z1_ros.runtime.processes import run_jobs
 from z1_ros.sim.env import Env
 from z1_ros.sim.evaluate import parse_tasks
 from z1_ros.sim.kitchen import TASKS, KitchenEnv, make_expert
@@ -258,18 +256,7 @@ def _run(
         collector = Collector(config)
         yield from (collector.run(*job) for job in jobs)
         return
-    context = multiprocessing.get_context("spawn")  # an OpenGL context does not survive a fork
-    with (
-        _one_thread_each(),
-        ProcessPoolExecutor(workers, context, _start_worker, (config,)) as pool,
-    ):
-        futures = [pool.submit(_run_in_worker, *job) for job in jobs]
-        try:
-            for future in as_completed(futures):
-                yield future.result()
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+    yield from run_jobs(workers, _start_worker, (config,), _run_in_worker, jobs)
 
 
 class Collector:
@@ -318,22 +305,6 @@ def _start_worker(config: DemosConfig) -> None:
 
 def _run_in_worker(task: str, seed: int) -> dict[str, Any]:
     return _collector.run(task, seed)
-
-
-@contextmanager
-def _one_thread_each() -> Iterator[None]:
-    """Processes started inside use one thread each; libraries read this when they are loaded."""
-    wanted = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "LP_NUM_THREADS": "0"}
-    before = {name: os.environ.get(name) for name in wanted}
-    os.environ.update(wanted)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
 
 
 def cli() -> int:

@@ -1,0 +1,74 @@
+"""Jobs in worker processes that end when they are told to, and never outlive their parent."""
+
+import ctypes
+import multiprocessing
+import os
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import contextmanager
+from typing import Any
+
+_PR_SET_PDEATHSIG = 1
+_ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "LP_NUM_THREADS": "0"}
+
+
+def die_with_parent() -> None:
+    """Ask Linux to end this process when the thread that started it ends."""
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def run_jobs(
+    workers: int,
+    start: Callable[..., None],
+    start_args: tuple[Any, ...],
+    run: Callable[..., Any],
+    jobs: Sequence[tuple[Any, ...]],
+) -> Iterator[Any]:
+    """Yield the results of ``run(*job)`` as they come, from ``workers`` processes.
+
+    Ctrl-C, or an error of one job, ends all workers at once.
+
+    Args:
+        workers: Processes; each has one thread for its numerical libraries.
+        start: Called once in each process, with ``start_args``.
+        start_args: Picklable arguments.
+        run: Called in a process for each job; it and ``start`` are module-level functions.
+        jobs: Arguments of each call; neighbours tend to go to different processes.
+    """
+    # spawn: neither an OpenGL context nor a thread survives a fork.
+    context = multiprocessing.get_context("spawn")
+    with _one_thread_each():
+        pool = ProcessPoolExecutor(workers, context, _begin, (start, start_args))
+        done = False
+        try:
+            for future in as_completed([pool.submit(run, *job) for job in jobs]):
+                yield future.result()
+            done = True
+        finally:
+            if not done:
+                for child in multiprocessing.active_children():
+                    child.terminate()
+            pool.shutdown(cancel_futures=True)
+
+
+def _begin(start: Callable[..., None], args: tuple[Any, ...]) -> None:
+    # The pool's own loop takes Ctrl-C for a failed job and goes on with the next.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    die_with_parent()
+    start(*args)
+
+
+@contextmanager
+def _one_thread_each() -> Iterator[None]:
+    """Libraries of processes started inside use one thread; they read this when loaded."""
+    before = {name: os.environ.get(name) for name in _ONE_THREAD}
+    os.environ.update(_ONE_THREAD)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
