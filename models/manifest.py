@@ -6,6 +6,7 @@ and the SHA-256 of every other file. Nothing in a bundle is ever unpickled.
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 
 from z1_ros.errors import BundleError, closest
 from z1_ros.files import write_json
+from z1_ros.models.geometry import Geometry
 from z1_ros.specs import Contract, Field
 
 FORMAT = "z1_ros.bundle/1"
@@ -32,6 +34,10 @@ class ImageSpec:
     """``area`` (antialiased) or ``bilinear`` (as torch, not antialiased); both pad to a square."""
     slots: int = 3
     """Image slots of the network; slots beyond the contract's cameras are masked out."""
+
+    def __post_init__(self) -> None:
+        """Check the choice; raises ValueError."""
+        _require(self.resize in ("area", "bilinear"), f"image.resize is {self.resize!r}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -69,6 +75,10 @@ class Normalization:
     action: NormStats
     """Of the actions."""
 
+    def __post_init__(self) -> None:
+        """Check the choice; raises ValueError."""
+        _require(self.mode in ("quantile", "mean_std"), f"normalization.mode is {self.mode!r}")
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Manifest:
@@ -98,6 +108,58 @@ class Manifest:
     """File name -> SHA-256 of every other file."""
     format: str = FORMAT
     """Layout version of the bundle."""
+
+    def __post_init__(self) -> None:
+        """Check types, ranges and that the parts agree.
+
+        Raises:
+            ValueError: They do not; ``load_bundle`` makes a BundleError of it.
+        """
+        for name in ("name", "embodiment", "format"):
+            _require(isinstance(getattr(self, name), str), f"{name} must be text")
+        for name in ("geometry", "made_by", "files"):
+            _require(isinstance(getattr(self, name), Mapping), f"{name} must be an object")
+        contract, horizon = self.contract, self.contract.horizon
+        for name, value, high in (
+            ("contract.horizon", horizon, 1000),
+            ("replan_steps", self.replan_steps, horizon),
+            ("denoise_steps", self.denoise_steps, 1000),
+            ("image.size", self.image.size, 4096),
+            ("prompt.max_tokens", self.prompt.max_tokens, 4096),
+        ):
+            whole = isinstance(value, int) and not isinstance(value, bool)
+            _require(whole and 1 <= value <= high, f"{name} is {value!r}, expected 1 to {high}")
+        _require(
+            len(contract.cameras) <= self.image.slots,
+            f"contract has {len(contract.cameras)} cameras for {self.image.slots} image slots",
+        )
+        sizes = (("state", contract.state_size), ("action", len(contract.action_dims)))
+        for name, size in sizes:
+            stats = getattr(self.normalization, name)
+            for part in fields(stats):
+                values = getattr(stats, part.name)
+                _require(
+                    len(values) == size
+                    and all(isinstance(v, (int, float)) and math.isfinite(v) for v in values),
+                    f"normalization.{name}.{part.name} must be {size} finite numbers",
+                )
+        sizes = {f.name for f in fields(Geometry)}
+        differ = sorted(sizes ^ set(self.geometry))
+        _require(not differ, f"geometry lacks or does not know: {', '.join(differ)}")
+        geometry = Geometry(**self.geometry)
+        for name, value in (
+            ("horizon", horizon),
+            ("image_size", self.image.size),
+            ("cameras", self.image.slots),
+            ("prompt_tokens", self.prompt.max_tokens),
+        ):
+            wanted = getattr(geometry, name)
+            _require(wanted == value, f"geometry.{name} is {wanted}, the manifest says {value}")
+
+
+def _require(condition: bool, otherwise: str) -> None:
+    if not condition:
+        raise ValueError(otherwise)
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +222,7 @@ def load_bundle(path: str | Path) -> Bundle:
         raise BundleError(f"{directory} is not a model bundle: it has no {MANIFEST}")
     try:
         manifest = from_json(Manifest, json.loads(manifest_path.read_text("utf-8")))
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, AttributeError) as error:
         raise BundleError(f"{manifest_path} is malformed: {error}") from error
     if manifest.format != FORMAT:
         raise BundleError(f"{manifest_path} has format {manifest.format!r}, expected {FORMAT!r}")
@@ -218,10 +280,9 @@ def from_json(cls: type, data: Any) -> Any:
     for key, value in data.items():
         nested = _NESTED.get((cls.__name__, key))
         if nested is not None and is_dataclass(nested):
+            several = isinstance(value, list)
             value = (
-                tuple(from_json(nested, item) for item in value)
-                if isinstance(value, list)
-                else from_json(nested, value)
+                tuple(from_json(nested, v) for v in value) if several else from_json(nested, value)
             )
         elif isinstance(value, list):
             value = tuple(value)

@@ -1,10 +1,12 @@
 """A bundle loads whole and unchanged, or not at all."""
 
 import json
+from dataclasses import asdict
 
 import pytest
 
 from z1_ros.errors import BundleError
+from z1_ros.models.geometry import KITCHEN
 from z1_ros.models.manifest import (
     MANIFEST,
     ImageSpec,
@@ -17,7 +19,11 @@ from z1_ros.models.manifest import (
 )
 from z1_ros.specs import PANDA, Contract, Field
 
-STATS = NormStats(mean=(0.0,), std=(1.0,), q01=(-1.0,), q99=(1.0,))
+
+def stats(size: int) -> NormStats:
+    return NormStats(mean=(0.0,) * size, std=(1.0,) * size, q01=(-1.0,) * size, q99=(1.0,) * size)
+
+
 MANIFEST_VALUE = Manifest(
     name="m",
     embodiment="panda",
@@ -30,8 +36,8 @@ MANIFEST_VALUE = Manifest(
     ),
     image=ImageSpec(size=96),
     prompt=PromptSpec(max_tokens=48),
-    normalization=Normalization(state=STATS, action=STATS),
-    geometry={"vlm_width": 128},
+    normalization=Normalization(state=stats(9), action=stats(7)),
+    geometry=asdict(KITCHEN),
     made_by={"command": "test"},
 )
 
@@ -82,6 +88,14 @@ def test_a_file_outside_the_directory_is_refused(bundle) -> None:
         ({"format": "z1_ros.bundle/99"}, "expected 'z1_ros.bundle/1'"),
         ({"contract": 3}, "Contract must be an object"),
         ({"image": {"sizee": 3}}, "ImageSpec has no key"),
+        ({"image": {"size": 96, "resize": "nearest"}}, "image.resize is 'nearest'"),
+        ({"image": {"size": 112}}, "geometry.image_size is 96"),
+        ({"replan_steps": "8"}, "replan_steps is '8'"),
+        ({"replan_steps": 17}, "expected 1 to 16"),
+        ({"denoise_steps": 0}, "denoise_steps is 0"),
+        ({"geometry": {}}, "geometry lacks or does not know: action_dim"),
+        ({"files": ["a"]}, "files must be an object"),
+        ({"name": 3}, "name must be text"),
     ],
 )
 def test_a_malformed_manifest_is_one_clear_error(bundle, change: dict, words: str) -> None:
@@ -90,6 +104,14 @@ def test_a_malformed_manifest_is_one_clear_error(bundle, change: dict, words: st
     with pytest.raises(BundleError, match=words) as error:
         load_bundle(bundle.path)
     assert MANIFEST in str(error.value)
+
+
+def test_statistics_must_fit_the_contract(bundle) -> None:
+    data = json.loads((bundle.path / MANIFEST).read_text())
+    data["normalization"]["state"]["q01"] = [0.0]
+    (bundle.path / MANIFEST).write_text(json.dumps(data))
+    with pytest.raises(BundleError, match=r"normalization\.state\.q01 must be 9"):
+        load_bundle(bundle.path)
 
 
 def test_missing_keys_and_broken_json_are_named(bundle) -> None:
