@@ -1,6 +1,8 @@
 # `make demo` and `make test` do all the set-up on a fresh Debian or Ubuntu; see scripts/setup.sh.
 VENV := .venv
-PY := $(VENV)/bin/python
+# A sourced ROS 2 whose rclpy is not the one in use must not hide it.
+FOREIGN_ROS = $(and $(ROS_DISTRO),$(findstring pypi,$(shell cat $(VENV)/.made-with 2>/dev/null)))
+PY = $(if $(FOREIGN_ROS),env -u PYTHONPATH) $(VENV)/bin/python
 
 .PHONY: demo test bench lint setup-demo setup-test setup-bench clean
 

@@ -47,7 +47,13 @@ setup(
             "onnx>=1.18,<2",
             "onnxscript>=0.5,<0.8",
         ],
-        "test": ["pytest>=8,<9", "pytest-timeout>=2.3,<3", "hypothesis>=6.100,<7", "catkin_pkg>=1"],
+        "test": [
+            "pytest>=8,<9",
+            "pytest-timeout>=2.3,<3",
+            "hypothesis>=6.100,<7",
+            "catkin_pkg>=1",
+            "ruff>=0.14,<1",
+        ],
     },
     entry_points={
         "console_scripts": [

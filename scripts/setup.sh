@@ -13,8 +13,9 @@ fail() { printf 'setup: %s\n' "$*" >&2; exit 1; }
 
 as_root() {
     if [ "$(id -u)" = 0 ]; then "$@"
-    elif command -v sudo >/dev/null && sudo -n true 2>/dev/null; then sudo "$@"
-    else return 1
+    elif ! command -v sudo >/dev/null; then return 1
+    elif [ -t 0 ]; then sudo "$@" # may ask for a password
+    else sudo -n "$@"
     fi
 }
 
@@ -22,8 +23,9 @@ apt_install() {
     command -v apt-get >/dev/null || return 1
     say "installing system packages: $*"
     log=$(mktemp)
-    if as_root apt-get update -q >"$log" 2>&1 &&
-        as_root env DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends "$@" >"$log" 2>&1
+    # A broken third-party repository fails the update; what we need may be there all the same.
+    as_root apt-get update -q >"$log" 2>&1 || true
+    if as_root env DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends "$@" >>"$log" 2>&1
     then
         rm -f "$log"
     else
@@ -33,28 +35,39 @@ apt_install() {
     fi
 }
 
-find_python() {
-    for candidate in ${PYTHON:-python3 python3.12 python3.11 python3.13}; do
-        if "$candidate" -c 'import sys; raise SystemExit(sys.version_info < (3, 11))' 2>/dev/null; then
+candidates=${PYTHON:-python3 python3.12 python3.11 python3.13 /usr/bin/python3}
+
+find_python() { # the first candidate that runs the given code
+    for candidate in $candidates; do
+        if "$candidate" -c "import sys; assert sys.version_info >= (3, 11); $1" 2>/dev/null; then
             command -v "$candidate"
             return
         fi
     done
-    fail "no Python >= 3.11 found (tried ${PYTHON:-python3 python3.12 python3.11 python3.13}); set PYTHON=/path/to/python3"
+    return 1
 }
 
 has_python() { "$venv/bin/python" -c "$1" >/dev/null 2>&1; }
 
-# A sourced ROS 2 brings its own rclpy; it is used if this Python can import it.
-python=$(find_python)
+# A sourced ROS 2 brings its own rclpy; the Python that can import it is used.
 ros=pypi
-if [ -n "${ROS_DISTRO:-}" ] && "$python" -c 'import rclpy' >/dev/null 2>&1; then ros=$ROS_DISTRO; fi
+if [ -n "${ROS_DISTRO:-}" ] && python=$(find_python 'import rclpy'); then
+    ros=$ROS_DISTRO
+elif python=$(find_python 'pass'); then
+    if [ -n "${ROS_DISTRO:-}" ]; then
+        say "ROS 2 $ROS_DISTRO is sourced, but no Python >= 3.11 here imports its rclpy: using PyPI's"
+        unset PYTHONPATH # it is for another Python and would hide what we install
+    fi
+else
+    fail "no Python >= 3.11 found (tried $candidates); set PYTHON=/path/to/python3"
+fi
 
 stamp="$venv/.ready-$what"
-want="$ros $("$python" -V) ${Z1_TORCH:-} $(cat setup.py scripts/setup.sh | cksum)"
+base="$ros $("$python" -V)"
+want="$base ${Z1_TORCH:-} $(cat setup.py scripts/setup.sh | cksum)"
 if [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$want" ] && has_python 'import rclpy, z1_ros'; then exit 0; fi
 
-if ! has_python 'import pip'; then
+if ! has_python 'import pip' || [ "$(cat "$venv/.made-with" 2>/dev/null)" != "$base" ]; then
     say "creating $venv with $("$python" -V)"
     [ "$ros" = pypi ] && flags= || flags=--system-site-packages
     "$python" -m venv --clear $flags "$venv" >/dev/null 2>&1 ||
@@ -62,6 +75,7 @@ if ! has_python 'import pip'; then
             "$python" -m venv --clear $flags "$venv" >/dev/null; } ||
         fail "cannot create a virtual environment; install python3-venv (apt-get install python3-venv)"
 fi
+printf '%s' "$base" >"$venv/.made-with"
 export PYTHONWARNINGS=ignore # setuptools warns about every editable install
 pip="$venv/bin/python -m pip install -q --disable-pip-version-check"
 
