@@ -392,3 +392,13 @@ def test_physics_needs_no_opengl_and_drawing_says_what_to_install():
     )
     assert run.stdout.startswith(GraphicsUnavailable.__name__)
     assert "libegl1" in run.stdout
+
+
+def test_a_display_that_nobody_serves_does_not_stop_drawing() -> None:
+    """Containers often inherit DISPLAY; the images must come all the same."""
+    code = (
+        "from z1_ros.sim.kitchen import KitchenEnv\n"
+        "env = KitchenEnv('OpenDrawer')\nenv.reset(0)\nenv.observe()\n"
+    )
+    env = {k: v for k, v in os.environ.items() if k != "MUJOCO_GL"} | {"DISPLAY": ":77"}
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60, env=env)

@@ -15,38 +15,43 @@ _ADVICE = (
     "MUJOCO_GL=egl, or install libosmesa6 and set MUJOCO_GL=osmesa"
 )
 
+_BACKENDS = ("egl", "osmesa", "glfw")
+
 
 def make_context() -> object:
     """Return a new OpenGL context, current in this thread.
 
-    Without ``MUJOCO_GL`` and without a display, EGL is used if it is installed, else OSMesa.
+    ``MUJOCO_GL`` decides; without it those of EGL, OSMesa and GLFW that are installed are tried
+    in this order, whatever ``DISPLAY`` says: a container often has one that nobody serves.
 
     Raises:
         GraphicsUnavailable: No context could be made.
     """
-    choice = os.environ.get("MUJOCO_GL", "").lower().strip() or _installed()
-    try:
-        context = _context_class(choice)(64, 64)
-        context.make_current()
-    except Exception as error:  # each GL library has error types of its own
-        why = f"{choice}: {type(error).__name__}: {error}".splitlines()[0]
-        raise GraphicsUnavailable(_ADVICE.format(why=why)) from error
-    return context
+    chosen = os.environ.get("MUJOCO_GL", "").lower().strip()
+    failures = []
+    for name in [chosen] if chosen else _installed():
+        try:
+            context = _context_class(name)(64, 64)
+            context.make_current()
+            return context
+        except Exception as error:  # each GL library has error types of its own
+            failures.append(f"{name}: {type(error).__name__}: {error}".splitlines()[0])
+    raise GraphicsUnavailable(_ADVICE.format(why="; ".join(failures)))
 
 
-def _installed() -> str:
-    """Return the name of a GL backend that this machine has."""
-    if sys.platform != "linux" or os.environ.get("DISPLAY"):
-        return "glfw"
-    return "egl" if find_library("EGL") or not find_library("OSMesa") else "osmesa"
+def _installed() -> list[str]:
+    """Return the backends worth trying; a failed try settles what PyOpenGL binds to."""
+    libraries = {"egl": "EGL", "osmesa": "OSMesa"}
+    found = [name for name, library in libraries.items() if find_library(library)]
+    return (found + (["glfw"] if os.environ.get("DISPLAY") else [])) or ["egl"]
 
 
 def _context_class(choice: str) -> type:
     """Return MuJoCo's context class of a backend, whatever was chosen when it was imported."""
-    if choice not in ("egl", "osmesa", "glfw"):
-        raise ValueError("MUJOCO_GL must be egl, osmesa or glfw")
-    if choice != "glfw":
-        os.environ.setdefault("PYOPENGL_PLATFORM", choice)
+    if choice not in _BACKENDS:
+        raise ValueError(f"MUJOCO_GL must be one of {', '.join(_BACKENDS)}")
+    if choice != "glfw" and "OpenGL" not in sys.modules:
+        os.environ["PYOPENGL_PLATFORM"] = choice  # read once, when PyOpenGL is imported
     return importlib.import_module(f"mujoco.{choice}").GLContext
 
 
