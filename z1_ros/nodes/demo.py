@@ -58,8 +58,6 @@ class TaskRun:
 
     task: str
     """Task name."""
-    total: int
-    """Episodes to run."""
     results: list[EpisodeResult] = field(default_factory=list)
     """Finished episodes."""
     doing: str = ""
@@ -81,7 +79,7 @@ class TaskRun:
 
 
 def main(config: DemoConfig) -> int:
-    """Run the demonstration; 0 if every task ran and at least one episode succeeded."""
+    """Run the demonstration; 0 if at least one episode succeeded."""
     tasks = parse_tasks(config.tasks, TASKS)
     seeds = parse_seeds(config.seeds)
     manifest = load_bundle(config.bundle).manifest
@@ -100,15 +98,13 @@ def main(config: DemoConfig) -> int:
         start_paused=True,
         log_level="warn",
     )
-    runs = [TaskRun(task=task, total=len(seeds)) for task in tasks]
+    runs = [TaskRun(task=task) for task in tasks]
     with GraphRunner(policy_graph(graph)) as runner, Live(console=console) as live:
         _run_tasks(runner, runs, seeds, live, config.mode)
     console.print()
     _write_pictures(config, runs, console)
     write_json(config.out / "demo.json", _report(config, runs))
-    done = all(len(run.results) == run.total for run in runs)
-    wins = sum(r.success for run in runs for r in run.results)
-    if not (done and wins):
+    if not any(result.success for run in runs for result in run.results):
         print("demo: not a single episode succeeded", file=sys.stderr)  # noqa: T201
         return 1
     return 0

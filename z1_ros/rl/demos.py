@@ -7,6 +7,7 @@ one ``.npz`` (arrays) and one ``.json`` (its outcome, written last), so a stoppe
 on where it was; nothing is pickled.
 """
 
+import hashlib
 import json
 import os
 import zlib
@@ -209,6 +210,13 @@ def read_outcomes(directory: Path, task: str) -> list[dict[str, Any]]:
     """Return the outcomes of a task's finished episodes, by seed."""
     paths = sorted((directory / task).glob("*.json"))
     return [json.loads(path.read_text("utf-8")) for path in paths]
+
+
+def digest(directory: Path, tasks: list[str]) -> str:
+    """Return a hash of which scenes of the tasks were solved, and in how many steps."""
+    names = ("task", "seed", "scene_id", "steps", "success")
+    outcomes = [[o[name] for name in names] for t in tasks for o in read_outcomes(directory, t)]
+    return hashlib.sha256(json.dumps(outcomes).encode()).hexdigest()
 
 
 def read_episode(

@@ -121,6 +121,8 @@ def main(config: SFTConfig) -> dict[str, Any]:
         "train": asdict(without_schedule(config.train)),
         "episodes": len(train_episodes),
         "frames": len(frames),
+        "held_out": config.held_out,
+        "data": demos.digest(directory, tasks),
     }
     network = Pi05(geometry).init_weights(config.train.seed)
     trainer = Trainer(network, config.train, len(contract.action_dims), device, identity)
