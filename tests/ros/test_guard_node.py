@@ -2,9 +2,11 @@
 
 import pytest
 from harness import actions, fake_graph, is_hold, moving
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from std_msgs.msg import Bool
 
 from z1_ros.errors import GraphError
+from z1_ros.nodes.graph import PolicyGraphConfig, policy_graph
 
 
 @pytest.mark.parametrize("mode", ["realtime", "lockstep"])
@@ -31,3 +33,30 @@ def test_emergency_stop_latches_until_it_is_released_and_reset(mode):
         safe.seen.clear()
         moving(safe)
         assert int(client.status("guard_node")[1]["stopped"]) > 0
+
+
+@pytest.mark.parametrize("reliability", ["RELIABLE", "BEST_EFFORT"])
+def test_a_button_of_either_reliability_is_heard(reliability):
+    with fake_graph(only=("guard_node",)) as runner:
+        client = runner.client
+        profile = QoSProfile(depth=1, reliability=ReliabilityPolicy[reliability])
+        button = client.node.create_publisher(Bool, "estop", profile)
+
+        def stopped() -> bool:
+            button.publish(Bool(data=True))
+            return client.status("guard_node")[1].get("estop") == "true"
+
+        client.wait(stopped, 5, "the guard hears")
+
+
+def test_a_latched_button_pressed_before_the_guard_starts_is_heard():
+    with fake_graph(only=("sim_bridge_node",)) as runner:
+        client = runner.client
+        profile = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+        button = client.node.create_publisher(Bool, "estop", profile)
+        button.publish(Bool(data=True))
+        nodes = policy_graph(PolicyGraphConfig()).nodes
+        runner._spawn(next(node for node in nodes if node.name == "guard_node"))
+        client.wait(lambda: client.status("guard_node")[1].get("estop") == "true", 10, "a stop")
+        with pytest.raises(GraphError, match="still pressed"):
+            client.trigger("guard_node/reset")

@@ -23,7 +23,12 @@ LATCHED = QoSProfile(
 )
 """Status and instruction publishers: who comes later still hears the last one."""
 EVENT = QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE)
-"""Instruction and e-stop subscribers: VOLATILE, so that ``ros2 topic pub --once`` is heard."""
+"""Events: VOLATILE, so that subscribers hear ``ros2 topic pub --once``."""
+UNSURE = QoSProfile(depth=10, reliability=ReliabilityPolicy.BEST_EFFORT)
+"""Heard from every publisher, but nothing is sent again."""
+EVERYBODY = (EVENT, LATCHED, UNSURE)
+"""Subscribe with each of them to hear everybody: RELIABLE publishers without loss, what latched
+publishers said before we came, and BEST_EFFORT publishers. A message may then come thrice."""
 
 STEADY = Clock(clock_type=ClockType.STEADY_TIME)
 """Clock of every timer: ROS time may stand still, and ROS timers with it."""
