@@ -4,6 +4,7 @@ import pytest
 from harness import Watch, fake_graph
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import Image, JointState
+from std_msgs.msg import String
 
 from z1_ros.errors import GraphError
 from z1_ros.nodes.messages import action_message, to_ns
@@ -75,3 +76,26 @@ def test_realtime_repeats_with_the_next_seed():
         client = runner.client
         seed = lambda: int(client.status(BRIDGE)[1].get("seed", 0))  # noqa: E731
         client.wait(lambda: seed() >= 10_003, 15, "the fourth scene")
+
+
+def test_a_new_listener_hears_the_instruction_alone_and_an_operators_words_stay():
+    with fake_graph() as runner:
+        client = runner.client
+        told = lambda: client.status("policy_node")[1].get("instruction")  # noqa: E731
+        client.wait(lambda: told() == "OpenDrawer number 1", 10, "the policy is told")
+        operator = client.node.create_publisher(String, "instruction", 1)
+        client.wait(lambda: operator.get_subscription_count() > 0, 5, "the policy listens")
+        operator.publish(String(data=""))
+        client.wait(lambda: told() == "", 5, "the operator is heard")
+        bag = Watch(runner, String, "instruction")
+        bag.collect(1.5)
+        assert not bag.seen
+        assert told() == ""
+
+
+def test_a_given_instruction_is_said_instead_of_the_scenes_own():
+    with fake_graph(mode="lockstep", instruction="wave: twice") as runner:
+        client = runner.client
+        assert client.run_episode("OpenDrawer", 10_001, timeout_s=20).instruction == "wave: twice"
+        assert client.status("policy_node")[1]["instruction"] == "wave: twice"
+        assert client.status(BRIDGE)[1]["instruction"] == "wave: twice"

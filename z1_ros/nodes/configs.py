@@ -96,7 +96,7 @@ class GuardNodeConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SimBridgeConfig:
-    """Parameters of ``sim_bridge_node``; task and seed take effect at ``~/reset``."""
+    """Parameters of ``sim_bridge_node``; task, seed and instruction take effect at ``~/reset``."""
 
     robot: str = field(default="kitchen", metadata=FIXED)
     """Simulator: kitchen."""
@@ -108,6 +108,8 @@ class SimBridgeConfig:
     """Task name."""
     seed: int = field(default=10_000, metadata={"range": (0, 2**31 - 1)})
     """Scene seed; from 10000 on they are for evaluation."""
+    instruction: str = ""
+    """What the robot is told, instead of the scene's own words; empty says those."""
     image_size: int = field(default=128, metadata=FIXED | {"range": (8, 2048)})
     """Side of the camera images [px]."""
     image_every_steps: int = field(default=1, metadata=FIXED | {"range": (1, 1000)})

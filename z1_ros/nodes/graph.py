@@ -66,7 +66,8 @@ class PolicyGraphConfig:
     mode: str = "realtime"
     """realtime, or lockstep: a simulator waits for each action, deterministic."""
     instruction: str = ""
-    """What to do until the instruction topic says otherwise."""
+    """What to do until the instruction topic says otherwise; a simulated robot then says this
+    instead of its scene's own words."""
     params_file: str = ""
     """YAML file with parameter deviations (top key /**:, then the node's name)."""
     namespace: str = ""
@@ -141,6 +142,7 @@ def policy_graph(config: PolicyGraphConfig) -> Graph:
         "robot": config.robot,
         "task": config.task,
         "seed": config.seed,
+        "instruction": config.instruction,
         "image_size": config.image_size,
         "image_every_steps": replan_steps,
         "camera_hz": config.camera_hz,

@@ -20,7 +20,7 @@ from z1_ros.errors import ActionError
 from z1_ros.nodes import params, signals
 from z1_ros.nodes.configs import GuardNodeConfig
 from z1_ros.nodes.messages import action_message, read_action, to_ns
-from z1_ros.nodes.qos import COMMAND, EVERYBODY, STEADY
+from z1_ros.nodes.qos import COMMAND, STEADY, subscribe_to_all
 from z1_ros.nodes.status import ERROR, OK, WARN, Status
 from z1_ros.runtime.clock import WallClock
 from z1_ros.runtime.guard import Guard, Verdict
@@ -43,8 +43,7 @@ class GuardNode(Node):
         self._answered: JointState | None = None
         self._safe_action = self.create_publisher(JointState, "safe_action", COMMAND)
         self.create_subscription(JointState, "action", self._on_action, COMMAND)
-        for profile in EVERYBODY:  # latching twice is harmless
-            self.create_subscription(Bool, "estop", self._on_estop, profile)
+        subscribe_to_all(self, Bool, "estop", self._on_estop)
         self.create_service(Trigger, "~/reset", self._on_reset)
         self.status = Status(self, self._values)
         self.status.set(WARN, NO_ACTION_YET)

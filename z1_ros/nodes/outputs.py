@@ -16,7 +16,7 @@ from z1_ros.nodes.messages import (
     joint_states_message,
     to_stamp,
 )
-from z1_ros.nodes.qos import LATCHED, SENSOR, STEADY
+from z1_ros.nodes.qos import LATCHED, SENSOR
 from z1_ros.sim.env import Env
 from z1_ros.specs import Embodiment
 from z1_ros.types import Observation
@@ -45,13 +45,9 @@ class Outputs:
             if config.mode == "lockstep"
             else None
         )
-        self._text = ""
-        self._listeners = 0
-        node.create_timer(0.25, self._greet, clock=STEADY)
 
     def instruction(self, text: str) -> None:
         """Publish what to do, and wait until every subscriber has it: it precedes the episode."""
-        self._text = text
         self._instruction.publish(String(data=text))
         self._instruction.wait_for_all_acked(Duration(seconds=1.0))
 
@@ -78,10 +74,3 @@ class Outputs:
             height = self._config.film_size
             picture = env.render(self._config.film_camera, height, height * 4 // 3)
             self._film.publish(image_message(picture, "film", stamp_ns))
-
-    def _greet(self) -> None:
-        """Tell the instruction to whoever subscribed late with a VOLATILE subscription."""
-        listeners = self._instruction.get_subscription_count()
-        if listeners > self._listeners and self._text:
-            self._instruction.publish(String(data=self._text))
-        self._listeners = listeners

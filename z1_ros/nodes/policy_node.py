@@ -21,7 +21,7 @@ from z1_ros.nodes import params, signals
 from z1_ros.nodes.configs import PolicyNodeConfig
 from z1_ros.nodes.inputs import JOINTS, Inputs
 from z1_ros.nodes.messages import action_message, check_state_sources, origin_of, to_ns
-from z1_ros.nodes.qos import COMMAND, EVENT, STEADY
+from z1_ros.nodes.qos import COMMAND, EVENT, LATCHED, STEADY, subscribe_to_all
 from z1_ros.nodes.status import ERROR, OK, WARN, Status
 from z1_ros.policy.base import Policy
 from z1_ros.runtime.clock import WallClock
@@ -85,7 +85,9 @@ class PolicyNode(LifecycleNode):
         self._status = Status(self, self._values)
         self._status.set(OK, "unconfigured")
         self._action = self.create_lifecycle_publisher(JointState, "action", COMMAND)
-        self.create_subscription(String, "instruction", self._on_instruction, EVENT)
+        subscribe_to_all(
+            self, String, "instruction", self._on_instruction, profiles=(EVENT, LATCHED)
+        )
         self.create_service(Trigger, "~/reset", self._on_reset)
         self.create_service(Trigger, "~/start", partial(self._on_run, True))
         self.create_service(Trigger, "~/stop", partial(self._on_run, False))
@@ -198,7 +200,7 @@ class PolicyNode(LifecycleNode):
 
     def _on_instruction(self, message: String) -> None:
         text = message.data.strip()
-        if text == self._instruction:
+        if text == self._instruction:  # from a latched publisher it comes twice
             return
         self._instruction = text
         if self._loop is not None:

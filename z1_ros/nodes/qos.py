@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from rclpy.clock import Clock, ClockType
+from rclpy.event_handler import SubscriptionEventCallbacks
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 
@@ -26,12 +27,27 @@ EVENT = QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE)
 """Events: VOLATILE, so that subscribers hear ``ros2 topic pub --once``."""
 UNSURE = QoSProfile(depth=10, reliability=ReliabilityPolicy.BEST_EFFORT)
 """Heard from every publisher, but nothing is sent again."""
-EVERYBODY = (EVENT, LATCHED, UNSURE)
-"""Subscribe with each of them to hear everybody: RELIABLE publishers without loss, what latched
-publishers said before we came, and BEST_EFFORT publishers. A message may then come thrice."""
 
 STEADY = Clock(clock_type=ClockType.STEADY_TIME)
 """Clock of every timer: ROS time may stand still, and ROS timers with it."""
+
+
+def subscribe_to_all(
+    node: Node,
+    message_type: type,
+    topic: str,
+    callback: Callable[[Any], None],
+    profiles: tuple[QoSProfile, ...] = (EVENT, LATCHED, UNSURE),
+) -> None:
+    """Hear every publisher of a topic that matters more than what a publisher offers.
+
+    One subscription per profile: RELIABLE publishers without loss, what latched publishers said
+    before we came, BEST_EFFORT publishers. ``callback`` must bear to hear a message thrice.
+    """
+    # That a publisher does not fit them all is no news; rclpy would warn of it.
+    quiet = SubscriptionEventCallbacks(use_default_callbacks=False)
+    for profile in profiles:
+        node.create_subscription(message_type, topic, callback, profile, event_callbacks=quiet)
 
 
 class FollowingSubscription:

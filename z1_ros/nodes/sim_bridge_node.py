@@ -75,6 +75,7 @@ class SimBridgeNode(Node):
         self._paused = self._config.start_paused
         self._begun = False
         self._episode = 0
+        self._instruction = ""
         # Lockstep stamps count simulated time from here; they never run backwards.
         self._stamp_ns = time.time_ns() // GAP_NS * GAP_NS
         self._origin_ns = 0
@@ -254,7 +255,8 @@ class SimBridgeNode(Node):
         self._counts.clear()
         self._episode += 1
         self._begun = True
-        self._out.instruction(self._env.instruction)
+        self._instruction = self._config.instruction or self._env.instruction
+        self._out.instruction(self._instruction)
         if not self._lockstep or not self._paused:
             self._publish(images=True)
         self._say()
@@ -263,7 +265,7 @@ class SimBridgeNode(Node):
             {
                 "episode": self._episode,
                 "scene_id": self._env.scene_id,
-                "instruction": self._env.instruction,
+                "instruction": self._instruction,
                 "stamp": self._origin_ns + state.stamp_ns,
             }
         )
@@ -345,7 +347,7 @@ class SimBridgeNode(Node):
             "task": self._env.task,
             "seed": self._config.seed,
             "scene_id": self._env.scene_id if self._begun else "",
-            "instruction": self._env.instruction if self._begun else "",
+            "instruction": self._instruction,
             "episode": self._episode,
             "steps": self._step.steps,
             "success": self._step.success,
