@@ -6,7 +6,7 @@ import time
 
 import numpy as np
 
-from z1_ros.errors import SnapshotMismatch
+from z1_ros.errors import ActionError, SnapshotMismatch
 from z1_ros.specs import PANDA, Contract, Embodiment
 from z1_ros.types import ActionChunk, Observation, Step
 
@@ -94,7 +94,11 @@ class FakeEnv:
         self.executed = []
 
     def step(self, actions: np.ndarray) -> Step:
-        """Move by a hundredth of each action."""
+        """Move by a hundredth of each action; as strict as a real simulator."""
+        if np.ndim(actions) != 2 or np.shape(actions)[1] != self.embodiment.action_dim:
+            raise ActionError(f"actions have shape {np.shape(actions)}")
+        if not np.isfinite(actions).all():
+            raise ActionError("actions must be finite")
         for action in actions:
             self.position = self.position + 0.01 * action.astype(np.float64)
             self.executed.append(np.array(action))

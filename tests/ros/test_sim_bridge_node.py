@@ -1,7 +1,8 @@
 """The simulator on the topics: lockstep accepts the right answer only, snapshots travel as text."""
 
+import numpy as np
 import pytest
-from harness import Watch, fake_graph
+from harness import Watch, fake_graph, place, poses
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import Image, JointState
 from std_msgs.msg import String
@@ -99,3 +100,22 @@ def test_a_given_instruction_is_said_instead_of_the_scenes_own():
         assert client.run_episode("OpenDrawer", 10_001, timeout_s=20).instruction == "wave: twice"
         assert client.status("policy_node")[1]["instruction"] == "wave: twice"
         assert client.status(BRIDGE)[1]["instruction"] == "wave: twice"
+
+
+@pytest.mark.parametrize("mode", ["realtime", "lockstep"])
+def test_an_action_that_is_not_finite_is_refused_and_nothing_moves(mode):
+    with fake_graph(mode=mode, only=(BRIDGE,), env={"FAKE_HORIZON": "1000000"}) as runner:
+        client, where = runner.client, poses(runner)
+        joints = Watch(runner, JointState, "joint_states")
+        safe = client.node.create_publisher(JointState, "safe_action", 1)
+        bad = np.full(PANDA.action_dim, np.nan)
+
+        def refused() -> bool:
+            if joints.seen:
+                stamp_ns = to_ns(joints.seen[-1][1].header.stamp)
+                safe.publish(action_message(bad, PANDA.action_dims, stamp_ns))
+            return int(client.status(BRIDGE)[1].get("refused", 0)) > 2
+
+        client.wait(refused, 10, "it is counted")
+        assert len({place(pose) for _, pose in where.seen}) == 1
+        runner.check()

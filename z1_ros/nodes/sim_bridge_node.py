@@ -189,6 +189,8 @@ class SimBridgeNode(Node):
             action, dims = read_action(message)
             if sorted(dims) != sorted(self._robot.action_dims):
                 raise ActionError(f"dimensions are {list(dims)}")
+            if not np.isfinite(action).all():
+                raise ActionError("a value is not a finite number")
         except ActionError as error:
             self._counts["refused"] += 1
             self._status.set(WARN, f"action refused: {error}")
