@@ -66,10 +66,16 @@ def test_snapshot_pause_and_restore():
         done = lambda: client.status(BRIDGE)[1]  # noqa: E731
         client.wait(lambda: (done()["episode"], done()["done"]) == ("2", "true"), 15, "the end")
         assert client.trigger(f"{BRIDGE}/snapshot") == ended, "the same future from the same past"
-        for bad in ("", "no base64!"):
+        for bad, says in (
+            ("", "parameter snapshot is empty"),
+            ("no base64!", "parameter snapshot is not base64"),
+            ("böse", "parameter snapshot is not base64"),
+            ("AAAA", "JSONDecodeError"),  # whatever the simulator throws
+        ):
             client.set_parameters(BRIDGE, {"snapshot": bad})
-            with pytest.raises(GraphError, match="parameter snapshot is"):
+            with pytest.raises(GraphError, match=says):
                 client.trigger(f"{BRIDGE}/restore")
+        assert client.trigger(f"{BRIDGE}/snapshot") == ended, "it lives, and nothing has changed"
 
 
 def test_realtime_repeats_with_the_next_seed():

@@ -10,12 +10,12 @@ stamp; stamps never repeat, not even across episodes, so no late message can be 
 """
 
 import base64
-import binascii
 import contextlib
 import json
 import queue
 import threading
 import time
+import traceback
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, TimeoutError
@@ -279,7 +279,7 @@ class SimBridgeNode(Node):
         text = self.get_parameter("snapshot").value
         try:
             data = base64.b64decode(text, validate=True)
-        except binascii.Error as error:
+        except ValueError as error:
             raise SnapshotMismatch(f"parameter snapshot is not base64: {error}") from error
         if not data:
             raise SnapshotMismatch(
@@ -323,7 +323,7 @@ class SimBridgeNode(Node):
         def work() -> None:
             try:
                 future.set_result(job())
-            except Z1Error as error:
+            except Exception as error:  # the caller's business; the robot stays on the topics
                 future.set_exception(error)
 
         self._work.put(work)
@@ -333,6 +333,9 @@ class SimBridgeNode(Node):
             return False, str(error)
         except TimeoutError:
             return False, f"the simulator did not answer within {SERVICE_TIMEOUT_S:.0f} s"
+        except Exception as error:
+            self.get_logger().error("".join(traceback.format_exception(error)))
+            return False, f"{type(error).__name__}: {error}"
 
     # Status
 
