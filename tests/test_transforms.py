@@ -1,7 +1,6 @@
 """Images, state and actions on their way into and out of a network."""
 
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -125,9 +124,3 @@ def test_any_image_size_fits_the_square(height, width, size):
 def test_a_malformed_image_is_refused_with_its_camera(image):
     with pytest.raises(ObservationError, match="camera 'front' gave"):
         resize_with_pad(image, ImageSpec(size=8), "front")
-
-
-def test_an_unknown_resize_method_is_named():
-    spec = replace(ImageSpec(size=8), resize="linear")
-    with pytest.raises(ConfigError, match="no resize method 'linear'"):
-        resize_with_pad(np.zeros((8, 8, 3), np.uint8), spec, "front")

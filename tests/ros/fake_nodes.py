@@ -2,6 +2,7 @@
 
 import os
 import sys
+import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -27,12 +28,37 @@ def load(config) -> LoadedPolicy:
     return LoadedPolicy(policy=HashPolicy(contract, delay_s), name="hash", replan_steps=4)
 
 
+class SceneEnv(FakeEnv):
+    """As a real simulator: a scene takes time to build; before and after, there is none."""
+
+    has_scene = False
+
+    def reset(self, seed: int) -> None:
+        """Take the time."""
+        time.sleep(float(os.environ.get("FAKE_RESET_S", "0")))
+        super().reset(seed)
+        self.has_scene = True
+
+    def close(self) -> None:
+        """Lose the scene."""
+        self.has_scene = False
+
+    @property
+    def scene_id(self) -> str:
+        """Task and seed, if there is a scene."""
+        if not self.has_scene:
+            raise ConfigError("no scene")
+        return super().scene_id
+
+
 def make(config) -> FakeEnv:
     """A fake environment."""
     if config.task not in os.environ.get("FAKE_TASKS", config.task):
         raise ConfigError(f"no task {config.task!r}")
     horizon = int(os.environ.get("FAKE_HORIZON", "40"))
-    return FakeEnv(config.task, embodiment(config.embodiment), config.image_size, horizon)
+    env = SceneEnv(config.task, embodiment(config.embodiment), config.image_size, horizon)
+    env.has_scene = False
+    return env
 
 
 if __name__ == "__main__":

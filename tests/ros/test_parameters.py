@@ -6,7 +6,7 @@ import sys
 import pytest
 from harness import fake_graph
 
-from z1_ros.errors import ConfigError, GraphError
+from z1_ros.errors import ConfigError
 
 FILE = """
 /**:
@@ -75,5 +75,7 @@ def test_a_second_graph_in_the_same_domain_ends_itself_and_leaves_the_first_alon
 
 def test_an_unknown_task_is_refused_by_name():
     graph = {"mode": "lockstep", "env": {"FAKE_TASKS": "OpenDrawer"}}
-    with fake_graph(**graph) as runner, pytest.raises(GraphError, match="no task 'OpenDoor'"):
-        runner.client.run_episode("OpenDoor", 10_000, timeout_s=20)
+    with fake_graph(**graph) as runner:
+        with pytest.raises(ConfigError, match="no task 'OpenDoor'"):
+            runner.client.set_parameters("sim_bridge_node", {"task": "OpenDoor"})
+        runner.client.trigger("sim_bridge_node/reset")

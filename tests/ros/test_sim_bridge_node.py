@@ -125,3 +125,14 @@ def test_an_action_that_is_not_finite_is_refused_and_nothing_moves(mode):
         client.wait(refused, 10, "it is counted")
         assert len({place(pose) for _, pose in where.seen}) == 1
         runner.check()
+
+
+def test_a_status_published_while_another_tasks_scene_is_built_harms_nobody():
+    env = {"FAKE_RESET_S": "1.2", "FAKE_HORIZON": "5"}
+    with fake_graph(repeat=True, only=(BRIDGE,), env=env) as runner:
+        client = runner.client
+        shown = lambda: client.status(BRIDGE)[1]  # noqa: E731
+        client.wait(lambda: shown().get("episode") == "1", 15, "the first scene")
+        client.set_parameters(BRIDGE, {"task": "TurnOnMicrowave"})
+        client.wait(lambda: "TurnOnMicrowave" in shown()["scene_id"], 10, "the other")
+        client.trigger(f"{BRIDGE}/snapshot")

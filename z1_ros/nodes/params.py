@@ -1,6 +1,6 @@
 """A config dataclass as the parameters of a ROS node."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import fields, is_dataclass
 from typing import Any, TypeVar
 
@@ -19,11 +19,16 @@ from z1_ros.errors import ConfigError, closest
 T = TypeVar("T")
 
 
-def declare(node: Node, defaults: T) -> T:
+def declare(node: Node, defaults: T, check: Callable[[T], None] = lambda config: None) -> T:
     """Declare every field of ``defaults`` on ``node`` and return the config with its overrides.
 
     Later changes are checked against the dataclass as a whole; a change it refuses is refused
     with its sentence.
+
+    Args:
+        node: Owner of the parameters.
+        defaults: A config dataclass.
+        check: Raises ConfigError for a later change that only the node can tell to be wrong.
 
     Raises:
         ConfigError: An override is unknown, mistyped or out of range.
@@ -49,7 +54,7 @@ def declare(node: Node, defaults: T) -> T:
             _descriptor(texts[name], metadata.get(name, {}), value),
             ignore_override=True,
         )
-    node.add_on_set_parameters_callback(lambda changes: _check(node, config, changes))
+    node.add_on_set_parameters_callback(lambda changes: _check(node, config, check, changes))
     return config
 
 
@@ -58,11 +63,14 @@ def read(node: Node, config: T) -> T:
     return unflatten(config, {name: node.get_parameter(name).value for name in flatten(config)})
 
 
-def _check(node: Node, config: Any, changes: list[Parameter]) -> SetParametersResult:
-    """Accept ``changes`` if the dataclass accepts all of them together."""
+def _check(
+    node: Node, config: T, check: Callable[[T], None], changes: list[Parameter]
+) -> SetParametersResult:
+    """Accept ``changes`` if the dataclass, and ``check``, accept all of them together."""
     known = flatten(config)
     try:
-        unflatten(read(node, config), {c.name: c.value for c in changes if c.name in known})
+        values = {c.name: c.value for c in changes if c.name in known}
+        check(unflatten(read(node, config), values))
     except ConfigError as error:
         return SetParametersResult(successful=False, reason=str(error))
     return SetParametersResult(successful=True)
