@@ -6,6 +6,8 @@ So the answer to a disturbance is the same as in an undisturbed episode, and the
 there is (has the grasp closed, has the object been released) mends itself.
 """
 
+from abc import ABC, abstractmethod
+
 import mujoco
 import numpy as np
 
@@ -21,7 +23,7 @@ _TOP_SPEED = 0.32  # longest command, in units of action
 _TOP_TURN = 0.35
 
 
-class Expert:
+class Expert(ABC):
     """Gives the action for the present instant; call once per control step after a reset."""
 
     tilt, roll = _TILT, 0.0
@@ -33,9 +35,9 @@ class Expert:
         self._link0 = env.model.body("panda_link0").id
         self._orientation = _hand_orientation(self.tilt, self.roll)
 
+    @abstractmethod
     def act(self) -> np.ndarray:
         """Return the next action (action_dim,) float32 within -1..1."""
-        raise NotImplementedError
 
     @property
     def _tip(self) -> np.ndarray:

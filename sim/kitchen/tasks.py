@@ -4,6 +4,8 @@ Class names, language and success conditions are RoboCasa v0.2's
 (robocasa/environments/kitchen/single_stage). Success rates here say nothing about RoboCasa's.
 """
 
+from abc import ABC, abstractmethod
+
 import mujoco
 import numpy as np
 
@@ -13,7 +15,7 @@ from z1_ros.sim.kitchen.scene import Scene, Target
 Flags = dict[str, bool]
 
 
-class Task:
+class Task(ABC):
     """One task in one scene. Its only memory is ``flags``, which snapshots hold."""
 
     target: Target
@@ -27,16 +29,16 @@ class Task:
         self.flags: Flags = {}
 
     @property
+    @abstractmethod
     def instruction(self) -> str:
         """What to do, in RoboCasa's words."""
-        raise NotImplementedError
 
-    def update(self, data: mujoco.MjData) -> None:
+    def update(self, data: mujoco.MjData) -> None:  # noqa: B027 - most tasks have no flags
         """Bring the flags up to date after a control step."""
 
+    @abstractmethod
     def success(self, data: mujoco.MjData) -> bool:
         """Whether the goal holds now; kinematics must be up to date."""
-        raise NotImplementedError
 
     def site(self, data: mujoco.MjData, name: str) -> np.ndarray:
         """Return a site's position (3,) [m] in the world."""
@@ -78,7 +80,7 @@ class TurnOnSinkFaucet(Task):
     target = Target(unit="sink", distance=0.36)
     instruction = "turn on the sink faucet"
 
-    def update(self, data: mujoco.MjData) -> None:
+    def update(self, data: mujoco.MjData) -> None:  # noqa: B027 - most tasks have no flags
         """Let water run while the handle is open."""
         self.flags["water"] = self.success(data)
 
@@ -97,7 +99,7 @@ class TurnOnMicrowave(Task):
         super().__init__(model, scene)
         self.flags = {"microwave": False}
 
-    def update(self, data: mujoco.MjData) -> None:
+    def update(self, data: mujoco.MjData) -> None:  # noqa: B027 - most tasks have no flags
         """Switch on or off when a button is pressed by more than half its travel."""
         for button, on in (("microwave_start", True), ("microwave_stop", False)):
             if self.joint(data, button) > 0.5 * self.model.joint(button).range[1]:
