@@ -65,7 +65,7 @@ class SimBridgeNode(Node):
     def __init__(self, make: Callable[[SimBridgeConfig], Env] = make_env):
         """Declare parameters, make the simulator and connect; raises Z1Error if it cannot."""
         super().__init__("sim_bridge_node")
-        self._config = params.declare(self, SimBridgeConfig())
+        self._config = params.declare(self, SimBridgeConfig(), self._check_task)
         self._robot = embodiment(self._config.embodiment)
         self._make = make
         self._env = make(self._config)
@@ -75,7 +75,7 @@ class SimBridgeNode(Node):
         self._paused = self._config.start_paused
         self._begun = False
         self._episode = 0
-        self._instruction = ""
+        self._scene = {"task": self._config.task, "scene_id": "", "instruction": ""}
         # Lockstep stamps count simulated time from here; they never run backwards.
         self._stamp_ns = time.time_ns() // GAP_NS * GAP_NS
         self._origin_ns = 0
@@ -237,9 +237,11 @@ class SimBridgeNode(Node):
         config = params.read(self, self._config)
         if config.task != self._env.task:
             made = self._make(config)
+            made.reset(config.seed)
             self._env.close()
             self._env, self._age = made, LatencyStats()
-        self._env.reset(config.seed)
+        else:
+            self._env.reset(config.seed)
         self._config = config
         return self._begin()
 
@@ -257,8 +259,13 @@ class SimBridgeNode(Node):
         self._counts.clear()
         self._episode += 1
         self._begun = True
-        self._instruction = self._config.instruction or self._env.instruction
-        self._out.instruction(self._instruction)
+        # For the status: its timer's thread must not read an env that is being replaced.
+        self._scene = {
+            "task": self._env.task,
+            "scene_id": self._env.scene_id,
+            "instruction": self._config.instruction or self._env.instruction,
+        }
+        self._out.instruction(self._scene["instruction"])
         if not self._lockstep or not self._paused:
             self._publish(images=True)
         self._say()
@@ -266,8 +273,8 @@ class SimBridgeNode(Node):
         return json.dumps(
             {
                 "episode": self._episode,
-                "scene_id": self._env.scene_id,
-                "instruction": self._instruction,
+                "scene_id": self._scene["scene_id"],
+                "instruction": self._scene["instruction"],
                 "stamp": self._origin_ns + state.stamp_ns,
             }
         )
@@ -297,6 +304,11 @@ class SimBridgeNode(Node):
         return "paused" if paused else "running"
 
     # Callbacks: on the thread of the executor
+
+    def _check_task(self, config: SimBridgeConfig) -> None:
+        """Raise ConfigError for a task that the simulator lacks: an env is cheap until reset."""
+        if config.task != self._scene["task"]:
+            self._make(config).close()
 
     def _on_safe_action(self, message: JointState) -> None:
         if self._lockstep:
@@ -349,10 +361,8 @@ class SimBridgeNode(Node):
 
     def _values(self) -> dict[str, object]:
         return {
-            "task": self._env.task,
+            **self._scene,
             "seed": self._config.seed,
-            "scene_id": self._env.scene_id if self._begun else "",
-            "instruction": self._instruction,
             "episode": self._episode,
             "steps": self._step.steps,
             "success": self._step.success,
