@@ -1,5 +1,8 @@
 """The simulator on the topics: lockstep accepts the right answer only, snapshots travel as text."""
 
+import time
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from harness import Watch, fake_graph, place, poses
@@ -136,3 +139,16 @@ def test_a_status_published_while_another_tasks_scene_is_built_harms_nobody():
         client.set_parameters(BRIDGE, {"task": "TurnOnMicrowave"})
         client.wait(lambda: "TurnOnMicrowave" in shown()["scene_id"], 10, "the other")
         client.trigger(f"{BRIDGE}/snapshot")
+
+
+def test_realtime_stamps_pass_under_sim_time_and_tell_episodes_apart():
+    """A simulator is the source of time: it cannot wait for somebody's /clock."""
+    with fake_graph(only=(BRIDGE,), use_sim_time=True) as runner:
+        joints = Watch(runner, JointState, "joint_states")
+        joints.collect(0.5)
+        runner.client.trigger(f"{BRIDGE}/reset")
+        joints.collect(0.5)
+        stamps = [to_ns(message.header.stamp) for _, message in joints.seen]
+        assert all(a < b for a, b in pairwise(stamps))
+        assert abs(stamps[-1] - time.time_ns()) < 1e9
+        assert len({message.header.frame_id for _, message in joints.seen}) == 2

@@ -78,6 +78,7 @@ class SimBridgeNode(Node):
         self._scene = {"task": self._config.task, "scene_id": "", "instruction": ""}
         # Lockstep stamps count simulated time from here; they never run backwards.
         self._stamp_ns = time.time_ns() // GAP_NS * GAP_NS
+        self._wall_offset_ns = time.time_ns() - time.monotonic_ns()
         self._origin_ns = 0
         self._steps = 0
         self._step = NOT_BEGUN
@@ -224,11 +225,18 @@ class SimBridgeNode(Node):
         if self._lockstep:
             self._stamp_ns = self._origin_ns + observation.stamp_ns
         else:
-            self._stamp_ns = self.get_clock().now().nanoseconds
+            self._stamp_ns = self._wall_ns()
         self._out.observation(observation, self._stamp_ns, self._origin_ns)
         self._shown_s.setdefault(self._stamp_ns, self._out.published_s)
         while len(self._shown_s) > 256:
             del self._shown_s[next(iter(self._shown_s))]
+
+    def _wall_ns(self) -> int:
+        """Return the wall time [ns], steady since the start.
+
+        Not the node's clock: under use_sim_time that waits for a /clock, which is ours to give.
+        """
+        return self._wall_offset_ns + time.monotonic_ns()
 
     # Services: what happens on the simulator's thread
 
@@ -251,7 +259,7 @@ class SimBridgeNode(Node):
         if self._lockstep:
             self._origin_ns = self._stamp_ns + GAP_NS - state.stamp_ns
         else:
-            self._origin_ns = self.get_clock().now().nanoseconds
+            self._origin_ns = self._wall_ns()
             self._next_s = time.monotonic()
         self._step, self._steps, self._last = NOT_BEGUN, 0, None
         self._actions.clear()
