@@ -36,6 +36,21 @@ def test_pictures_come_when_the_policy_needs_them():
     assert made["sim_bridge_node"]["image_every_steps"] == made["policy_node"]["replan_steps"] == 4
 
 
+def test_replan_steps_can_be_overridden_and_nothing_else_of_the_bundle_with_it(tmp_path):
+    from tiny_bundle import write_tiny_bundle
+
+    from z1_ros.models.manifest import write_manifest
+
+    bundle = write_tiny_bundle(tmp_path / "tiny")
+    write_manifest(bundle.path, replace(bundle.manifest, embodiment="panda_omron"))
+    for given, used in ((0, 4), (2, 2)):
+        made = policy_graph(replace(CONFIG, model=str(tmp_path / "tiny"), replan_steps=given))
+        assert {node.parameters["embodiment"] for node in made.nodes} == {"panda_omron"}
+        by_name = {node.name: node.parameters for node in made.nodes}
+        assert by_name["policy_node"]["replan_steps"] == used
+        assert by_name["sim_bridge_node"]["image_every_steps"] == used
+
+
 def test_sim_time_reaches_every_node():
     made = policy_graph(replace(CONFIG, use_sim_time=True))
     assert all(node.parameters["use_sim_time"] for node in made.nodes)
@@ -74,7 +89,7 @@ def test_missing_files_are_named():
     with pytest.raises(ConfigError, match=r"no fastdds_profile at nowhere\.xml"):
         policy_graph(replace(CONFIG, fastdds_profile="nowhere.xml"))
     with pytest.raises(BundleError, match="no model bundle at no/such"):
-        policy_graph(replace(CONFIG, replan_steps=0, model="no/such"))
+        policy_graph(replace(CONFIG, model="no/such"))
 
 
 def test_the_fast_dds_profile_is_used_where_images_are_large():

@@ -20,7 +20,7 @@ def load(config) -> LoadedPolicy:
     """A policy whose answers depend on every bit it sees, or one of several ways to fail."""
     how = os.environ.get("FAKE_LOAD", "")
     if how == "bundle":
-        load_bundle(config.model)
+        load_bundle("no/such/model")
     if how == "crash":
         raise RuntimeError("the library is broken")
     contract = contract_of(cameras=("wrist",)) if how == "misfit" else contract_of()

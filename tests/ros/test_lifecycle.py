@@ -40,7 +40,7 @@ def test_it_acts_only_while_active_and_says_goodbye_with_a_hold(mode):
 @pytest.mark.parametrize(
     ("settings", "says"),
     [
-        ({"env": {"FAKE_LOAD": "bundle"}, "model": "no/such/model"}, "no model bundle at"),
+        ({"env": {"FAKE_LOAD": "bundle"}}, "no model bundle at"),
         ({"env": {"FAKE_LOAD": "crash"}}, "RuntimeError: the library is broken"),
         ({"env": {"FAKE_LOAD": "misfit"}}, "needs camera 'wrist'"),
         ({"replan_steps": 9}, "replan_steps is 9, expected 1 to the horizon 8"),

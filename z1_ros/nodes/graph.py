@@ -122,12 +122,9 @@ def policy_graph(config: PolicyGraphConfig) -> Graph:
         )
     if config.params_file and not Path(config.params_file).is_file():
         raise ConfigError(f"no params_file at {config.params_file}")
-    replan_steps, robot = config.replan_steps, PolicyNodeConfig().embodiment
-    if not replan_steps:
-        manifest = load_bundle(config.model).manifest
-        replan_steps, robot = manifest.replan_steps, manifest.embodiment
-    embodiment(robot)
-    shared = {"mode": config.mode, "embodiment": robot}
+    manifest = load_bundle(config.model).manifest
+    replan_steps = config.replan_steps or manifest.replan_steps
+    shared = {"mode": config.mode, "embodiment": embodiment(manifest.embodiment).name}
     if config.use_sim_time:
         shared["use_sim_time"] = True
     policy = {
