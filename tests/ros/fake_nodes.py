@@ -1,5 +1,6 @@
 """Stand-alone policy and simulator nodes around the fakes: ``python fake_nodes.py NODE [args]``."""
 
+import itertools
 import os
 import sys
 import time
@@ -25,7 +26,24 @@ def load(config) -> LoadedPolicy:
         raise RuntimeError("the library is broken")
     contract = contract_of(cameras=("wrist",)) if how == "misfit" else contract_of()
     delay_s = float(os.environ.get("FAKE_DELAY_S", "0"))
-    return LoadedPolicy(policy=HashPolicy(contract, delay_s), name="hash", replan_steps=4)
+    policy = HashPolicy(contract, delay_s)
+    if how == "flaky":
+        policy.infer = flaky(policy.infer)
+    return LoadedPolicy(policy=policy, name="hash", replan_steps=4)
+
+
+def flaky(infer):
+    """Fail at the second and third inference in a row, once warmed up."""
+    failures = {2: RuntimeError("out of memory"), 3: ConfigError("no such camera")}
+    asked = itertools.count()
+
+    def infer_or_fail(observation):
+        failure = failures.get(next(asked))
+        if failure is not None:
+            raise failure
+        return infer(observation)
+
+    return infer_or_fail
 
 
 class SceneEnv(FakeEnv):

@@ -4,6 +4,7 @@ import signal
 import time
 
 import pytest
+from diagnostic_msgs.msg import DiagnosticStatus
 from fakes import FakeEnv
 from harness import Watch, actions, fake_graph, is_hold, moving, place, poses
 from sensor_msgs.msg import Image
@@ -111,3 +112,19 @@ def test_a_silent_camera_in_lockstep_is_named_and_nothing_moves():
         client.wait(named, 10, "the missing camera is named")
         assert client.status("policy_node")[0].startswith("holding: waiting for")
         assert not watch.seen
+
+
+@pytest.mark.parametrize("mode", ["realtime", "lockstep"])
+def test_whatever_inference_throws_is_a_named_hold_and_the_policy_lives_on(mode):
+    env = {"FAKE_LOAD": "flaky", "FAKE_HORIZON": "30"}
+    with fake_graph(env=env, mode=mode, autostart=False) as runner:
+        client, said = runner.client, []
+        client.subscribe(
+            DiagnosticStatus, "policy_node/status", lambda message: said.append(message.message)
+        )
+        client.transition("policy_node", "configure")
+        client.transition("policy_node", "activate")
+        client.wait(lambda: client.status("sim_bridge_node")[1]["done"] == "true", 15, "the end")
+        assert "holding: inference failed: RuntimeError: out of memory" in said
+        assert "holding: no such camera" in said
+        runner.check()

@@ -26,6 +26,7 @@ from z1_ros.nodes.status import ERROR, OK, WARN, Status
 from z1_ros.policy.base import Policy
 from z1_ros.runtime.clock import WallClock
 from z1_ros.runtime.loop import ControlLoop, StepLoop
+from z1_ros.runtime.worker import failure_text
 from z1_ros.specs import Contract, check_contract, embodiment
 from z1_ros.types import Observation
 
@@ -257,8 +258,8 @@ class PolicyNode(LifecycleNode):
                 self._instruction, images=self._loop.needs_images
             )
             action = self._loop.act(observation)
-        except ObservationError as error:
-            self._status.set(ERROR, f"holding: {error}")
+        except Exception as error:  # no answer, so physics stands still; it is asked again
+            self._status.set(ERROR, f"holding: {failure_text(error)}")
             return
         self._publish(action, self._inputs.stamp_ns)
         self._say(self._loop.held)

@@ -24,6 +24,13 @@ class Answer:
     """One sentence on why it failed."""
 
 
+def failure_text(failure: Exception) -> str:
+    """Return one sentence on why an inference failed."""
+    if isinstance(failure, Z1Error):
+        return str(failure)
+    return f"inference failed: {type(failure).__name__}: {failure}"
+
+
 class InferenceWorker:
     """Runs ``policy.infer`` for one observation at a time."""
 
@@ -77,10 +84,8 @@ class InferenceWorker:
         chunk, error = None, ""
         try:
             chunk = self._policy.infer(observation)
-        except Z1Error as failure:
-            error = str(failure)
         except Exception as failure:  # whatever a backend throws, the robot must hold, not fall
-            error = f"inference failed: {type(failure).__name__}: {failure}"
+            error = failure_text(failure)
         return Answer(
             generation=generation,
             seconds=self._clock.now_s() - started_s,
