@@ -45,11 +45,7 @@ class StepLoop:
         Raises:
             ConfigError: A step count is out of range.
         """
-        horizon = policy.contract.horizon
-        if not 0 < replan_steps <= horizon:
-            raise ConfigError(
-                f"replan_steps is {replan_steps}, expected 1 to the horizon {horizon}"
-            )
+        _check_replan_steps(replan_steps, policy)
         if delay_steps < 0:
             raise ConfigError(f"delay_steps is {delay_steps}, expected 0 or more")
         self.policy = policy
@@ -154,11 +150,7 @@ class ControlLoop:
         Raises:
             ConfigError: ``replan_steps`` is out of range.
         """
-        horizon = policy.contract.horizon
-        if not 0 < replan_steps <= horizon:
-            raise ConfigError(
-                f"replan_steps is {replan_steps}, expected 1 to the horizon {horizon}"
-            )
+        _check_replan_steps(replan_steps, policy)
         self.embodiment = embodiment
         self.replan_steps = replan_steps
         self.max_chunk_age_s = max_chunk_age_s
