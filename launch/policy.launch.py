@@ -27,13 +27,14 @@ from lifecycle_msgs.msg import Transition
 
 from z1_ros.config import descriptions, flatten, unflatten
 from z1_ros.errors import ConfigError, GraphError, closest
-from z1_ros.nodes.configs import MODES, ROBOTS
+from z1_ros.nodes.configs import BACKENDS, MODES, ROBOTS
 from z1_ros.nodes.graph import LOG_LEVELS, Graph, NodeSpec, PolicyGraphConfig, policy_graph
 
 DEFAULTS = flatten(PolicyGraphConfig())
 CHOICES = {
     "robot": ROBOTS,
     "mode": MODES,
+    "backend": BACKENDS,
     "log_level": LOG_LEVELS,
     **{name: ("true", "false") for name, value in DEFAULTS.items() if isinstance(value, bool)},
 }

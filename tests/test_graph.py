@@ -75,12 +75,21 @@ def test_a_robot_that_comes_later_says_so(robot):
         ({"robot": "kitchn"}, "Did you mean 'kitchen'"),
         ({"mode": "real"}, "mode is 'real'"),
         ({"log_level": "loud"}, "log_level is 'loud'"),
+        ({"backend": "tensorrt"}, "backend is 'tensorrt'. Known: auto, onnxruntime, torch."),
     ],
 )
 def test_unknown_choices_are_named(changes, says):
     with pytest.raises(ConfigError) as caught:
         replace(CONFIG, **changes)
     assert says in str(caught.value)
+
+
+def test_the_nodes_offer_the_backends_there_are():
+    from z1_ros.policy.backends import BACKENDS
+
+    assert configs.BACKENDS == ("auto", *BACKENDS)
+    with pytest.raises(ConfigError, match="backend is 'tensorrt'"):
+        configs.PolicyNodeConfig(backend="tensorrt")
 
 
 def test_missing_files_are_named():

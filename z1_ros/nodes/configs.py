@@ -10,6 +10,7 @@ from z1_ros.errors import ConfigError, closest
 from z1_ros.runtime.guard import GuardConfig
 from z1_ros.specs import embodiment
 
+BACKENDS = ("auto", "onnxruntime", "torch")
 MODES = ("realtime", "lockstep")
 QOS = ("auto", "reliable", "best_effort")
 ROBOTS = ("kitchen", "robocasa", "franka")
@@ -42,7 +43,7 @@ class PolicyNodeConfig:
     model: str = "kitchen-sft"
     """Model bundle: a directory, or the name of one shipped with the package."""
     backend: str = "auto"
-    """Inference library: auto, onnxruntime, tensorrt or torch."""
+    """Inference library: auto, onnxruntime or torch."""
     threads: int = field(default=2, metadata={"range": (1, 256)})
     """CPU threads that an inference may use."""
     embodiment: str = "panda"
@@ -72,6 +73,7 @@ class PolicyNodeConfig:
 
     def __post_init__(self) -> None:
         """Check choices and ranges."""
+        _choice("backend", self.backend, BACKENDS)
         _choice("mode", self.mode, MODES)
         _choice("qos", self.qos, QOS)
         embodiment(self.embodiment)

@@ -12,7 +12,14 @@ from pathlib import Path
 from z1_ros.config import flatten
 from z1_ros.errors import ConfigError, closest
 from z1_ros.models.manifest import load_bundle
-from z1_ros.nodes.configs import MODES, ROBOTS, GuardNodeConfig, PolicyNodeConfig, SimBridgeConfig
+from z1_ros.nodes.configs import (
+    BACKENDS,
+    MODES,
+    ROBOTS,
+    GuardNodeConfig,
+    PolicyNodeConfig,
+    SimBridgeConfig,
+)
 from z1_ros.specs import embodiment
 
 BIG_IMAGE_BYTES = 150_000
@@ -81,7 +88,7 @@ class PolicyGraphConfig:
     fastdds_profile: str = "auto"
     """Fast DDS profile for large images: a file, empty for none, auto for ours where it helps."""
     backend: str = PolicyNodeConfig().backend
-    """Inference library: auto, onnxruntime, tensorrt or torch."""
+    """Inference library: auto, onnxruntime or torch."""
     threads: int = PolicyNodeConfig().threads
     """CPU threads that an inference may use."""
     replan_steps: int = 0
@@ -103,7 +110,12 @@ class PolicyGraphConfig:
 
     def __post_init__(self) -> None:
         """Check choices."""
-        for name, known in (("robot", ROBOTS), ("mode", MODES), ("log_level", LOG_LEVELS)):
+        for name, known in (
+            ("robot", ROBOTS),
+            ("mode", MODES),
+            ("backend", BACKENDS),
+            ("log_level", LOG_LEVELS),
+        ):
             value = getattr(self, name)
             if value not in known:
                 raise ConfigError(f"{name} is {value!r}. {closest(value, known)}")
