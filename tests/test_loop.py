@@ -136,6 +136,8 @@ def test_an_episode_depends_on_its_seed_alone():
 def test_step_counts_out_of_range_are_refused(replan_steps):
     with pytest.raises(ConfigError, match="replan_steps"):
         StepLoop(CountingPolicy(horizon=8), PANDA, replan_steps)
+    with pytest.raises(ConfigError, match="replan_steps"):
+        ControlLoop(CountingPolicy(horizon=8), PANDA, replan_steps)
 
 
 @pytest.fixture
