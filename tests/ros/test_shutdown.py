@@ -4,10 +4,15 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
 from harness import actions, fake_graph, is_hold, moving
+
+from z1_ros.errors import ConfigError
+from z1_ros.nodes.graph import PolicyGraphConfig, policy_graph
+from z1_ros.nodes.runner import GraphRunner, environment_domain_id
 
 LONG = {"FAKE_HORIZON": "1000000"}
 
@@ -66,7 +71,35 @@ def test_the_end_of_a_required_node_is_an_error_with_its_words():
             runner.client.wait(lambda: False, 5, "nothing")
 
 
-def test_killing_the_runner_with_sigkill_leaves_no_process():
+def test_ctrl_c_ends_a_start_up_that_would_take_long():
+    stopping = threading.Event()
+    asleep = [sys.executable, "-c", "import time; time.sleep(60)"]
+    graph = policy_graph(PolicyGraphConfig())
+    commands = dict.fromkeys((node.name for node in graph.nodes), asleep)
+    threading.Timer(0.5, stopping.set).start()
+    began = time.monotonic()
+    with (
+        pytest.raises(KeyboardInterrupt),
+        GraphRunner(graph, commands=commands, stopping=stopping) as runner,
+    ):
+        pytest.fail(f"started {runner}")
+    assert time.monotonic() - began < 5
+
+
+@pytest.mark.parametrize("domain", ["abc", "-1", "233"])
+def test_a_domain_that_is_none_is_a_sentence(domain, monkeypatch):
+    monkeypatch.setenv("ROS_DOMAIN_ID", domain)
+    with pytest.raises(ConfigError, match=f"ROS_DOMAIN_ID is '{domain}', expected a number from"):
+        GraphRunner(policy_graph(PolicyGraphConfig()), own_domain=False)
+
+
+@pytest.mark.parametrize(("domain", "number"), [("", 0), ("7", 7)])
+def test_an_empty_domain_is_the_default_one_as_for_ros(domain, number, monkeypatch):
+    monkeypatch.setenv("ROS_DOMAIN_ID", domain)
+    assert environment_domain_id() == number
+
+
+def test_killing_the_runner_with_sigkill_leaves_no_process_and_no_file(tmp_path):
     script = (
         "import sys; sys.path[:0] = sys.argv[1:]\n"
         "from harness import fake_graph\n"
@@ -80,6 +113,7 @@ def test_killing_the_runner_with_sigkill_leaves_no_process():
         [sys.executable, "-c", script, here, os.path.dirname(here)],  # noqa: PTH120
         stdout=subprocess.PIPE,
         text=True,
+        env={**os.environ, "TMPDIR": str(tmp_path)},
     )
     pids = [int(pid) for pid in runner.stdout.readline().split()]
     assert len(pids) == 3
@@ -89,6 +123,7 @@ def test_killing_the_runner_with_sigkill_leaves_no_process():
     while any(alive(pid) for pid in pids) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not [pid for pid in pids if alive(pid)]
+    assert not list(tmp_path.iterdir())
 
 
 def alive(pid: int) -> bool:

@@ -4,6 +4,7 @@ Each node is a process; if one ends, all end; no process outlives the runner, no
 runner is killed with SIGKILL.
 """
 
+import contextlib
 import ctypes
 import os
 import random
@@ -11,18 +12,16 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Self, TextIO
 
 import yaml
 
-from z1_ros.errors import GraphError
+from z1_ros.errors import ConfigError, GraphError
 from z1_ros.nodes.claim import claim, is_claimed, node_claim
 from z1_ros.nodes.client import GraphClient
 from z1_ros.nodes.graph import Graph, NodeSpec, PolicyGraphConfig, policy_graph
@@ -31,6 +30,8 @@ STOP_S = 6.0
 """Time to end by itself after SIGINT, before SIGKILL [s]."""
 UP_S = 15.0
 """Longest wait for the nodes to appear before talking to them anyway [s]."""
+MAX_DOMAIN_ID = 232
+"""Ports of a higher one would be beyond 65535 (RTPS 9.6.2.3)."""
 _PR_SET_PDEATHSIG = 1
 _LIBC = ctypes.CDLL(None, use_errno=True)
 
@@ -81,6 +82,18 @@ def _domain_in_use(domain_id: int) -> bool:
     return False
 
 
+def environment_domain_id() -> int:
+    """Return ``ROS_DOMAIN_ID``, or 0 where it is unset or empty, as ROS does.
+
+    Raises:
+        ConfigError: It is no domain.
+    """
+    text = os.environ.get("ROS_DOMAIN_ID", "").strip() or "0"
+    if not text.isdecimal() or int(text) > MAX_DOMAIN_ID:
+        raise ConfigError(f"ROS_DOMAIN_ID is {text!r}, expected a number from 0 to {MAX_DOMAIN_ID}")
+    return int(text)
+
+
 class GraphRunner:
     """Starts the processes of a graph and looks after them."""
 
@@ -91,6 +104,7 @@ class GraphRunner:
         own_domain: bool = True,
         echo: TextIO | None = None,
         commands: Mapping[str, list[str]] | None = None,
+        stopping: threading.Event | None = None,
     ):
         """Prepare; ``start`` (or ``with``) begins.
 
@@ -100,17 +114,22 @@ class GraphRunner:
             echo: Where the nodes' output goes, each line with the node's name; None keeps the
                 last lines for error messages only.
             commands: Command of a node, instead of ``python -m z1_ros.nodes.<name>``.
+            stopping: Once set, ``check`` raises KeyboardInterrupt, so that no wait goes on.
+
+        Raises:
+            ConfigError: ``ROS_DOMAIN_ID`` is needed and is no domain.
         """
         self.graph = graph
         self.processes: dict[str, subprocess.Popen] = {}
         self.client: GraphClient
         """Connected to the graph from ``start`` on."""
+        self._stopping = stopping
         self._domain = FreeDomain() if own_domain else None
+        self._seen_domain_id = self._domain.id if own_domain else environment_domain_id()
         self._echo = echo
         self._commands = commands or {}
         self._tails: dict[str, deque[str]] = {}
         self._readers: list[threading.Thread] = []
-        self._folder: tempfile.TemporaryDirectory | None = None
 
     @property
     def domain_id(self) -> int | None:
@@ -137,7 +156,6 @@ class GraphRunner:
         Raises:
             GraphError: A node ended or did not come up; the message holds its own words.
         """
-        self._folder = tempfile.TemporaryDirectory(prefix="z1_ros_")
         for node in self.graph.nodes:
             self._spawn(node)
         self._wait_until_up()
@@ -153,16 +171,17 @@ class GraphRunner:
 
     def _wait_until_up(self) -> None:
         """Wait until the nodes exist: a participant that was there first is discovered 3 s late."""
-        domain_id = self.domain_id or int(os.environ.get("ROS_DOMAIN_ID", "0"))
         prefix = f"/{self.graph.namespace}/" if self.graph.namespace else "/"
-        names = [node_claim(domain_id, prefix + node.name) for node in self.graph.nodes]
+        names = [node_claim(self._seen_domain_id, prefix + node.name) for node in self.graph.nodes]
         deadline_s = time.monotonic() + UP_S
         while time.monotonic() < deadline_s and not all(map(is_claimed, names)):
             self.check()
             time.sleep(0.05)
 
     def check(self) -> None:
-        """Raise GraphError if a node has ended."""
+        """Raise GraphError if a node has ended, KeyboardInterrupt if we were asked to stop."""
+        if self._stopping is not None and self._stopping.is_set():
+            raise KeyboardInterrupt
         for name, process in self.processes.items():
             if (code := process.poll()) is not None:
                 for reader in self._readers:
@@ -187,44 +206,40 @@ class GraphRunner:
                 process.wait()
         for reader in self._readers:
             reader.join(timeout=1.0)
-        if self._folder is not None:
-            self._folder.cleanup()
         if self._domain is not None:
             self._domain.close()
         return {name: process.returncode for name, process in self.processes.items()}
 
     def _spawn(self, node: NodeSpec) -> None:
+        parameters = _parameters_file(node)
         process = subprocess.Popen(
-            self._command(node),
+            self._command(node, f"/proc/self/fd/{parameters}"),
             env=self._environment(node),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
             errors="replace",
+            pass_fds=(parameters,),
             # Ctrl-C reaches the runner alone, which passes it on once.
             start_new_session=True,
             preexec_fn=_die_with_parent,
         )
+        os.close(parameters)
         self.processes[node.name] = process
         tail = self._tails[node.name] = deque(maxlen=12)
         reader = threading.Thread(target=self._read, args=(node.name, process, tail), daemon=True)
         reader.start()
         self._readers.append(reader)
 
-    def _command(self, node: NodeSpec) -> list[str]:
-        # A file, not -p: values such as "open: the drawer" are no plain YAML scalars.
-        path = Path(self._folder.name) / f"{node.name}.yaml"
-        path.write_text(
-            yaml.safe_dump({"/**": {"ros__parameters": dict(node.parameters)}}), "utf-8"
-        )
+    def _command(self, node: NodeSpec, parameters: str) -> list[str]:
         program = self._commands.get(node.name) or [
             sys.executable,
             "-m",
             f"z1_ros.nodes.{node.name}",
         ]
         command = [*program, "--ros-args", "--log-level", self.graph.log_level]
-        command += ["--params-file", str(path)]
+        command += ["--params-file", parameters]
         if self.graph.params_file:
             command += ["--params-file", self.graph.params_file]
         if self.graph.namespace:
@@ -248,22 +263,32 @@ class GraphRunner:
                 print(f"[{name}] {line.rstrip()}", file=self._echo, flush=True)
 
 
+def _parameters_file(node: NodeSpec) -> int:
+    """Return the descriptor of a YAML file that vanishes with the processes that have it open.
+
+    A file, not ``-p``: values such as "open: the drawer" are no plain YAML scalars.
+    """
+    file = os.memfd_create(f"{node.name}.yaml")
+    text = yaml.safe_dump({"/**": {"ros__parameters": dict(node.parameters)}})
+    os.write(file, text.encode())
+    return file
+
+
 def _die_with_parent() -> None:
     _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
-def main(config: RunnerConfig, started: Callable[[GraphRunner], None] | None = None) -> int:
+def main(config: RunnerConfig) -> int:
     """Run until Ctrl-C, SIGTERM, or the end of a node; return the exit code."""
     stopping = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stopping.set())
     graph = policy_graph(config.graph)
-    runner = GraphRunner(graph, own_domain=config.own_domain, echo=sys.stdout)
-    with runner:
-        if started is not None:
-            started(runner)
-        while not stopping.wait(0.2):
+    runner = GraphRunner(graph, own_domain=config.own_domain, echo=sys.stdout, stopping=stopping)
+    with contextlib.suppress(KeyboardInterrupt), runner:
+        while True:
             runner.check()
+            stopping.wait(0.2)
     return 0
 
 
