@@ -1,7 +1,9 @@
 """The last process before the robot: ``action`` in, ``safe_action`` out, nothing else moves it.
 
 A process of its own, so that a hung or killed policy cannot keep the arm moving. All its timers
-run on the steady clock.
+run on the steady clock. What it promises is a command: within 0.3 s of the policy's last action
+the robot is told to hold. An arm still finishes what its servos have begun: the kitchen's, at its
+full 0.4 m/s, coasts less than 45 mm and is slower than 0.06 m/s 0.2 s after the hold.
 
 ``estop`` is one logical button: whoever publishes true stops the robot, and ``~/reset`` is
 refused while the last value heard is true. Several buttons belong on it only joined by an "or".
