@@ -80,7 +80,7 @@ class TurnOnSinkFaucet(Task):
     target = Target(unit="sink", distance=0.36)
     instruction = "turn on the sink faucet"
 
-    def update(self, data: mujoco.MjData) -> None:  # noqa: B027 - most tasks have no flags
+    def update(self, data: mujoco.MjData) -> None:
         """Let water run while the handle is open."""
         self.flags["water"] = self.success(data)
 
@@ -99,7 +99,7 @@ class TurnOnMicrowave(Task):
         super().__init__(model, scene)
         self.flags = {"microwave": False}
 
-    def update(self, data: mujoco.MjData) -> None:  # noqa: B027 - most tasks have no flags
+    def update(self, data: mujoco.MjData) -> None:
         """Switch on or off when a button is pressed by more than half its travel."""
         for button, on in (("microwave_start", True), ("microwave_stop", False)):
             if self.joint(data, button) > 0.5 * self.model.joint(button).range[1]:
