@@ -95,9 +95,14 @@ class GuardNode(Node):
             self._publish_own(verdict.action, verdict.held)
 
     def _on_estop(self, message: Bool) -> None:
+        stopped_before = self.guard.stop_reason
         self.guard.set_estop(message.data)
-        if self.guard.stop_reason:
+        if not self.guard.stop_reason or stopped_before:
+            return
+        if self.config.mode == "realtime":
             self._publish_own(self.guard.hold(), "stopped")
+        else:  # physics waits for an answer, which a hold of ours would push out of the queue
+            self._say("stopped")
 
     def _on_reset(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         response.success, response.message = self.guard.reset()
@@ -116,10 +121,13 @@ class GuardNode(Node):
             verdict.action, self.robot.action_dims, stamp_ns, self._frame_id
         )
         self._safe_action.publish(self._answered)
+        self._say(verdict.held)
+
+    def _say(self, held: str) -> None:
         if self.guard.stop_reason:
             self.status.set(ERROR, f"stopped: {self.guard.stop_reason}")
-        elif verdict.held:
-            self.status.set(WARN, f"holding: {verdict.held}")
+        elif held:
+            self.status.set(WARN, f"holding: {held}")
         else:
             self.status.set(OK, "passing actions")
 
