@@ -11,6 +11,7 @@ from sensor_msgs.msg import Image, JointState
 from std_msgs.msg import String
 
 from z1_ros.errors import GraphError
+from z1_ros.nodes.graph import PolicyGraphConfig, policy_graph
 from z1_ros.nodes.messages import action_message, to_ns
 from z1_ros.specs import PANDA
 
@@ -152,3 +153,13 @@ def test_realtime_stamps_pass_under_sim_time_and_tell_episodes_apart():
         assert all(a < b for a, b in pairwise(stamps))
         assert abs(stamps[-1] - time.time_ns()) < 1e9
         assert len({message.header.frame_id for _, message in joints.seen}) == 2
+
+
+def test_a_policy_that_comes_later_still_hears_the_instruction():
+    with fake_graph(only=(BRIDGE,)) as runner:
+        client = runner.client
+        client.wait(lambda: client.status(BRIDGE)[1].get("episode") == "1", 10, "an episode")
+        nodes = policy_graph(PolicyGraphConfig()).nodes
+        runner._spawn(next(node for node in nodes if node.name == "policy_node"))
+        told = lambda: client.status("policy_node")[1].get("instruction")  # noqa: E731
+        client.wait(lambda: told() == "OpenDrawer number 1", 10, "it is told")
