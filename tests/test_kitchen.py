@@ -229,20 +229,22 @@ def test_standing_still_does_not_jitter():
 @pytest.mark.parametrize(
     ("axis", "sign"), [(axis, sign) for axis in range(3) for sign in (-1, 1)], ids=str
 )
-def test_a_hold_at_full_speed_lets_the_arm_coast_briefly(axis, sign):
-    """A hold is a command: the arm still goes to the goal it had, which is at most 6 cm ahead."""
+def test_a_hold_at_full_speed_stops_the_arm(axis, sign):
+    """Asked to stay, the arm drops what is left of its way, which may be 6 cm."""
     env = kitchen("OpenDrawer", seed=1)
     moving = np.zeros((8, 7))
     moving[:, axis] = sign
-    env.step(moving)
+    env.step(moving[:7])
+    before = env.read_state().state["end_effector_position_relative"]
+    env.step(moving[7:])
     places = [env.read_state().state["end_effector_position_relative"]]
+    assert np.linalg.norm(places[0] - before) / 0.05 > 0.2, "it was not fast"
     for _ in range(12):
         env.step(np.zeros((1, 7)))
         places.append(env.read_state().state["end_effector_position_relative"])
     speeds = np.linalg.norm(np.diff(places, axis=0), axis=1) / 0.05
-    assert speeds[0] > 0.2, "it was fast"
-    assert speeds[4:].max() < 0.06, "from 0.2 s after the hold on"
-    assert np.linalg.norm(places[-1] - places[0]) < 0.045
+    assert speeds[2:].max() < 0.06, "from 0.1 s after the hold on"
+    assert max(np.linalg.norm(place - places[0]) for place in places) < 0.02
 
 
 def test_mobile_base_drives_only_in_base_mode():

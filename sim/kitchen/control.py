@@ -21,7 +21,8 @@ from z1_ros.specs import Embodiment
 CONTROL_STEP_S = 0.05
 """Duration of a control step [s]."""
 _POSITION_SCALE, _ROTATION_SCALE = 0.05, 0.5  # [m], [rad] per unit of action
-_POSITION_LEASH, _ROTATION_LEASH = 0.06, 0.4  # how far the goal may run ahead [m], [rad]
+_LEASH = (0.06, 0.4)  # how far the goal may run ahead of the arm [m], [rad]
+_HOLD_LEASH = (0.015, 0.12)  # the same when asked to stay: most of the way left is dropped
 _READY = np.asarray(READY)
 _DAMPING = 2e-3
 _POSTURE_GAIN = 0.05
@@ -101,11 +102,12 @@ class Controller:
 
     def _move_goal(self, data: mujoco.MjData, shift: np.ndarray, turn: np.ndarray) -> None:
         """Integrate the goal, kept within a leash's length of the measured pose."""
+        longest, widest = _LEASH if shift.any() or turn.any() else _HOLD_LEASH
         pos, quat = self._pose(data)
         lead = self.goal_pos + shift - pos
-        self.goal_pos = pos + _shorten(lead, _POSITION_LEASH)
+        self.goal_pos = pos + _shorten(lead, longest)
         goal = _turned(turn, self.goal_quat)
-        self.goal_quat = _turned(_shorten(rotation_between(quat, goal), _ROTATION_LEASH), quat)
+        self.goal_quat = _turned(_shorten(rotation_between(quat, goal), widest), quat)
 
     def _servo_arm(self, data: mujoco.MjData) -> None:
         pos, quat = self._pose(data)

@@ -2,8 +2,8 @@
 
 A process of its own, so that a hung or killed policy cannot keep the arm moving. All its timers
 run on the steady clock. What it promises is a command: within 0.3 s of the policy's last action
-the robot is told to hold. An arm still finishes what its servos have begun: the kitchen's, at its
-full 0.4 m/s, coasts less than 45 mm and is slower than 0.06 m/s 0.2 s after the hold.
+the robot is told to hold. How far it coasts is up to its controller: the kitchen's arm, at its
+full 0.4 m/s, stays within 20 mm and is slower than 0.06 m/s 0.1 s after the hold.
 
 ``estop`` is one logical button: whoever publishes true stops the robot, and ``~/reset`` is
 refused while the last value heard is true. Several buttons belong on it only joined by an "or".
