@@ -16,6 +16,7 @@ setup(
     # The folders models/ and sim/ are packages of z1_ros through links inside z1_ros/.
     packages=find_packages(include=[NAME, f"{NAME}.*"]),
     package_data={
+        NAME: ["py.typed"],
         f"{NAME}.models": ["*/manifest.json", "*/*.onnx", "*/*.safetensors", "*/*.json", "*/*.md"],
     },
     data_files=[
@@ -53,6 +54,8 @@ setup(
             "hypothesis>=6.100,<7",
             "catkin_pkg>=1",
             "ruff>=0.14,<1",
+            "mypy>=1.11,<3",
+            "types-PyYAML>=6,<7",
         ],
     },
     entry_points={

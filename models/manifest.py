@@ -143,8 +143,8 @@ class Manifest:
                     and all(isinstance(v, (int, float)) and math.isfinite(v) for v in values),
                     f"normalization.{name}.{part.name} must be {size} finite numbers",
                 )
-        sizes = {f.name for f in fields(Geometry)}
-        differ = sorted(sizes ^ set(self.geometry))
+        known = {f.name for f in fields(Geometry)}
+        differ = sorted(known ^ set(self.geometry))
         _require(not differ, f"geometry lacks or does not know: {', '.join(differ)}")
         geometry = Geometry(**self.geometry)
         for name, value in (

@@ -72,7 +72,8 @@ class Pi05(nn.Module):
     ) -> Prefix:
         """Encode observations; arguments as in ``embed_prefix``."""
         embedded, pad = self.embed_prefix(images, image_mask, tokens, token_mask)
-        return Prefix(*self.vlm(embedded, pad), pad)
+        k, v = self.vlm(embedded, pad)
+        return Prefix(k, v, pad)
 
     def denoise(self, x_t: Tensor, time: Tensor, prefix: Prefix) -> Tensor:
         """Return the velocity (B, H, action_dim) at noisy actions x_t and times (B,)."""

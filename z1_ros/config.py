@@ -51,7 +51,7 @@ def unflatten(config: T, values: Mapping[str, Any]) -> T:
             own[name] = _cast(name, value, known[name])
     for head, nested in groups.items():
         own[head] = unflatten(getattr(config, head), nested)
-    return replace(config, **own)
+    return replace(config, **own)  # type: ignore[type-var]
 
 
 def from_yaml(config: T, path: str | Path) -> T:
@@ -74,17 +74,19 @@ def from_yaml(config: T, path: str | Path) -> T:
 
 def descriptions(cls: type, prefix: str = "") -> dict[str, str]:
     """Return ``{"group.field": text}``: the string literal below each field of the class."""
-    body = ast.parse(textwrap.dedent(inspect.getsource(cls))).body[0].body
+    definition = ast.parse(textwrap.dedent(inspect.getsource(cls))).body[0]
+    assert isinstance(definition, ast.ClassDef)
+    body = definition.body
     found: dict[str, str] = {}
     for statement, after in zip(body, [*body[1:], None], strict=True):
-        if not isinstance(statement, ast.AnnAssign):
+        if not (isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name)):
             continue
         text = ""
         if isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant):
             text = " ".join(str(after.value.value).split())
         found[prefix + statement.target.id] = text
     for field in fields(cls):
-        if is_dataclass(field.type):
+        if isinstance(field.type, type) and is_dataclass(field.type):
             found |= descriptions(field.type, f"{prefix}{field.name}.")
     return found
 

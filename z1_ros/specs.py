@@ -6,6 +6,7 @@ orders exist in public data, so vectors are always built from, and split into, n
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -243,21 +244,20 @@ _ARM_ACTION = (
     ),
     ActionField(name="gripper_close", dims=("close",), unit="sign", low=-1, high=1, hold=None),
 )
-_PANDA = {
-    "control_hz": 20.0,
-    "joint_names": tuple(f"panda_joint{i}" for i in range(1, 8)),
-    "gripper_joint_names": ("panda_finger_joint1", "panda_finger_joint2"),
-}
-
-PANDA = Embodiment(
-    name="panda", cameras=_ROBOCASA_CAMERAS, state=_ARM_STATE, action=_ARM_ACTION, **_PANDA
-)
-"""Fixed-base Panda: RoboCasa's arm part, 7 action dimensions."""
-
-PANDA_OMRON = Embodiment(
-    name="panda_omron",
+_panda = partial(
+    Embodiment,
     cameras=_ROBOCASA_CAMERAS,
     state=_ARM_STATE,
+    control_hz=20.0,
+    joint_names=tuple(f"panda_joint{i}" for i in range(1, 8)),
+    gripper_joint_names=("panda_finger_joint1", "panda_finger_joint2"),
+)
+
+PANDA = _panda(name="panda", action=_ARM_ACTION)
+"""Fixed-base Panda: RoboCasa's arm part, 7 action dimensions."""
+
+PANDA_OMRON = _panda(
+    name="panda_omron",
     action=(
         *_ARM_ACTION,
         ActionField(
@@ -271,7 +271,6 @@ PANDA_OMRON = Embodiment(
         ),
         ActionField(name="control_mode", dims=("base",), unit="sign", low=-1, high=1, hold=-1),
     ),
-    **_PANDA,
 )
 """RoboCasa's mobile Panda: 12 action dimensions, end effector first."""
 

@@ -142,5 +142,5 @@ class Preprocessor:
         if self.manifest.prompt.discrete_state:
             state = flatten_state(observation.state, self.manifest.contract.state)
             normalization = self.manifest.normalization
-            bins = state_bins(normalize(state, normalization.state, normalization.mode))
+            bins = state_bins(normalize(state, normalization.state, normalization.mode)).tolist()
         return self.tokenizer.encode(observation.instruction, bins)

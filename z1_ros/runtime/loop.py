@@ -232,6 +232,7 @@ class ControlLoop:
             return
         if self.counts["inferences"] > 1:
             self._delays.append(self._ticks - self._started_tick)
+        assert answer.chunk is not None
         try:
             self.queue.merge(answer.chunk, self._started_at)
             self._fault = ""
