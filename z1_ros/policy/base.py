@@ -42,7 +42,7 @@ class Backend(Protocol):
     """Runs one graph (``prefix`` or ``denoise``) of a bundle."""
 
     name: str
-    """``onnxruntime``, ``tensorrt`` or ``torch``."""
+    """``onnxruntime`` or ``torch``."""
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Evaluate the graph on named arrays and return its named outputs."""
