@@ -9,7 +9,9 @@ try:
     import mujoco
 except ImportError:
     raise
-except Exception:
+except Exception:  # of a GL library, which has error types of its own
+    if "MUJOCO_GL" not in os.environ:
+        raise
     # MUJOCO_GL names a GL library that is not installed. Physics needs none; drawing will say so.
     _chosen = os.environ["MUJOCO_GL"]
     os.environ["MUJOCO_GL"] = "disable"

@@ -5,7 +5,6 @@ runner is killed with SIGKILL.
 """
 
 import contextlib
-import ctypes
 import os
 import random
 import signal
@@ -25,6 +24,7 @@ from z1_ros.errors import ConfigError, GraphError
 from z1_ros.nodes.claim import claim, is_claimed, node_claim
 from z1_ros.nodes.client import GraphClient
 from z1_ros.nodes.graph import Graph, NodeSpec, PolicyGraphConfig, policy_graph
+from z1_ros.runtime.processes import die_with_parent
 
 STOP_S = 6.0
 """Time to end by itself after SIGINT, before SIGKILL [s]."""
@@ -32,8 +32,6 @@ UP_S = 15.0
 """Longest wait for the nodes to appear before talking to them anyway [s]."""
 MAX_DOMAIN_ID = 232
 """Ports of a higher one would be beyond 65535 (RTPS 9.6.2.3)."""
-_PR_SET_PDEATHSIG = 1
-_LIBC = ctypes.CDLL(None, use_errno=True)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -223,7 +221,7 @@ class GraphRunner:
             pass_fds=(parameters,),
             # Ctrl-C reaches the runner alone, which passes it on once.
             start_new_session=True,
-            preexec_fn=_die_with_parent,
+            preexec_fn=die_with_parent,
         )
         os.close(parameters)
         self.processes[node.name] = process
@@ -272,10 +270,6 @@ def _parameters_file(node: NodeSpec) -> int:
     text = yaml.safe_dump({"/**": {"ros__parameters": dict(node.parameters)}})
     os.write(file, text.encode())
     return file
-
-
-def _die_with_parent() -> None:
-    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def main(config: RunnerConfig) -> int:
