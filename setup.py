@@ -44,6 +44,7 @@ setup(
         "demo": ["imageio-ffmpeg>=0.5,<1"],
         "train": [
             "torch>=2.11,<2.14",
+            "transformers>=5.6,<5.24",
             "safetensors>=0.5,<1",
             "onnx>=1.18,<2",
             "onnxscript>=0.5,<0.8",

@@ -11,8 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from z1_ros.models.gemma import Attention, GatedMLP, attend, rms_normalize, rope_angles
+from z1_ros.models.gemma import attend, rms_normalize, rope_angles, rotate, split_heads
 from z1_ros.models.geometry import Geometry
+from z1_ros.models.recompute import run_layer
 
 MIN_PERIOD = 4e-3
 MAX_PERIOD = 4.0
@@ -56,9 +57,49 @@ class AdaRMSNorm(nn.Module):
 
     def forward(self, x: Tensor, condition: Tensor) -> tuple[Tensor, Tensor]:
         """Return normed x (B, T, width) and the gate (B, 1, width) of the branch it feeds."""
+        condition = condition.to(self.dense.weight.dtype)
         scale, shift, gate = self.dense(condition)[:, None].chunk(3, dim=-1)
         normed = rms_normalize(x) * (1 + scale.float()) + shift.float()
-        return normed.to(x.dtype), gate
+        return normed.to(x.dtype), gate.to(x.dtype)
+
+
+class ExpertAttention(nn.Module):
+    """Queries over the prefix's keys and the suffix's own."""
+
+    def __init__(self, geometry: Geometry):
+        super().__init__()
+        width = geometry.expert_width
+        inner, shared = (n * geometry.head_dim for n in (geometry.heads, geometry.kv_heads))
+        self.head_dim = geometry.head_dim
+        self.q_proj = nn.Linear(width, inner, bias=False)
+        self.k_proj = nn.Linear(width, shared, bias=False)
+        self.v_proj = nn.Linear(width, shared, bias=False)
+        self.o_proj = nn.Linear(inner, width, bias=False)
+
+    def forward(
+        self, x: Tensor, angles: Tensor, prefix_k: Tensor, prefix_v: Tensor, key_mask: Tensor
+    ) -> Tensor:
+        """Map normed x (B, H, width) to the same shape."""
+        q, k, v = (
+            split_heads(proj(x), self.head_dim) for proj in (self.q_proj, self.k_proj, self.v_proj)
+        )
+        k = torch.cat([prefix_k, rotate(k, angles)], dim=2)
+        v = torch.cat([prefix_v, v], dim=2)
+        return self.o_proj(attend(rotate(q, angles), k, v, key_mask))
+
+
+class GatedMLP(nn.Module):
+    """GeGLU feed-forward block."""
+
+    def __init__(self, width: int, hidden: int):
+        super().__init__()
+        self.gate_proj = nn.Linear(width, hidden, bias=False)
+        self.up_proj = nn.Linear(width, hidden, bias=False)
+        self.down_proj = nn.Linear(hidden, width, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (..., width) to the same shape."""
+        return self.down_proj(F.gelu(self.gate_proj(x), approximate="tanh") * self.up_proj(x))
 
 
 class ExpertLayer(nn.Module):
@@ -68,7 +109,7 @@ class ExpertLayer(nn.Module):
         super().__init__()
         width = geometry.expert_width
         self.input_layernorm = AdaRMSNorm(width)
-        self.self_attn = Attention(width, geometry)
+        self.self_attn = ExpertAttention(geometry)
         self.post_attention_layernorm = AdaRMSNorm(width)
         self.mlp = GatedMLP(width, geometry.expert_mlp)
 
@@ -83,10 +124,7 @@ class ExpertLayer(nn.Module):
     ) -> Tensor:
         """Map x (B, H, width) to the same shape."""
         normed, gate = self.input_layernorm(x, condition)
-        k, v = self.self_attn.keys_values(normed, angles)
-        k, v = torch.cat([prefix_k, k], dim=2), torch.cat([prefix_v, v], dim=2)
-        attended = attend(self.self_attn.queries(normed, angles), k, v, key_mask)
-        x = x + gate * self.self_attn.o_proj(attended)
+        x = x + gate * self.self_attn(normed, angles, prefix_k, prefix_v, key_mask)
         normed, gate = self.post_attention_layernorm(x, condition)
         return x + gate * self.mlp(normed)
 
@@ -97,6 +135,8 @@ class ActionExpert(nn.Module):
     def __init__(self, geometry: Geometry):
         super().__init__()
         self.head_dim = geometry.head_dim
+        self.rope_dtype = torch.float32
+        self.recompute = False
         self.layers = nn.ModuleList(ExpertLayer(geometry) for _ in range(geometry.depth))
         self.norm = AdaRMSNorm(geometry.expert_width)
 
@@ -113,11 +153,14 @@ class ActionExpert(nn.Module):
         Returns:
             (B, H, width).
         """
-        steps = torch.arange(x.shape[1], device=x.device)
-        angles = rope_angles(pad.long().sum(1, keepdim=True) + steps, self.head_dim)
+        x = x.to(self.layers[0].self_attn.q_proj.weight.dtype)
+        k, v = k.to(x.dtype), v.to(x.dtype)
+        positions = pad.long().sum(1, keepdim=True) + torch.arange(x.shape[1], device=x.device)
+        angles = rope_angles(positions, self.head_dim, self.rope_dtype)
         key_mask = torch.cat([pad, torch.ones_like(x[..., 0], dtype=torch.bool)], dim=1)
         for layer, k_l, v_l in zip(self.layers, k.unbind(0), v.unbind(0), strict=True):
-            x = layer(x, condition, angles, k_l, v_l, key_mask)
+            inputs = (x, condition, angles, k_l, v_l, key_mask)
+            x = run_layer(layer, *inputs, recompute=self.recompute)
         return self.norm(x, condition)[0]
 
 
@@ -135,9 +178,14 @@ class TimeMLP(nn.Module):
         features = time_features(time, self.rates).to(self.time_mlp_in.weight.dtype)
         return F.silu(self.time_mlp_out(F.silu(self.time_mlp_in(features))))
 
+    def restore_buffers(self) -> None:
+        """Give a module that was built on the meta device, or cast, its exact rates."""
+        weight = self.time_mlp_in.weight
+        device = "cpu" if weight.is_meta else weight.device
+        self.rates = turn_rates(weight.shape[0]).to(device)
+
     def _apply(self, fn: Callable, recurse: bool = True) -> "TimeMLP":
         # A cast of the network must not round the rates.
         super()._apply(fn, recurse)
-        weight = self.time_mlp_in.weight
-        self.rates = turn_rates(weight.shape[0]).to(weight.device)
+        self.restore_buffers()
         return self

@@ -1,4 +1,4 @@
-"""Gemma's parts, and the VLM half that turns a prefix into keys and values.
+"""Gemma: transformers' own layers turn a prefix into keys and values; the parts the expert shares.
 
 Source: openpi ``src/openpi/models/gemma.py``; rotary embedding: Su et al. 2021, half-split form.
 """
@@ -6,8 +6,11 @@ Source: openpi ``src/openpi/models/gemma.py``; rotary embedding: Su et al. 2021,
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from transformers import GemmaConfig
+from transformers.models.gemma.modeling_gemma import GemmaDecoderLayer, GemmaRMSNorm
 
 from z1_ros.models.geometry import Geometry
+from z1_ros.models.recompute import run_layer
 
 RMS_EPS = 1e-6
 ROPE_BASE = 10_000.0
@@ -19,14 +22,22 @@ def rms_normalize(x: Tensor) -> Tensor:
     return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + RMS_EPS)
 
 
-def rope_angles(positions: Tensor, head_dim: int) -> Tensor:
+def rope_angles(
+    positions: Tensor, head_dim: int, frequency_dtype: torch.dtype = torch.float32
+) -> Tensor:
     """Return angles (B, T, head_dim / 2) [rad] of positions (B, T), in float32.
 
-    Computed where it is needed, not kept in a buffer: a buffer would be rounded with the
+    Computed where they are needed, not kept in a buffer: a buffer would be rounded with the
     weights when a network is cast to bfloat16, which costs up to a radian at position 768.
+
+    Args:
+        positions: Whole numbers.
+        head_dim: Width of a head.
+        frequency_dtype: Precision that the frequencies are rounded to; see ``Pi05.rope_dtype``.
     """
     exponent = torch.arange(0, head_dim, 2, dtype=torch.float32, device=positions.device) / head_dim
-    return positions.to(torch.float32)[..., None] / ROPE_BASE**exponent
+    frequencies = (1 / ROPE_BASE**exponent).to(frequency_dtype).float()
+    return positions.to(torch.float32)[..., None] * frequencies
 
 
 def rotate(x: Tensor, angles: Tensor) -> Tensor:
@@ -36,6 +47,11 @@ def rotate(x: Tensor, angles: Tensor) -> Tensor:
     first, second = x.float().chunk(2, dim=-1)
     rotated = torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1)
     return rotated.to(x.dtype)
+
+
+def split_heads(x: Tensor, head_dim: int) -> Tensor:
+    """Turn (B, T, heads * head_dim) into (B, heads, T, head_dim)."""
+    return x.unflatten(-1, (-1, head_dim)).transpose(1, 2)
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, key_mask: Tensor) -> Tensor:
@@ -61,103 +77,41 @@ def attend(q: Tensor, k: Tensor, v: Tensor, key_mask: Tensor) -> Tensor:
     return attended.reshape(batch, heads, length, head_dim).transpose(1, 2).flatten(2)
 
 
-class RMSNorm(nn.Module):
-    """Root-mean-square norm with Gemma's ``1 + weight``."""
+class LastLayer(nn.Module):
+    """What is left of the VLM's last layer: its output feeds nothing, only keys and values do."""
 
-    def __init__(self, width: int):
+    def __init__(self, config: GemmaConfig):
         super().__init__()
-        self.weight = nn.Parameter(torch.zeros(width))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (..., width) to the same shape."""
-        return (rms_normalize(x) * (1 + self.weight.float())).to(x.dtype)
-
-
-class KeyValue(nn.Module):
-    """Projections of a layer that only has to provide keys and values."""
-
-    def __init__(self, width: int, geometry: Geometry):
-        super().__init__()
-        self.head_dim = geometry.head_dim
-        self.k_proj = nn.Linear(width, geometry.kv_heads * geometry.head_dim, bias=False)
-        self.v_proj = nn.Linear(width, geometry.kv_heads * geometry.head_dim, bias=False)
-
-    def keys_values(self, x: Tensor, angles: Tensor) -> tuple[Tensor, Tensor]:
-        """Return rotated keys and values, each (B, kv_heads, T, head_dim)."""
-        return rotate(self._split(self.k_proj(x)), angles), self._split(self.v_proj(x))
-
-    def _split(self, x: Tensor) -> Tensor:
-        return x.unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
-
-
-class Attention(KeyValue):
-    """Keys, values, queries and output of a whole attention block."""
-
-    def __init__(self, width: int, geometry: Geometry):
-        super().__init__(width, geometry)
-        self.q_proj = nn.Linear(width, geometry.heads * geometry.head_dim, bias=False)
-        self.o_proj = nn.Linear(geometry.heads * geometry.head_dim, width, bias=False)
-
-    def queries(self, x: Tensor, angles: Tensor) -> Tensor:
-        """Return rotated queries (B, heads, T, head_dim)."""
-        return rotate(self._split(self.q_proj(x)), angles)
-
-
-class GatedMLP(nn.Module):
-    """GeGLU feed-forward block."""
-
-    def __init__(self, width: int, hidden: int):
-        super().__init__()
-        self.gate_proj = nn.Linear(width, hidden, bias=False)
-        self.up_proj = nn.Linear(width, hidden, bias=False)
-        self.down_proj = nn.Linear(hidden, width, bias=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (..., width) to the same shape."""
-        return self.down_proj(F.gelu(self.gate_proj(x), approximate="tanh") * self.up_proj(x))
-
-
-class PrefixLayer(nn.Module):
-    """A VLM layer."""
-
-    def __init__(self, geometry: Geometry):
-        super().__init__()
-        self.input_layernorm = RMSNorm(geometry.vlm_width)
-        self.self_attn = Attention(geometry.vlm_width, geometry)
-        self.post_attention_layernorm = RMSNorm(geometry.vlm_width)
-        self.mlp = GatedMLP(geometry.vlm_width, geometry.vlm_mlp)
-
-    def forward(self, x: Tensor, angles: Tensor, pad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the layer's output (B, P, width) and its keys and values."""
-        normed = self.input_layernorm(x)
-        k, v = self.self_attn.keys_values(normed, angles)
-        q = self.self_attn.queries(normed, angles)
-        x = x + self.self_attn.o_proj(attend(q, k, v, pad))
-        return x + self.mlp(self.post_attention_layernorm(x)), k, v
-
-
-class LastPrefixLayer(nn.Module):
-    """The last VLM layer: its output feeds nothing, so only keys and values are left of it."""
-
-    def __init__(self, geometry: Geometry):
-        super().__init__()
-        self.input_layernorm = RMSNorm(geometry.vlm_width)
-        self.self_attn = KeyValue(geometry.vlm_width, geometry)
-
-    def forward(self, x: Tensor, angles: Tensor) -> tuple[Tensor, Tensor]:
-        """Return keys and values, each (B, kv_heads, P, head_dim)."""
-        return self.self_attn.keys_values(self.input_layernorm(x), angles)
+        size = config.num_key_value_heads * config.head_dim
+        self.input_layernorm = GemmaRMSNorm(config.hidden_size, eps=RMS_EPS)
+        self.k_proj = nn.Linear(config.hidden_size, size, bias=False)
+        self.v_proj = nn.Linear(config.hidden_size, size, bias=False)
 
 
 class PrefixEncoder(nn.Module):
-    """The VLM half: text embedding, and layers that leave their keys and values."""
+    """The VLM half: text embedding, and Gemma layers of which keys and values are kept."""
 
     def __init__(self, geometry: Geometry):
         super().__init__()
+        config = GemmaConfig(
+            hidden_size=geometry.vlm_width,
+            intermediate_size=geometry.vlm_mlp,
+            num_hidden_layers=geometry.depth,
+            num_attention_heads=geometry.heads,
+            num_key_value_heads=geometry.kv_heads,
+            head_dim=geometry.head_dim,
+            vocab_size=geometry.vocab,
+            hidden_act="gelu_pytorch_tanh",
+            rms_norm_eps=RMS_EPS,
+            attn_implementation="sdpa",
+        )
         self.head_dim = geometry.head_dim
+        self.rope_dtype = torch.float32
+        self.recompute = False
         self.embed_tokens = nn.Embedding(geometry.vocab, geometry.vlm_width)
-        whole = [PrefixLayer(geometry) for _ in range(geometry.depth - 1)]
-        self.layers = nn.ModuleList([*whole, LastPrefixLayer(geometry)])
+        layers = (GemmaDecoderLayer(config, index) for index in range(geometry.depth - 1))
+        self.layers = nn.ModuleList(layers)
+        self.last = LastLayer(config)
 
     def embed(self, tokens: Tensor) -> Tensor:
         """Embed token ids (B, L) as (B, L, width), scaled by the root of the width."""
@@ -174,13 +128,25 @@ class PrefixEncoder(nn.Module):
         Returns:
             Keys and values, each (depth, B, kv_heads, P, head_dim).
         """
+        x = x.to(self.last.k_proj.weight.dtype)
         # Padding takes no position: a missing camera does not move the text.
-        angles = rope_angles(pad.long().cumsum(1) - 1, self.head_dim)
+        angles = rope_angles(pad.long().cumsum(1) - 1, self.head_dim, self.rope_dtype)
+        turns = torch.cat([angles, angles], dim=-1)
+        rope = turns.cos().to(x.dtype), turns.sin().to(x.dtype)
+        mask = pad[:, None, None].expand(-1, 1, pad.shape[1], -1)
         keys, values = [], []
-        *whole, last = self.layers
-        for layer in whole:
-            x, k, v = layer(x, angles, pad)
-            keys.append(k)
-            values.append(v)
-        k, v = last(x, angles)
-        return torch.stack([*keys, k]), torch.stack([*values, v])
+        for layer in self.layers:
+            # Projected here once more rather than taken from a cache of transformers', which a
+            # checkpointed layer does not fill; one head of eight costs 1 % of the layer.
+            self._keep(keys, values, layer.input_layernorm(x), layer.self_attn, angles)
+            x = run_layer(
+                layer, x, attention_mask=mask, position_embeddings=rope, recompute=self.recompute
+            )
+        self._keep(keys, values, self.last.input_layernorm(x), self.last, angles)
+        return torch.stack(keys), torch.stack(values)
+
+    def _keep(
+        self, keys: list[Tensor], values: list[Tensor], x: Tensor, layer: nn.Module, angles: Tensor
+    ) -> None:
+        keys.append(rotate(split_heads(layer.k_proj(x), self.head_dim), angles))
+        values.append(split_heads(layer.v_proj(x), self.head_dim))

@@ -8,12 +8,13 @@ Source: Physical Intelligence, "π0.5" (arXiv 2504.16054), and openpi ``models/p
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from z1_ros.models.expert import ActionExpert, TimeMLP
-from z1_ros.models.gemma import PrefixEncoder
+from z1_ros.models.expert import ActionExpert, AdaRMSNorm, TimeMLP
+from z1_ros.models.gemma import GemmaRMSNorm, PrefixEncoder
 from z1_ros.models.geometry import Geometry
-from z1_ros.models.vision import VisionTower
+from z1_ros.models.vision import restore_buffers, vision_features, vision_tower
 
 
 class Prefix(NamedTuple):
@@ -41,13 +42,54 @@ class Pi05(nn.Module):
     def __init__(self, geometry: Geometry):
         super().__init__()
         self.geometry = geometry
-        self.vision = VisionTower(geometry)
+        self.recompute = False
+        self.vision = vision_tower(geometry)
         self.projector = nn.Linear(geometry.vision_width, geometry.vlm_width)
         self.vlm = PrefixEncoder(geometry)
         self.expert = ActionExpert(geometry)
         self.time = TimeMLP(geometry.expert_width)
         self.action_in_proj = nn.Linear(geometry.action_dim, geometry.expert_width)
         self.action_out_proj = nn.Linear(geometry.expert_width, geometry.action_dim)
+
+    @classmethod
+    def empty(cls, geometry: Geometry) -> "Pi05":
+        """Return a network whose weights take no memory until they are assigned."""
+        with torch.device("meta"):
+            network = cls(geometry)
+        restore_buffers(network.vision)
+        network.time.restore_buffers()
+        return network
+
+    def cast(self, dtype: torch.dtype) -> "Pi05":
+        """Cast the weights for inference and return the network; small exact parts stay float32.
+
+        As openpi does (``to_bfloat16_for_selected_params``), the norms of VLM and expert, the
+        time condition and the projections of actions keep float32.
+        """
+        small: list[nn.Module] = [self.time, self.action_in_proj, self.action_out_proj]
+        small += [m for m in self.modules() if isinstance(m, (AdaRMSNorm, GemmaRMSNorm))]
+        exact = {id(parameter) for module in small for parameter in module.parameters()}
+        for parameter in self.parameters():
+            wanted = torch.float32 if id(parameter) in exact else dtype
+            parameter.data = parameter.data.to(wanted)
+        return self
+
+    @property
+    def rope_dtype(self) -> torch.dtype:
+        """Precision of the rotary frequencies, float32 unless set.
+
+        bfloat16 repeats what openpi's PyTorch port and LeRobot do in bfloat16, where the
+        frequencies are a buffer that is cast with the weights.
+        """
+        return self.expert.rope_dtype
+
+    @rope_dtype.setter
+    def rope_dtype(self, dtype: torch.dtype) -> None:
+        self.vlm.rope_dtype = self.expert.rope_dtype = dtype
+
+    def checkpoint_gradients(self, enabled: bool = True) -> None:
+        """Recompute every layer in the backward pass instead of keeping its activations."""
+        self.recompute = self.vlm.recompute = self.expert.recompute = enabled
 
     def embed_prefix(
         self, images: Tensor, image_mask: Tensor, tokens: Tensor, token_mask: Tensor
@@ -61,9 +103,10 @@ class Pi05(nn.Module):
             token_mask: (B, L) bool, false on padding.
         """
         batch = images.shape[0]
-        patches = self.projector(self.vision(images.flatten(0, 1)))
+        patches = self.projector(vision_features(self.vision, images.flatten(0, 1), self.recompute))
         patches = patches.reshape(batch, -1, patches.shape[-1])
-        embedded = torch.cat([patches, self.vlm.embed(tokens)], dim=1)
+        text = self.vlm.embed(tokens)
+        embedded = torch.cat([patches.to(text.dtype), text], dim=1)
         image_pad = image_mask.repeat_interleave(self.geometry.image_tokens, dim=1)
         return embedded, torch.cat([image_pad, token_mask], dim=1)
 
@@ -77,10 +120,12 @@ class Pi05(nn.Module):
 
     def denoise(self, x_t: Tensor, time: Tensor, prefix: Prefix) -> Tensor:
         """Return the velocity (B, H, action_dim) at noisy actions x_t and times (B,)."""
-        hidden = self.expert(self.action_in_proj(x_t), self.time(time), *prefix)
+        embedded = self.action_in_proj(x_t.to(self.action_in_proj.weight.dtype))
+        hidden = self.expert(embedded, self.time(time), *prefix)
         # The last projection stays in float32 under autocast: its error is the action's error.
         with torch.autocast(hidden.device.type, enabled=False):
-            return self.action_out_proj(hidden.to(self.action_out_proj.weight.dtype))
+            weight, bias = self.action_out_proj.weight, self.action_out_proj.bias
+            return F.linear(hidden.float(), weight.float(), bias.float())
 
     def sample(self, prefix: Prefix, noise: Tensor, steps: int) -> Tensor:
         """Integrate the flow from noise (B, H, action_dim) to actions with Euler steps."""
