@@ -48,13 +48,15 @@ def succeeds(env: KitchenEnv) -> bool:
     return bool(env.goal.success(env.data))
 
 
-@pytest.mark.parametrize("task", ALL)
-def test_observation_holds_exactly_what_the_robot_has(task):
-    env = kitchen(task)
+@pytest.mark.parametrize(
+    ("task", "robot"), [*((task, PANDA) for task in ALL), ("OpenDrawer", PANDA_OMRON)]
+)
+def test_observation_holds_exactly_what_the_robot_has(task, robot):
+    env = kitchen(task, embodiment=robot)
     seen = env.observe()
-    assert set(seen.images) == set(PANDA.cameras)
+    assert set(seen.images) == set(robot.cameras)
     assert all(i.shape == (48, 48, 3) and i.dtype == np.uint8 for i in seen.images.values())
-    assert {f.name: (f.size,) for f in PANDA.state} == {k: v.shape for k, v in seen.state.items()}
+    assert {f.name: (f.size,) for f in robot.state} == {k: v.shape for k, v in seen.state.items()}
     assert all(v.dtype == np.float32 for v in seen.state.values())
     assert all(image.std() > 10 for image in seen.images.values())
     env.close()
@@ -263,6 +265,34 @@ def test_mobile_base_drives_only_in_base_mode():
     assert 0.15 < np.linalg.norm(moved) < 0.35
     still = env.read_state().state["end_effector_position_relative"]
     assert still == pytest.approx(hand, abs=0.01)
+
+
+def test_base_pose_is_that_of_the_arms_mount_in_the_world():
+    env = kitchen("OpenDrawer", embodiment=PANDA_OMRON)
+    x, y, yaw = env.goal.scene.robot
+    state = env.read_state().state
+    height = env.model.body("panda_link0").pos[2]
+    assert state["base_position"] == pytest.approx([x, y, height], abs=1e-6)
+    half_turn = [0, 0, np.sin(yaw / 2), np.cos(yaw / 2)]
+    assert state["base_rotation"] == pytest.approx(half_turn, abs=1e-6)
+    drive = np.zeros((20, 12))
+    drive[:, 7:] = (-1, 0.5, 1, 1, 1)
+    env.step(drive)
+    state = env.read_state().state
+    assert np.linalg.norm(state["base_position"][:2] - (x, y)) > 0.3
+    assert state["base_position"][2] > height + 0.05
+    frame = np.zeros(9)
+    mujoco.mju_quat2Mat(frame, state["base_rotation"][[3, 0, 1, 2]].astype(float))
+    hand = frame.reshape(3, 3) @ state["end_effector_position_relative"] + state["base_position"]
+    assert hand == pytest.approx(env.data.site_xpos[env.model.site("grip").id], abs=1e-6)
+
+
+def test_base_rotation_keeps_w_positive_beyond_half_a_turn():
+    env = kitchen("OpenDrawer", embodiment=PANDA_OMRON, config=KitchenConfig(randomisation=0.0))
+    set_joint(env, "base_yaw", 4.0)
+    assert env.read_state().state["base_rotation"] == pytest.approx(
+        [0, 0, -np.sin(2.0), -np.cos(2.0)], abs=1e-6
+    )
 
 
 def test_expert_works_with_the_mobile_embodiment():

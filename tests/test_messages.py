@@ -82,18 +82,27 @@ def test_a_malformed_image_is_one_sentence(message, says):
     assert says in str(caught.value)
 
 
-def test_the_state_survives_bit_for_bit_in_any_order_of_joints():
-    state = FakeEnv().read_state().state
-    joints = messages.joint_states_message(state, PANDA, 5, 3)
+@pytest.mark.parametrize("robot", [PANDA, PANDA_OMRON], ids=lambda robot: robot.name)
+def test_the_state_survives_bit_for_bit_in_any_order_of_joints(robot):
+    state = FakeEnv(embodiment=robot).read_state().state
+    joints = messages.joint_states_message(state, robot, 5, 3)
     order = np.random.default_rng(1).permutation(len(joints.name))
     shuffled = JointState(
         name=[*(joints.name[i] for i in order), "elevator"],
         position=[*(joints.position[i] for i in order), 9.0],
     )
-    read = messages.read_joint_states(shuffled, PANDA)
-    read |= messages.read_eef_pose(messages.eef_pose_message(state, 5))
+    read = messages.read_joint_states(shuffled, robot)
+    for pose in messages.pose_topics(robot.state):
+        read |= messages.read_pose(messages.pose_message(state, pose, 5), pose)
     assert {k: v.tobytes() for k, v in read.items()} == {k: v.tobytes() for k, v in state.items()}
     assert messages.origin_of(joints.header.frame_id) == 3
+
+
+def test_only_poses_that_are_in_the_state_have_a_topic():
+    topics = lambda fields: [pose.topic for pose in messages.pose_topics(fields)]  # noqa: E731
+    assert topics(PANDA.state) == ["eef_pose"]
+    assert topics(PANDA_OMRON.state) == ["eef_pose", "base_pose"]
+    assert topics(PANDA_OMRON.state[:1]) == []
 
 
 @pytest.mark.parametrize(

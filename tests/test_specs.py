@@ -75,6 +75,19 @@ def test_flat_state_follows_the_given_order() -> None:
     assert flatten_state(state, (b, a)).tolist() == [3, 1, 2]
 
 
+def test_the_mobile_robots_state_is_robocasas_16_numbers_after_its_joints() -> None:
+    joints, *rest = PANDA_OMRON.state
+    assert joints.name == "joint_position"
+    assert [(field.name, field.size) for field in rest] == [
+        ("end_effector_position_relative", 3),
+        ("end_effector_rotation_relative", 4),
+        ("base_position", 3),
+        ("base_rotation", 4),
+        ("gripper_qpos", 2),
+    ]
+    assert set(PANDA.state) < set(PANDA_OMRON.state)
+
+
 @pytest.mark.parametrize("bad", [{}, {"a": np.zeros(3)}, {"a": np.array([np.nan, 0])}])
 def test_bad_state_names_the_field(bad: dict) -> None:
     with pytest.raises(ObservationError, match="'a'"):

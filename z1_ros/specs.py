@@ -229,12 +229,17 @@ def require_seed(seed: int, purpose: str) -> int:
 
 _XYZ = ("x", "y", "z")
 _ROBOCASA_CAMERAS = ("robot0_agentview_left", "robot0_agentview_right", "robot0_eye_in_hand")
+_XYZW = (*_XYZ, "w")
 _ARM_STATE = (
     Field(name="joint_position", dims=tuple(f"joint{i}" for i in range(1, 8)), unit="rad"),
     Field(name="end_effector_position_relative", dims=_XYZ, unit="m"),
-    Field(name="end_effector_rotation_relative", dims=("x", "y", "z", "w"), unit="quaternion"),
-    Field(name="gripper_qpos", dims=("finger1", "finger2"), unit="m"),
+    Field(name="end_effector_rotation_relative", dims=_XYZW, unit="quaternion"),
 )
+_BASE_STATE = (
+    Field(name="base_position", dims=_XYZ, unit="m"),
+    Field(name="base_rotation", dims=_XYZW, unit="quaternion"),
+)
+_GRIPPER_STATE = (Field(name="gripper_qpos", dims=("finger1", "finger2"), unit="m"),)
 _ARM_ACTION = (
     ActionField(
         name="end_effector_position", dims=_XYZ, unit="0.05 m", low=-1, high=1, hold=0, max_step=1
@@ -247,17 +252,17 @@ _ARM_ACTION = (
 _panda = partial(
     Embodiment,
     cameras=_ROBOCASA_CAMERAS,
-    state=_ARM_STATE,
     control_hz=20.0,
     joint_names=tuple(f"panda_joint{i}" for i in range(1, 8)),
     gripper_joint_names=("panda_finger_joint1", "panda_finger_joint2"),
 )
 
-PANDA = _panda(name="panda", action=_ARM_ACTION)
+PANDA = _panda(name="panda", state=(*_ARM_STATE, *_GRIPPER_STATE), action=_ARM_ACTION)
 """Fixed-base Panda: RoboCasa's arm part, 7 action dimensions."""
 
 PANDA_OMRON = _panda(
     name="panda_omron",
+    state=(*_ARM_STATE, *_BASE_STATE, *_GRIPPER_STATE),
     action=(
         *_ARM_ACTION,
         ActionField(
@@ -272,7 +277,13 @@ PANDA_OMRON = _panda(
         ActionField(name="control_mode", dims=("base",), unit="sign", low=-1, high=1, hold=-1),
     ),
 )
-"""RoboCasa's mobile Panda: 12 action dimensions, end effector first."""
+"""RoboCasa's mobile Panda, in the order of its HDF5 demonstrations and openpi fork.
+
+12 action dimensions, end effector first. The state's fields after ``joint_position`` are
+RoboCasa's 16 numbers: end effector, base, gripper. The base's pose is that of the arm's mount
+in the world (robosuite's ``robot0_base_pos`` and ``robot0_base_quat``: the site ``center`` on
+the torso lift); the end effector's is relative to it.
+"""
 
 EMBODIMENTS = {e.name: e for e in (PANDA, PANDA_OMRON)}
 

@@ -140,6 +140,11 @@ class KitchenEnv:
             "end_effector_rotation_relative": quat[[1, 2, 3, 0]],
             "gripper_qpos": qpos[self._fingers],
         }
+        if self._mobile:
+            state["base_position"] = self.data.xpos[self._link0]
+            # A turn has two quaternions; robosuite gives the one with w >= 0.
+            turn = self.data.xquat[self._link0]
+            state["base_rotation"] = (turn if turn[0] >= 0 else -turn)[[1, 2, 3, 0]]
         return Observation(
             images={},
             state={name: np.asarray(value, np.float32) for name, value in state.items()},

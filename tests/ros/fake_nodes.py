@@ -24,7 +24,8 @@ def load(config) -> LoadedPolicy:
         load_bundle("no/such/model")
     if how == "crash":
         raise RuntimeError("the library is broken")
-    contract = contract_of(cameras=("wrist",)) if how == "misfit" else contract_of()
+    robot = embodiment(config.embodiment)
+    contract = contract_of(robot, **({"cameras": ("wrist",)} if how == "misfit" else {}))
     delay_s = float(os.environ.get("FAKE_DELAY_S", "0"))
     policy = HashPolicy(contract, delay_s)
     if how == "flaky":

@@ -7,23 +7,24 @@ every later action; the simulator's snapshot holds the outcome in full precision
 import base64
 
 import pytest
-from fakes import FakeEnv, HashPolicy
+from fakes import FakeEnv, HashPolicy, contract_of
 from harness import fake_graph
 
 from z1_ros.runtime.guard import Guard
 from z1_ros.runtime.loop import StepLoop
 from z1_ros.sim.evaluate import run_episode
-from z1_ros.specs import PANDA
+from z1_ros.specs import PANDA, PANDA_OMRON, Embodiment
 
 HORIZON = 30
 EPISODES = [("OpenDrawer", 10_000), ("OpenDrawer", 10_001), ("TurnOnMicrowave", 10_001)]
 
 
-def in_process(task: str, seed: int, delay_steps: int) -> bytes:
+def in_process(task: str, seed: int, delay_steps: int, robot: Embodiment = PANDA) -> bytes:
     """Return the simulator's snapshot after the episode, with nothing but function calls."""
-    env = FakeEnv(task, horizon=HORIZON)
-    loop = StepLoop(HashPolicy(), PANDA, replan_steps=4, delay_steps=delay_steps)
-    result = run_episode(env, loop, Guard(PANDA), seed)
+    env = FakeEnv(task, robot, horizon=HORIZON)
+    policy = HashPolicy(contract_of(robot))
+    loop = StepLoop(policy, robot, replan_steps=4, delay_steps=delay_steps)
+    result = run_episode(env, loop, Guard(robot), seed)
     assert result.steps == HORIZON
     return env.snapshot()
 
@@ -38,6 +39,18 @@ def test_fake_episodes_are_bit_identical_in_any_order(delay_steps):
             snapshot = base64.b64decode(runner.client.trigger("sim_bridge_node/snapshot"))
             assert result.success
             assert snapshot == in_process(task, seed, delay_steps)
+
+
+def test_the_mobile_robots_whole_observation_reaches_the_policy(tmp_path):
+    """Its base's pose included: the policy hashes every field of the state."""
+    robot = tmp_path / "robot.yaml"
+    robot.write_text(f"/**: {{ros__parameters: {{embodiment: {PANDA_OMRON.name}}}}}")
+    env = {"FAKE_HORIZON": str(HORIZON)}
+    task, seed = EPISODES[0]
+    with fake_graph(mode="lockstep", params_file=str(robot), env=env) as runner:
+        assert runner.client.run_episode(task, seed, timeout_s=30).success
+        snapshot = base64.b64decode(runner.client.trigger("sim_bridge_node/snapshot"))
+    assert snapshot == in_process(task, seed, 0, PANDA_OMRON)
 
 
 def test_an_abandoned_episode_leaves_no_trace_in_the_next():

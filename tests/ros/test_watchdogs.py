@@ -93,7 +93,7 @@ def test_a_silent_camera_in_lockstep_is_named_and_nothing_moves():
         from sensor_msgs.msg import JointState
         from std_msgs.msg import String
 
-        from z1_ros.nodes.messages import eef_pose_message, joint_states_message
+        from z1_ros.nodes.messages import EEF_POSE, joint_states_message, pose_message
         from z1_ros.specs import PANDA
 
         client, state = runner.client, FakeEnv().read_state().state
@@ -108,7 +108,7 @@ def test_a_silent_camera_in_lockstep_is_named_and_nothing_moves():
 
         words.publish(String(data="open the drawer"))
         joints.publish(joint_states_message(state, PANDA, 1_000, 0))
-        pose.publish(eef_pose_message(state, 1_000))
+        pose.publish(pose_message(state, EEF_POSE, 1_000))
         client.wait(named, 10, "the missing camera is named")
         assert client.status("policy_node")[0].startswith("holding: waiting for")
         assert not watch.seen

@@ -61,7 +61,7 @@ class PolicyNodeConfig:
     camera_max_age_s: float = field(default=0.4, metadata={"range": (0.01, 10.0)})
     """Hold when a camera's latest image arrived longer ago [s]."""
     state_max_age_s: float = field(default=0.2, metadata={"range": (0.01, 10.0)})
-    """Hold when joint states or end-effector pose arrived longer ago [s]."""
+    """Hold when joint states or a pose arrived longer ago [s]."""
     camera_max_skew_s: float = field(default=0.2, metadata={"range": (0.0, 10.0)})
     """Hold when the stamps of two cameras differ by more [s]."""
     max_chunk_age_s: float = field(default=10.0, metadata={"range": (0.1, 600.0)})

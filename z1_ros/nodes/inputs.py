@@ -1,4 +1,4 @@
-"""What the policy sees: the latest images, joint states and pose, and what is wrong with them."""
+"""What the policy sees: the latest images, joint states and poses, and what is wrong with them."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -12,8 +12,9 @@ from z1_ros.nodes.configs import PolicyNodeConfig
 from z1_ros.nodes.messages import (
     image_array,
     origin_of,
-    read_eef_pose,
+    pose_topics,
     read_joint_states,
+    read_pose,
     to_ns,
 )
 from z1_ros.nodes.qos import FollowingSubscription
@@ -21,7 +22,7 @@ from z1_ros.runtime.clock import Clock
 from z1_ros.specs import Contract, Embodiment
 from z1_ros.types import Observation
 
-JOINTS, POSE = "joint_states", "eef_pose"
+JOINTS = "joint_states"
 
 
 @dataclass(slots=True)
@@ -58,7 +59,7 @@ class Inputs:
         clock: Clock,
         on_message: Callable[[str], None],
     ):
-        """Subscribe to the contract's cameras and the robot's state.
+        """Subscribe to joint states and to the cameras and poses that the model uses.
 
         Args:
             node: Owner of the subscriptions.
@@ -73,12 +74,14 @@ class Inputs:
         self._config = config
         self._steady = clock
         self._on_message = on_message
+        self._poses = pose_topics(contract.state)
         # Lockstep is our own simulator, which is RELIABLE; a lost message would cost a resend.
         policy = "reliable" if config.mode == "lockstep" else config.qos
+        poses = [pose.topic for pose in self._poses]
         self.sources: dict[str, Source] = {}
         for key, label, topic, kind, max_age_s in (
             (JOINTS, JOINTS, JOINTS, JointState, config.state_max_age_s),
-            (POSE, POSE, POSE, PoseStamped, config.state_max_age_s),
+            *((t, t, t, PoseStamped, config.state_max_age_s) for t in poses),
             *(
                 (c, f"camera {c!r}", f"camera/{c}/image", Image, config.camera_max_age_s)
                 for c in contract.cameras
@@ -151,14 +154,17 @@ class Inputs:
         Raises:
             ObservationError: A message is malformed.
         """
-        joints, pose = self.sources[JOINTS].message, self.sources[POSE].message
+        joints = self.sources[JOINTS].message
+        state = read_joint_states(joints, self._robot)
+        for pose in self._poses:
+            state |= read_pose(self.sources[pose.topic].message, pose)
         pictures = {}
         if images:
             for camera in self._contract.cameras:
                 pictures[camera] = image_array(self.sources[camera].message, camera)
         return Observation(
             images=pictures,
-            state=read_joint_states(joints, self._robot) | read_eef_pose(pose),
+            state=state,
             instruction=instruction,
             stamp_ns=to_ns(joints.header.stamp) - origin_of(joints.header.frame_id),
         )

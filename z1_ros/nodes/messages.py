@@ -5,6 +5,7 @@ An image's bytes are assigned with ``tobytes()``: assigning an array takes 26 ms
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 from builtin_interfaces.msg import Time
@@ -13,14 +14,38 @@ from geometry_msgs.msg import PoseStamped
 from sensor_msgs.msg import Image, JointState
 
 from z1_ros.errors import ActionError, ConfigError, ObservationError, closest
-from z1_ros.specs import Embodiment
+from z1_ros.specs import Embodiment, Field
 
-BASE_FRAME = "panda_link0"
-POSITION = "end_effector_position_relative"
-ROTATION = "end_effector_rotation_relative"
 ORIGIN = "origin_ns="
 
 _CHANNELS = {"rgb8": 3, "bgr8": 3, "rgba8": 4, "bgra8": 4, "mono8": 1}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PoseTopic:
+    """Two fields of the state that travel as one ``PoseStamped``."""
+
+    topic: str
+    """Topic name."""
+    frame: str
+    """``frame_id``: what the pose is relative to."""
+    position: str
+    """State field with x, y, z [m]."""
+    rotation: str
+    """State field with the quaternion xyzw."""
+
+
+EEF_POSE = PoseTopic(
+    topic="eef_pose",
+    frame="panda_link0",
+    position="end_effector_position_relative",
+    rotation="end_effector_rotation_relative",
+)
+BASE_POSE = PoseTopic(
+    topic="base_pose", frame="map", position="base_position", rotation="base_rotation"
+)
+"""Where ``panda_link0`` is in the world, REP 105's ``map``."""
+_POSES = (EEF_POSE, BASE_POSE)
 
 
 def to_stamp(ns: int) -> Time:
@@ -76,7 +101,8 @@ def image_array(message: Image, camera: str) -> np.ndarray:
 
 def check_state_sources(robot: Embodiment) -> None:
     """Raise ConfigError if a state field has no topic that carries it."""
-    known = {"joint_position", "gripper_qpos", POSITION, ROTATION}
+    known = {"joint_position", "gripper_qpos"}
+    known |= {name for pose in _POSES for name in (pose.position, pose.rotation)}
     for state_field in robot.state:
         if state_field.name not in known:
             raise ConfigError(
@@ -129,23 +155,29 @@ def read_joint_states(message: JointState, robot: Embodiment) -> dict[str, np.nd
     return state
 
 
-def eef_pose_message(state: Mapping[str, np.ndarray], stamp_ns: int) -> PoseStamped:
-    """Return the end effector's pose in the robot's base frame."""
+def pose_topics(fields: tuple[Field, ...]) -> tuple[PoseTopic, ...]:
+    """Return the poses that carry any of the state's ``fields``."""
+    names = {field.name for field in fields}
+    return tuple(pose for pose in _POSES if names & {pose.position, pose.rotation})
+
+
+def pose_message(state: Mapping[str, np.ndarray], pose: PoseTopic, stamp_ns: int) -> PoseStamped:
+    """Return one of the state's poses."""
     message = PoseStamped()
     message.header.stamp = to_stamp(stamp_ns)
-    message.header.frame_id = BASE_FRAME
-    position, rotation = message.pose.position, message.pose.orientation
-    position.x, position.y, position.z = state[POSITION].tolist()
-    rotation.x, rotation.y, rotation.z, rotation.w = state[ROTATION].tolist()
+    message.header.frame_id = pose.frame
+    p, q = message.pose.position, message.pose.orientation
+    p.x, p.y, p.z = state[pose.position].tolist()
+    q.x, q.y, q.z, q.w = state[pose.rotation].tolist()
     return message
 
 
-def read_eef_pose(message: PoseStamped) -> dict[str, np.ndarray]:
-    """Return the end-effector fields of the state: position (3,) [m], quaternion xyzw (4,)."""
+def read_pose(message: PoseStamped, pose: PoseTopic) -> dict[str, np.ndarray]:
+    """Return a pose's fields of the state: position (3,) [m], quaternion xyzw (4,)."""
     p, q = message.pose.position, message.pose.orientation
     return {
-        POSITION: np.asarray([p.x, p.y, p.z], np.float32),
-        ROTATION: np.asarray([q.x, q.y, q.z, q.w], np.float32),
+        pose.position: np.asarray([p.x, p.y, p.z], np.float32),
+        pose.rotation: np.asarray([q.x, q.y, q.z, q.w], np.float32),
     }
 
 

@@ -1,4 +1,4 @@
-"""What a simulated robot publishes: cameras, joint states, pose, instruction, clock."""
+"""What a simulated robot publishes: cameras, joint states, poses, instruction, clock."""
 
 import time
 
@@ -11,9 +11,10 @@ from std_msgs.msg import String
 
 from z1_ros.nodes.configs import SimBridgeConfig
 from z1_ros.nodes.messages import (
-    eef_pose_message,
     image_message,
     joint_states_message,
+    pose_message,
+    pose_topics,
     to_stamp,
 )
 from z1_ros.nodes.qos import LATCHED, SENSOR
@@ -38,7 +39,10 @@ class Outputs:
             node.create_publisher(Image, "camera/film/image", SENSOR) if config.film_size else None
         )
         self._joints = node.create_publisher(JointState, "joint_states", SENSOR)
-        self._pose = node.create_publisher(PoseStamped, "eef_pose", SENSOR)
+        self._poses = {
+            pose: node.create_publisher(PoseStamped, pose.topic, SENSOR)
+            for pose in pose_topics(robot.state)
+        }
         self._instruction = node.create_publisher(String, "instruction", LATCHED)
         self._clock = (
             node.create_publisher(ClockMessage, "/clock", SENSOR)
@@ -63,7 +67,8 @@ class Outputs:
             self._clock.publish(ClockMessage(clock=to_stamp(stamp_ns)))
         for name, image in observation.images.items():
             self._cameras[name].publish(image_message(image, name, stamp_ns))
-        self._pose.publish(eef_pose_message(observation.state, stamp_ns))
+        for pose, publisher in self._poses.items():
+            publisher.publish(pose_message(observation.state, pose, stamp_ns))
         joints = joint_states_message(observation.state, self._robot, stamp_ns, origin_ns)
         self._joints.publish(joints)
         self.published_s = time.monotonic()
