@@ -121,7 +121,7 @@ def timings(call: Callable[[], Any], repeats: int, device: str) -> list[float]:
 
 
 def make_chunk_call(
-    model: Pi05, cameras: int, steps: int, dtype: torch.dtype, device: str
+    model: Pi05, cameras: int, steps: int, device: str
 ) -> Callable[[], torch.Tensor]:
     """Return a call that turns fixed random inputs into one action chunk."""
     g = model.geometry
@@ -133,10 +133,7 @@ def make_chunk_call(
 
     @torch.inference_mode()
     def call() -> torch.Tensor:
-        autocast = dtype != torch.float32
-        with torch.autocast(device, dtype, enabled=autocast, cache_enabled=False):
-            prefix = model.prefix(images.to(dtype), mask, tokens, token_mask)
-            return model.sample(prefix, noise, steps)
+        return model.sample(model.prefix(images, mask, tokens, token_mask), noise, steps)
 
     return call
 
@@ -160,12 +157,12 @@ def main(config: PolicyBenchConfig) -> dict[str, Any]:
     dtype = DTYPES[config.dtype]
     flops, bandwidth = measure_ceilings(config.device, dtype)
     with torch.device(config.device):
-        model = Pi05(geometry).to(dtype).eval()
+        model = Pi05(geometry).cast(dtype).eval()
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.02)
     rows = []
     for cameras in config.cameras:
-        call = make_chunk_call(model, cameras, config.denoise_steps, dtype, config.device)
+        call = make_chunk_call(model, cameras, config.denoise_steps, config.device)
         work = stages(geometry, cameras, config.denoise_steps, dtype.itemsize)
         floor_s = sum(stage.floor_s(flops, bandwidth) for stage in work.values())
         calls: dict[str, Callable[[], Any]] = {"eager": call}

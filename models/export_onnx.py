@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from z1_ros.command import run_command
 from z1_ros.errors import BackendUnavailable, BundleError
 from z1_ros.files import write_json
-from z1_ros.models.checkpoint import load_weights
+from z1_ros.models.checkpoint import load_network
 from z1_ros.models.geometry import Geometry
 from z1_ros.models.manifest import GRAPHS, WEIGHTS, Bundle, load_bundle, write_manifest
 from z1_ros.models.pi05 import Pi05, Prefix
@@ -94,8 +94,9 @@ def export(bundle: Bundle) -> dict[str, float]:
         BundleError: A graph's answers differ from the network's; the bundle is left as it was.
         BackendUnavailable: onnx, onnxscript or onnxruntime is not installed.
     """
-    network = Pi05(Geometry(**bundle.manifest.geometry))
-    load_weights(bundle.file(WEIGHTS), network)
+    # The graphs are float32 whatever the weights are stored in.
+    geometry = Geometry(**bundle.manifest.geometry)
+    network = load_network(bundle.file(WEIGHTS), geometry, torch.float32)
     network.eval().requires_grad_(False)
     with tempfile.TemporaryDirectory(dir=bundle.path.parent, prefix=".export-") as folder:
         for graph in GRAPHS:

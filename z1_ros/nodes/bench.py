@@ -1,4 +1,4 @@
-"""``z1-bench sim | policy``: side-by-side ratios and floors, each with its own flags."""
+"""``z1-bench sim | policy | load``: side-by-side ratios and floors, each with its own flags."""
 
 import sys
 from importlib import import_module
@@ -10,6 +10,7 @@ from z1_ros.errors import closest
 _BENCHES = {
     "sim": ("z1_ros.sim.bench", "SimBenchConfig"),
     "policy": ("z1_ros.models.bench", "PolicyBenchConfig"),
+    "load": ("z1_ros.policy.load_bench", "LoadBenchConfig"),
 }
 
 

@@ -1,9 +1,7 @@
 """The two protocols of this folder."""
 
 from collections.abc import Mapping, Sequence
-from typing import Protocol
-
-import numpy as np
+from typing import Any, Protocol
 
 from z1_ros.specs import Contract
 from z1_ros.types import ActionChunk, Observation
@@ -44,6 +42,10 @@ class Backend(Protocol):
     name: str
     """``onnxruntime`` or ``torch``."""
 
-    def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Evaluate the graph on named arrays and return its named outputs."""
+    def run(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        """Evaluate the graph on named arrays and return its named outputs.
+
+        What ``prefix`` gives is handed to ``denoise`` untouched, so it may be arrays of the
+        backend's own kind, on its own device; ``v_t`` is a NumPy array.
+        """
         ...

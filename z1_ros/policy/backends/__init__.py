@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from z1_ros.errors import ConfigError, closest
+from z1_ros.errors import BackendUnavailable, ConfigError, closest
 from z1_ros.models.manifest import GRAPHS, load_bundle
 from z1_ros.policy.vla import VlaPolicy
 
@@ -14,7 +14,8 @@ def load_policy(bundle_path: str | Path, *, backend: str = "auto", threads: int 
 
     Args:
         bundle_path: Directory, or the name of a bundle shipped with the package.
-        backend: ``onnxruntime``, ``torch`` (the network itself), or ``auto`` (onnxruntime).
+        backend: ``onnxruntime``, ``torch`` (the network itself), or ``auto``: onnxruntime if the
+            bundle holds exported graphs, else torch.
         threads: CPU threads that an inference may use.
 
     Raises:
@@ -22,15 +23,24 @@ def load_policy(bundle_path: str | Path, *, backend: str = "auto", threads: int 
         BackendUnavailable: The library is not installed.
         ConfigError: There is no such backend.
     """
+    if backend not in ("auto", *BACKENDS):
+        raise ConfigError(f"no backend {backend!r}. {closest(backend, ('auto', *BACKENDS))}")
     bundle = load_bundle(bundle_path)
-    if backend in ("auto", "onnxruntime"):
+    exported = all(f"{name}.onnx" in bundle.manifest.files for name in GRAPHS)
+    if backend == "auto":
+        backend = "onnxruntime" if exported else "torch"
+    if backend == "onnxruntime":
         from z1_ros.policy.backends.onnx import OnnxBackend
 
         made = {name: OnnxBackend(bundle.file(f"{name}.onnx"), threads) for name in GRAPHS}
         return VlaPolicy(bundle, made)
-    if backend == "torch":
+    try:
         # The deployed runtime has no torch: only this choice may import it.
         from z1_ros.policy.backends.torch import torch_backends
-
-        return VlaPolicy(bundle, torch_backends(bundle, threads))
-    raise ConfigError(f"no backend {backend!r}. {closest(backend, ('auto', *BACKENDS))}")
+    except BackendUnavailable as error:
+        if exported:
+            raise
+        raise BackendUnavailable(
+            f"bundle {bundle.path} has no exported graphs (z1-export makes them), and {error}"
+        ) from error
+    return VlaPolicy(bundle, torch_backends(bundle, threads))

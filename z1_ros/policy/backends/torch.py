@@ -1,6 +1,7 @@
-"""The torch network itself, for development machines and parity checks."""
+"""The torch network itself: for bundles without graphs, development machines and parity checks."""
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 
@@ -9,14 +10,16 @@ from z1_ros.models.manifest import WEIGHTS, Bundle
 
 try:
     import torch
+
+    from z1_ros.models.checkpoint import load_network
+    from z1_ros.models.pi05 import Prefix
 except ImportError as error:
     raise BackendUnavailable(
-        "torch is not installed: pip install torch, or choose the onnxruntime backend"
+        f"the torch backend needs torch, safetensors and transformers ({error}): "
+        "pip install 'z1_ros[train]', or choose the onnxruntime backend"
     ) from error
 
-from z1_ros.models.checkpoint import load_weights
 from z1_ros.models.geometry import Geometry
-from z1_ros.models.pi05 import Pi05, Prefix
 
 
 class TorchBackend:
@@ -24,33 +27,35 @@ class TorchBackend:
 
     name = "torch"
 
-    def __init__(self, function: Callable[..., dict[str, torch.Tensor]], device: torch.device):
+    def __init__(self, function: Callable[..., dict[str, Any]], device: torch.device):
         self._function = function
         self._device = device
 
-    def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    def run(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
         """Evaluate the function on named arrays and return its named outputs."""
         with torch.inference_mode():
             tensors = {name: torch.as_tensor(a, device=self._device) for name, a in inputs.items()}
-            outputs = self._function(**tensors)
-        return {name: tensor.cpu().numpy() for name, tensor in outputs.items()}
+            return self._function(**tensors)
 
 
 def torch_backends(bundle: Bundle, threads: int) -> dict[str, TorchBackend]:
-    """Return both functions of a bundle's network, on a GPU if there is one."""
+    """Return both functions of a bundle's network, on a GPU if there is one.
+
+    The prefix's keys and values stay tensors of the network's device and dtype between the two
+    functions: copying them to the host at each denoise step would cost more than the step.
+    """
     if threads < torch.get_num_threads():
         torch.set_num_threads(threads)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    network = Pi05(Geometry(**bundle.manifest.geometry))
-    load_weights(bundle.file(WEIGHTS), network)
-    network.to(device).eval()
+    network = load_network(bundle.file(WEIGHTS), Geometry(**bundle.manifest.geometry))
+    network.to(device).eval().requires_grad_(False)
 
     def prefix(**inputs: torch.Tensor) -> dict[str, torch.Tensor]:
         return network.prefix(**inputs)._asdict()
 
     def denoise(
         x_t: torch.Tensor, time: torch.Tensor, **prefix: torch.Tensor
-    ) -> dict[str, torch.Tensor]:
-        return {"v_t": network.denoise(x_t, time, Prefix(**prefix))}
+    ) -> dict[str, np.ndarray]:
+        return {"v_t": network.denoise(x_t, time, Prefix(**prefix)).cpu().numpy()}
 
     return {"prefix": TorchBackend(prefix, device), "denoise": TorchBackend(denoise, device)}
