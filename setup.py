@@ -35,6 +35,8 @@ setup(
         "pyyaml>=6,<7",
         "opencv-python-headless>=4.9,<6",
         "onnxruntime>=1.20,<2",
+        "pillow>=10,<14",
+        "sentencepiece>=0.2,<0.3",
         "tokenizers>=0.20,<0.24",
         "mujoco>=3.3,<5",
         "tyro>=0.9,<2",

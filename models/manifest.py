@@ -6,8 +6,7 @@ and the SHA-256 of every other file. Nothing in a bundle is ever unpickled.
 
 import hashlib
 import json
-import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,13 @@ FORMAT = "z1_ros.bundle/1"
 MANIFEST = "manifest.json"
 WEIGHTS = "model.safetensors"
 TOKENIZER = "tokenizer.json"
+SENTENCEPIECE = "tokenizer.model"
 GRAPHS = ("prefix", "denoise")
+RESIZE_METHODS = ("area", "bilinear", "bilinear_antialias")
+NORMALIZATION_FORMS = ("lerobot", "openpi")
+STATS_PARTS = {"quantile": ("q01", "q99"), "mean_std": ("mean", "std")}
+"""The statistics that each normalisation mode needs."""
+FLOAT32_MAX = 3.4e38
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -31,13 +36,15 @@ class ImageSpec:
     size: int = 224
     """Side of the square model image [px]."""
     resize: str = "area"
-    """``area`` (antialiased) or ``bilinear`` (as torch, not antialiased); both pad to a square."""
+    """``area`` (antialiased), ``bilinear`` (in floating point and not antialiased, as LeRobot and
+    openpi's own network do) or ``bilinear_antialias`` (Pillow's, as openpi's serving client does).
+    """
     slots: int = 3
     """Image slots of the network; slots beyond the contract's cameras are masked out."""
 
     def __post_init__(self) -> None:
         """Check the choice; raises ValueError."""
-        _require(self.resize in ("area", "bilinear"), f"image.resize is {self.resize!r}")
+        _require_choice("image.resize", self.resize, RESIZE_METHODS)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -49,18 +56,24 @@ class PromptSpec:
     discrete_state: bool = True
     """Put the normalised state into the prompt as 256 bins; else the state is not used at all."""
 
+    def __post_init__(self) -> None:
+        """Check the choice; raises ValueError."""
+        _require(
+            isinstance(self.discrete_state, bool), "prompt.discrete_state must be true or false"
+        )
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class NormStats:
-    """Statistics of one vector, in the contract's flat order."""
+    """Statistics of one vector, in the contract's flat order; () where the mode needs none."""
 
-    mean: tuple[float, ...]
+    mean: tuple[float, ...] = ()
     """Mean of each number."""
-    std: tuple[float, ...]
+    std: tuple[float, ...] = ()
     """Standard deviation of each number."""
-    q01: tuple[float, ...]
+    q01: tuple[float, ...] = ()
     """1 % quantile of each number."""
-    q99: tuple[float, ...]
+    q99: tuple[float, ...] = ()
     """99 % quantile of each number."""
 
 
@@ -70,14 +83,21 @@ class Normalization:
 
     mode: str = "quantile"
     """``quantile`` maps [q01, q99] to [-1, 1]; ``mean_std`` is the z-score."""
+    action_mode: str | None = None
+    """Mode of the actions where it is not ``mode``."""
+    form: str = "lerobot"
+    """Whose formulas: ``lerobot`` or ``openpi``, which adds 1e-6 to every range."""
     state: NormStats
     """Of the state."""
     action: NormStats
     """Of the actions."""
 
     def __post_init__(self) -> None:
-        """Check the choice; raises ValueError."""
-        _require(self.mode in ("quantile", "mean_std"), f"normalization.mode is {self.mode!r}")
+        """Check the choices; raises ValueError."""
+        _require_choice("normalization.mode", self.mode, STATS_PARTS)
+        if self.action_mode is not None:
+            _require_choice("normalization.action_mode", self.action_mode, STATS_PARTS)
+        _require_choice("normalization.form", self.form, NORMALIZATION_FORMS)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -133,16 +153,11 @@ class Manifest:
             len(contract.cameras) <= self.image.slots,
             f"contract has {len(contract.cameras)} cameras for {self.image.slots} image slots",
         )
-        sizes = (("state", contract.state_size), ("action", len(contract.action_dims)))
-        for name, size in sizes:
-            stats = getattr(self.normalization, name)
-            for part in fields(stats):
-                values = getattr(stats, part.name)
-                _require(
-                    len(values) == size
-                    and all(isinstance(v, (int, float)) and math.isfinite(v) for v in values),
-                    f"normalization.{name}.{part.name} must be {size} finite numbers",
-                )
+        scaling = self.normalization
+        state_dims = tuple(dim for field in contract.state for dim in field.dim_names)
+        _require_stats("state", scaling.state, scaling.mode, state_dims)
+        mode = scaling.action_mode or scaling.mode
+        _require_stats("action", scaling.action, mode, contract.action_dims)
         known = {f.name for f in fields(Geometry)}
         differ = sorted(known ^ set(self.geometry))
         _require(not differ, f"geometry lacks or does not know: {', '.join(differ)}")
@@ -160,6 +175,35 @@ class Manifest:
 def _require(condition: bool, otherwise: str) -> None:
     if not condition:
         raise ValueError(otherwise)
+
+
+def _require_choice(name: str, value: Any, known: Iterable[str]) -> None:
+    _require(
+        isinstance(value, str) and value in known,
+        f"{name} is {value!r}. {closest(str(value), known)}",
+    )
+
+
+def _require_stats(name: str, stats: NormStats, mode: str, dims: tuple[str, ...]) -> None:
+    """Raise ValueError unless ``stats`` has what ``mode`` needs for each of ``dims``."""
+    name = f"normalization.{name}"
+    for part in fields(stats):
+        values = getattr(stats, part.name)
+        if values == () and part.name not in STATS_PARTS[mode]:
+            continue
+        _require(
+            isinstance(values, tuple) and len(values) == len(dims) and all(map(_finite, values)),
+            f"{name}.{part.name} must be {len(dims)} finite numbers",
+        )
+    for dim, std in zip(dims, stats.std, strict=False):
+        _require(std >= 0, f"{name}.std of {dim} is {std}, below 0")
+    for dim, low, high in zip(dims, stats.q01, stats.q99, strict=False):
+        _require(low <= high, f"{name}.q99 of {dim} is {high}, below its q01 {low}")
+
+
+def _finite(value: Any) -> bool:
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return number and abs(value) < FLOAT32_MAX
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,6 +231,18 @@ class Bundle:
                 f"bundle {self.path} has no {name!r}. {closest(name, self.manifest.files)}"
             )
         return self.path / name
+
+    @property
+    def tokenizer(self) -> Path:
+        """Path of the tokenizer, ``tokenizer.json`` or ``tokenizer.model``.
+
+        Raises:
+            BundleError: The bundle has neither.
+        """
+        for name in (TOKENIZER, SENTENCEPIECE):
+            if name in self.manifest.files:
+                return self.path / name
+        raise BundleError(f"bundle {self.path} has no tokenizer: {TOKENIZER} or {SENTENCEPIECE}")
 
 
 def bundled_path(name: str) -> Path:

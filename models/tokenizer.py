@@ -4,24 +4,31 @@ The prompt is π0.5's (openpi ``src/openpi/models/tokenizer.py``)::
 
     Task: {instruction}, State: {bin} {bin} …;\nAction:
 
-Any tokenizer in the Hugging Face ``tokenizers`` JSON format can be loaded; ``kitchen_tokenizer``
-makes the small one that the small geometry uses, with one token per word and per state bin.
+Tokenizers are files: PaliGemma's ``tokenizer.model`` (SentencePiece), as openpi uses it, or its
+``tokenizer.json`` (Hugging Face ``tokenizers``), as LeRobot does; both give the same ids.
+``kitchen_tokenizer`` makes the small one that the small geometry uses, with one token per word
+and per state bin.
 """
 
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from tokenizers import Tokenizer
 
-from z1_ros.errors import BundleError, ConfigError
+from z1_ros.errors import BackendUnavailable, BundleError, ConfigError
 
 PAD_ID = 0
+"""Of every π0.5 tokenizer: what pads a prompt, and nothing else."""
 BOS_ID = 2
+"""Of PaliGemma's tokenizer and the kitchen's; ``PromptTokenizer`` asks the file."""
 STATE_BINS = range(-1, 256)
 """-1 stands for values below -1; 255 also for values above 1."""
+LONGEST_PIECE = 32
+"""Characters that one token stands for, at most."""
 
 # The instructions of RoboCasa's 24 single-stage tasks, and words close to them.
 _WORDS = """
@@ -54,34 +61,98 @@ def prompt_text(instruction: str, bins: Sequence[int] | None) -> str:
     return f"Task: {cleaned}, State: {' '.join(str(int(b)) for b in bins)};\nAction: "
 
 
+@dataclass(frozen=True, slots=True)
+class _Vocabulary:
+    """What a tokenizer file holds."""
+
+    encode: Callable[[str], list[int]]
+    """Ids of a text, without any beginning or end of sequence."""
+    size: int
+    """Every id that a text can give, and ``bos``, is below this."""
+    bos: int | None
+    """Id of the beginning of a sequence."""
+    pad: int | None
+    """Id of padding."""
+
+
+def _read_json(path: Path) -> _Vocabulary:
+    tokenizer = Tokenizer.from_str(path.read_text("utf-8"))
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    # A text that merely spells "<bos>" stays text, as in SentencePiece.
+    tokenizer.encode_special_tokens = True
+    bos = tokenizer.token_to_id("<bos>")
+    # Not the special ones: PaliGemma's file lists "<image>" behind the last id of the network.
+    added = [id for id, t in tokenizer.get_added_tokens_decoder().items() if not t.special]
+    own = tokenizer.get_vocab_size(with_added_tokens=False)
+    return _Vocabulary(
+        encode=lambda text: tokenizer.encode(text, add_special_tokens=False).ids,
+        size=1 + max([own - 1, *added, bos or 0]),
+        bos=bos,
+        pad=tokenizer.token_to_id("<pad>"),
+    )
+
+
+def _read_sentencepiece(path: Path) -> _Vocabulary:
+    try:
+        from sentencepiece import SentencePieceProcessor
+    except ImportError as error:
+        raise BackendUnavailable(
+            f"{path} needs sentencepiece: pip install sentencepiece"
+        ) from error
+    model = path.read_bytes()
+    if not model:
+        raise ValueError("the file is empty")
+    processor = SentencePieceProcessor(model_proto=model)
+    return _Vocabulary(
+        encode=processor.encode,
+        size=processor.get_piece_size(),
+        bos=processor.bos_id() if processor.bos_id() >= 0 else None,
+        pad=processor.pad_id() if processor.pad_id() >= 0 else None,
+    )
+
+
 class PromptTokenizer:
     """A tokenizer with the fixed length that a network expects."""
 
-    def __init__(self, path: str | Path, max_tokens: int):
+    def __init__(self, path: str | Path, max_tokens: int, vocab: int | None = None):
         """Load a tokenizer.
 
         Args:
-            path: ``tokenizer.json`` in the Hugging Face ``tokenizers`` format.
+            path: ``*.model`` in SentencePiece's format, else JSON in Hugging Face ``tokenizers``'.
             max_tokens: Length that prompts are padded to.
+            vocab: Token ids that the network embeds; None: not checked.
 
         Raises:
-            BundleError: The file is missing or malformed.
+            BundleError: The file is missing or malformed, or not one for this network.
+            BackendUnavailable: The file needs SentencePiece, which is not installed.
         """
+        read = _read_sentencepiece if Path(path).suffix == ".model" else _read_json
         try:
-            self._tokenizer = Tokenizer.from_str(Path(path).read_text("utf-8"))
-        except Exception as error:  # the library raises bare Exception
+            vocabulary = read(Path(path))
+        except BackendUnavailable:
+            raise
+        except Exception as error:  # both libraries raise what they like
             raise BundleError(f"{path} is not a tokenizer: {error}") from error
+        if vocabulary.bos is None or vocabulary.pad != PAD_ID:
+            raise BundleError(
+                f"{path} is not a tokenizer for π0.5 prompts: <bos> has id {vocabulary.bos} and "
+                f"<pad> has id {vocabulary.pad}, PaliGemma's have {BOS_ID} and {PAD_ID}"
+            )
+        if vocab is not None and vocabulary.size > vocab:
+            raise BundleError(
+                f"{path} gives ids up to {vocabulary.size - 1}, but the network embeds only "
+                f"{vocab}: it belongs to another network"
+            )
+        self._bos, self._encode = vocabulary.bos, vocabulary.encode
+        self.vocab = vocabulary.size
+        """Number of token ids that prompts can have."""
         self.max_tokens = max_tokens
         self._warned: set[str] = set()
 
-    @property
-    def vocab(self) -> int:
-        """Number of token ids."""
-        return self._tokenizer.get_vocab_size()
-
     def ids(self, text: str) -> list[int]:
         """Return the ids of a text, beginning-of-sequence first, neither padded nor cut."""
-        return [BOS_ID, *self._tokenizer.encode(text, add_special_tokens=False).ids]
+        return [self._bos, *self._encode(text)]
 
     def encode(self, instruction: str, bins: Sequence[int] | None) -> tuple[np.ndarray, np.ndarray]:
         """Tokenise a prompt.
@@ -97,22 +168,42 @@ class PromptTokenizer:
         Raises:
             ConfigError: Not even a prompt without an instruction fits.
         """
-        ids = self.ids(prompt_text(instruction, bins))
+        ids = self._prompt_ids(instruction, bins)
         if len(ids) > self.max_tokens:
             ids = self._shortened(instruction, bins)
         tokens = np.full(self.max_tokens, PAD_ID, np.int64)
         tokens[: len(ids)] = ids
         return tokens, np.arange(self.max_tokens) < len(ids)
 
+    def _prompt_ids(self, instruction: str, bins: Sequence[int] | None) -> list[int]:
+        text = prompt_text(instruction, bins)
+        if bins is not None:
+            return self.ids(text)
+        # openpi encodes the closing line break by itself, so that it can never merge.
+        return [*self.ids(text[:-1]), *self._encode(text[-1])]
+
     def _shortened(self, instruction: str, bins: Sequence[int] | None) -> list[int]:
-        for length in range(len(instruction) - 1, -1, -1):
-            ids = self.ids(prompt_text(instruction[:length], bins))
-            if len(ids) <= self.max_tokens:
-                self._warn_once(instruction, length)
-                return ids
-        raise ConfigError(
-            f"the state alone needs more than the {self.max_tokens} tokens a prompt may have"
-        )
+        """Return the prompt of as many characters of the instruction as fit."""
+
+        def prompt(length: int) -> list[int]:
+            return self._prompt_ids(instruction[:length], bins)
+
+        fits, too_long = 0, len(instruction)
+        if len(prompt(0)) > self.max_tokens:
+            raise ConfigError(
+                f"state and frame need more than the {self.max_tokens} tokens a prompt may have"
+            )
+        while too_long - fits > 1:
+            middle = (fits + too_long) // 2
+            if len(prompt(middle)) <= self.max_tokens:
+                fits = middle
+            else:
+                too_long = middle
+        # A whole word may be fewer tokens than its beginning.
+        ahead = range(min(fits + LONGEST_PIECE, len(instruction) - 1), fits, -1)
+        fits = next((n for n in ahead if len(prompt(n)) <= self.max_tokens), fits)
+        self._warn_once(instruction, fits)
+        return prompt(fits)
 
     def _warn_once(self, instruction: str, length: int) -> None:
         if instruction not in self._warned:

@@ -1,27 +1,43 @@
 """Between robots and networks: images, state and actions, each with its inverse beside it.
 
-Formulas: openpi ``src/openpi/transforms.py`` and LeRobot's normaliser. Everything is
-deterministic to the bit, so a recorded observation always gives the same model inputs.
+Everything is deterministic to the bit, so a recorded observation always gives the same inputs.
 """
 
 from collections.abc import Mapping
+from types import ModuleType
+from typing import NamedTuple
 
 import cv2
 import numpy as np
 
-from z1_ros.errors import ConfigError, ObservationError, closest
-from z1_ros.models.manifest import ImageSpec, Manifest, NormStats
+from z1_ros.errors import BackendUnavailable, ConfigError, ObservationError, closest
+from z1_ros.models.manifest import (
+    NORMALIZATION_FORMS,
+    STATS_PARTS,
+    ImageSpec,
+    Manifest,
+    NormStats,
+)
 from z1_ros.models.tokenizer import PromptTokenizer
 from z1_ros.specs import flatten_state
 from z1_ros.types import Observation
 
-RESIZE = {"area": cv2.INTER_AREA, "bilinear": cv2.INTER_LINEAR}
 MIN_RANGE = 1e-6
-"""Narrower dimensions count as constant."""
+"""A dimension whose range, or standard deviation, is no wider counts as constant; where its numbers
+are larger than 1, no wider than this part of them, which float32 hardly tells from rounding."""
+# What is added to the range or standard deviation, to normalise and to invert it.
+_EPSILON = {
+    ("lerobot", "quantile"): (0, 0),
+    ("lerobot", "mean_std"): (1e-8, 0),
+    ("openpi", "quantile"): (1e-6, 1e-6),
+    ("openpi", "mean_std"): (1e-6, 1e-6),
+}
 
 
 def resize_with_pad(image: np.ndarray, spec: ImageSpec, camera: str) -> np.ndarray:
     """Fit an image into the model's square, keeping its aspect, black around it.
+
+    Sizes and padding as openpi ``image_tools.py`` and LeRobot ``resize_with_pad_torch``.
 
     Args:
         image: (height, width, 3) uint8 RGB.
@@ -29,10 +45,12 @@ def resize_with_pad(image: np.ndarray, spec: ImageSpec, camera: str) -> np.ndarr
         camera: Name for error messages.
 
     Returns:
-        (size, size, 3) uint8.
+        (size, size, 3) uint8, or float32 from 0 to 255 where ``bilinear`` resized, which does not
+        round.
 
     Raises:
         ObservationError: Wrong dtype or shape.
+        BackendUnavailable: The method needs Pillow, which is not installed.
     """
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
         raise ObservationError(
@@ -42,44 +60,133 @@ def resize_with_pad(image: np.ndarray, spec: ImageSpec, camera: str) -> np.ndarr
     ratio = max(width, height) / spec.size
     inner_h, inner_w = max(1, int(height / ratio)), max(1, int(width / ratio))
     if (inner_h, inner_w) != (height, width):
-        image = cv2.resize(image, (inner_w, inner_h), interpolation=RESIZE[spec.resize])
+        image = _RESIZE[spec.resize](image, inner_h, inner_w)
     if inner_h == inner_w == spec.size:
         return np.ascontiguousarray(image)
-    padded = np.zeros((spec.size, spec.size, 3), np.uint8)
+    padded = np.zeros((spec.size, spec.size, 3), image.dtype)
     top, left = (spec.size - inner_h) // 2, (spec.size - inner_w) // 2
     padded[top : top + inner_h, left : left + inner_w] = image
     return padded
 
 
+def _resize_area(image: np.ndarray, height: int, width: int) -> np.ndarray:
+    return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
+
+
+def _resize_pillow(image: np.ndarray, height: int, width: int) -> np.ndarray:
+    pillow = _pillow()
+    resized = pillow.fromarray(image).resize((width, height), pillow.Resampling.BILINEAR)
+    return np.asarray(resized)
+
+
+def _pillow() -> ModuleType:
+    try:
+        from PIL import Image
+    except ImportError as error:
+        raise BackendUnavailable("bilinear_antialias needs Pillow: pip install pillow") from error
+    return Image
+
+
+def _resize_bilinear(image: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Return what ``torch.nn.functional.interpolate`` gives; OpenCV's weights are coarser."""
+    above, below, down = _neighbours(image.shape[0], height)
+    left, right, across = _neighbours(image.shape[1], width)
+    down, across = down[:, None, None], across[:, None]
+    rows = image[above] * (1 - down) + image[below] * down
+    return np.clip(rows[:, left] * (1 - across) + rows[:, right] * across, 0, 255)
+
+
+def _neighbours(size: int, wanted: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the two source pixels of each of ``wanted`` pixels and the second's weight."""
+    scale = float(np.float32(size) / np.float32(wanted))
+    # float32 as torch's: in a wide image, its rounding shows in the weights.
+    position = np.maximum(scale * (np.arange(wanted) + 0.5) - 0.5, 0).astype(np.float32)
+    first = position.astype(np.intp)
+    return first, np.minimum(first + 1, size - 1), position - first.astype(np.float32)
+
+
+_RESIZE = {
+    "area": _resize_area,
+    "bilinear": _resize_bilinear,
+    "bilinear_antialias": _resize_pillow,
+}
+
+
 def scale_image(image: np.ndarray) -> np.ndarray:
-    """Turn (..., size, size, 3) uint8 into (..., 3, size, size) float32 in [-1, 1]."""
+    """Turn (..., size, size, 3) from 0 to 255 into (..., 3, size, size) float32 in [-1, 1]."""
     scaled = image.astype(np.float32) / np.float32(255) * np.float32(2) - np.float32(1)
     return np.ascontiguousarray(np.moveaxis(scaled, -1, -3))
 
 
-def normalize(values: np.ndarray, stats: NormStats, mode: str) -> np.ndarray:
-    """Map values (..., D) to the model's range; constant dimensions become the low end."""
-    offset, scale, low = _affine(stats, mode)
-    moving = scale > MIN_RANGE
-    scaled = (np.asarray(values, np.float32) - offset) / np.where(moving, scale, 1)
-    return np.where(moving, scaled, 0) * (np.float32(1) - low) + low
+def normalize(values: np.ndarray, stats: NormStats, mode: str, form: str = "lerobot") -> np.ndarray:
+    """Map values to the model's range; constant dimensions become -1 (quantile) or 0 (mean_std).
+
+    Args:
+        values: (..., D) in the robot's units.
+        stats: Statistics of the D numbers.
+        mode: ``quantile`` or ``mean_std``.
+        form: ``lerobot`` or ``openpi``.
+
+    Returns:
+        (..., D) float32, or float64 for openpi, which computes so.
+
+    Raises:
+        ConfigError: No such mode or form, or not the statistics that the mode needs.
+    """
+    values = np.asarray(values, np.float32)
+    affine = _affine(stats, mode, form, values.shape[-1])
+    scaled = (values - affine.offset) / affine.divisor
+    return np.where(affine.constant, 0, scaled) * (1 - affine.low) + affine.low
 
 
-def unnormalize(values: np.ndarray, stats: NormStats, mode: str) -> np.ndarray:
-    """Inverse of ``normalize``; constant dimensions become their constant."""
-    offset, scale, low = _affine(stats, mode)
-    scaled = (np.asarray(values, np.float32) - low) / (np.float32(1) - low)
-    return scaled * np.where(scale > MIN_RANGE, scale, 0) + offset
+def unnormalize(
+    values: np.ndarray, stats: NormStats, mode: str, form: str = "lerobot"
+) -> np.ndarray:
+    """Map a network's numbers (..., D) to float32 in the robot's units: ``normalize``'s inverse.
+
+    Constant dimensions become their constant.
+    """
+    values = np.asarray(values, np.float32)
+    affine = _affine(stats, mode, form, values.shape[-1])
+    scaled = (values - affine.low) / (1 - affine.low)
+    return (scaled * affine.factor + affine.offset).astype(np.float32)
 
 
-def _affine(stats: NormStats, mode: str) -> tuple[np.ndarray, np.ndarray, np.float32]:
-    """Return offset (D,), scale (D,) and the value that the offset itself is mapped to."""
-    if mode == "quantile":
-        low, high = np.asarray(stats.q01, np.float32), np.asarray(stats.q99, np.float32)
-        return low, high - low, np.float32(-1)
-    if mode == "mean_std":
-        return np.asarray(stats.mean, np.float32), np.asarray(stats.std, np.float32), np.float32(0)
-    raise ConfigError(f"no normalisation {mode!r}. {closest(mode, ('quantile', 'mean_std'))}")
+class _Affine(NamedTuple):
+    """A normalisation, (x - offset) / divisor, and its inverse, x · factor + offset."""
+
+    offset: np.ndarray  # (D,)
+    divisor: np.ndarray  # (D,), 1 where constant
+    factor: np.ndarray  # (D,), 0 where constant
+    constant: np.ndarray  # (D,) bool
+    low: np.float32  # what the offset becomes
+
+
+def _affine(stats: NormStats, mode: str, form: str, size: int) -> _Affine:
+    """Return the formulas of openpi ``transforms.py`` or LeRobot ``normalize_processor.py``."""
+    if mode not in STATS_PARTS:
+        raise ConfigError(f"no normalisation {mode!r}. {closest(mode, STATS_PARTS)}")
+    if form not in NORMALIZATION_FORMS:
+        raise ConfigError(f"no normalisation form {form!r}. {closest(form, NORMALIZATION_FORMS)}")
+    # openpi computes with its statistics as JSON gives them, LeRobot with float32 tensors.
+    dtype = np.dtype("f8" if form == "openpi" else "f4")
+    first, second = (np.asarray(getattr(stats, name), dtype) for name in STATS_PARTS[mode])
+    if not first.shape == second.shape == (size,):
+        needed = " and ".join(STATS_PARTS[mode])
+        raise ConfigError(
+            f"normalisation {mode!r} of {size} numbers needs as many {needed}, "
+            f"got {first.size} and {second.size}"
+        )
+    spread = second - first if mode == "quantile" else second
+    constant = spread <= MIN_RANGE * np.maximum(1, np.abs(first))
+    forth, back = _EPSILON[form, mode]
+    return _Affine(
+        offset=first,
+        divisor=np.where(constant, 1, spread + forth),
+        factor=np.where(constant, 0, spread + back),
+        constant=constant,
+        low=np.float32(-1 if mode == "quantile" else 0),
+    )
 
 
 def state_bins(normalized: np.ndarray) -> np.ndarray:
@@ -104,8 +211,11 @@ class Preprocessor:
     """Observations to model inputs, as a bundle's manifest says."""
 
     def __init__(self, manifest: Manifest, tokenizer: PromptTokenizer):
+        """Prepare for one bundle; raises BackendUnavailable where its images need Pillow."""
         self.manifest = manifest
         self.tokenizer = tokenizer
+        if manifest.image.resize == "bilinear_antialias":
+            _pillow()
 
     def __call__(self, observation: Observation) -> dict[str, np.ndarray]:
         """Prepare one observation.
@@ -129,7 +239,7 @@ class Preprocessor:
     def images(self, images: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
         """Return model images (slots, 3, size, size) and which slots hold a camera (slots,)."""
         spec, cameras = self.manifest.image, self.manifest.contract.cameras
-        slots = np.zeros((spec.slots, spec.size, spec.size, 3), np.uint8)
+        slots = np.zeros((spec.slots, spec.size, spec.size, 3), np.float32)
         for slot, camera in enumerate(cameras):
             if camera not in images:
                 raise ObservationError(f"no image of camera {camera!r}. {closest(camera, images)}")
@@ -141,6 +251,7 @@ class Preprocessor:
         bins = None
         if self.manifest.prompt.discrete_state:
             state = flatten_state(observation.state, self.manifest.contract.state)
-            normalization = self.manifest.normalization
-            bins = state_bins(normalize(state, normalization.state, normalization.mode)).tolist()
+            scaling = self.manifest.normalization
+            scaled = normalize(state, scaling.state, scaling.mode, scaling.form)
+            bins = state_bins(scaled).tolist()
         return self.tokenizer.encode(observation.instruction, bins)

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from z1_ros.errors import ActionError, BundleError
-from z1_ros.models.manifest import TOKENIZER, Bundle
+from z1_ros.models.manifest import Bundle
 from z1_ros.models.tokenizer import PromptTokenizer
 from z1_ros.policy.base import Backend
 from z1_ros.policy.transforms import Preprocessor, unnormalize
@@ -32,12 +32,12 @@ class VlaPolicy:
         self.manifest = bundle.manifest
         self.contract = bundle.manifest.contract
         self.backends = backends
+        geometry = self.manifest.geometry
         self._preprocess = Preprocessor(
             self.manifest,
-            PromptTokenizer(bundle.file(TOKENIZER), self.manifest.prompt.max_tokens),
+            PromptTokenizer(bundle.tokenizer, self.manifest.prompt.max_tokens, geometry["vocab"]),
         )
         self._seed = 0
-        geometry = self.manifest.geometry
         self._chunk_shape = (geometry["horizon"], geometry["action_dim"])
         if len(self.contract.action_dims) > geometry["action_dim"]:
             raise BundleError(
@@ -84,6 +84,7 @@ class VlaPolicy:
             x = x - velocity / np.float32(steps)
         if not np.isfinite(x).all():
             raise ActionError(f"bundle {self.manifest.name!r} gave actions that are not finite")
-        normalization = self.manifest.normalization
+        scaling = self.manifest.normalization
         wanted = x[..., : len(self.contract.action_dims)]
-        return unnormalize(wanted, normalization.action, normalization.mode)
+        mode = scaling.action_mode or scaling.mode
+        return unnormalize(wanted, scaling.action, mode, scaling.form)

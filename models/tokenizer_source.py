@@ -1,0 +1,97 @@
+"""Where a bundle's tokenizer comes from: a file, a folder or the Hugging Face hub."""
+
+import re
+import shutil
+from pathlib import Path
+
+from z1_ros.errors import BundleError
+from z1_ros.models.manifest import SENTENCEPIECE, TOKENIZER
+from z1_ros.models.tokenizer import PromptTokenizer
+
+KINDS = {".json": TOKENIZER, ".model": SENTENCEPIECE}
+# The last one is what openpi's own download is called.
+FILES = (TOKENIZER, SENTENCEPIECE, "paligemma_tokenizer.model")
+PALIGEMMA = "google/paligemma-3b-pt-224"
+"""The published models' tokenizer on the Hugging Face hub; its licence has to be accepted."""
+OR_LOCAL = f"give a local {TOKENIZER} or {SENTENCEPIECE} (PaliGemma's) instead"
+
+
+def fetch_tokenizer(source: str, directory: Path) -> str:
+    """Copy a tokenizer into a bundle's directory.
+
+    Args:
+        source: ``tokenizer.json``, a SentencePiece ``*.model``, a directory that holds one, or a
+            repository on the Hugging Face hub such as ``google/paligemma-3b-pt-224``.
+        directory: Where to put it.
+
+    Returns:
+        Name of the file in ``directory``: ``tokenizer.json`` or ``tokenizer.model``.
+
+    Raises:
+        BundleError: There is none, it is malformed, or the hub cannot be reached or refuses.
+    """
+    file = _local(source) or _download(source)
+    PromptTokenizer(file, max_tokens=1)
+    name = KINDS[file.suffix]
+    partial = directory / f"{name}.tmp"
+    shutil.copyfile(file, partial)
+    partial.replace(directory / name)
+    return name
+
+
+def _local(source: str) -> Path | None:
+    """Return the tokenizer file that ``source`` is or holds, None for a hub repository."""
+    path = Path(source).expanduser()
+    if path.is_dir():
+        for name in FILES:
+            if (path / name).is_file():
+                return path / name
+        raise BundleError(f"{path} holds no tokenizer: none of {', '.join(FILES)}")
+    if path.is_file():
+        if path.suffix not in KINDS:
+            raise BundleError(f"{path} is no tokenizer file: expected *.json or *.model")
+        return path
+    if path.suffix in KINDS or not re.fullmatch(r"\w[\w.-]*/[\w.-]+", source):
+        raise BundleError(
+            f"no tokenizer at {source!r}: expected a file *.json or *.model, a directory with one, "
+            f"or a Hugging Face repository such as {PALIGEMMA!r}"
+        )
+    return None
+
+
+def _download(repository: str) -> Path:
+    """Return the cached file of a hub repository."""
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import (
+        EntryNotFoundError,
+        GatedRepoError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+    )
+
+    for name in (TOKENIZER, SENTENCEPIECE):
+        try:
+            return Path(hf_hub_download(repository, name))
+        except GatedRepoError as error:
+            raise BundleError(
+                f"the Hugging Face hub refuses {repository!r}: accept its licence at "
+                f"https://huggingface.co/{repository} and set HF_TOKEN to your access token, "
+                f"or {OR_LOCAL}"
+            ) from error
+        except RepositoryNotFoundError as error:
+            raise BundleError(
+                f"the Hugging Face hub knows no repository {repository!r}, or shows it only to its "
+                f"members: check the name, set HF_TOKEN, or {OR_LOCAL}"
+            ) from error
+        except LocalEntryNotFoundError as error:
+            raise BundleError(
+                f"{name} of {repository!r} is not in the local cache and the Hugging Face hub "
+                f"cannot be reached: go online, or {OR_LOCAL}"
+            ) from error
+        except EntryNotFoundError:
+            continue
+        except OSError as error:
+            raise BundleError(f"{name} of {repository!r} could not be fetched: {error}") from error
+    raise BundleError(
+        f"{repository!r} on the Hugging Face hub has neither {TOKENIZER} nor {SENTENCEPIECE}"
+    )
