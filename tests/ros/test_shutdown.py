@@ -61,7 +61,7 @@ def test_a_process_that_is_stuck_in_a_library_ends_all_the_same():
     stuck = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
     assert stuck.stdout.readline() == "stuck\n"
     stuck.terminate()
-    assert stuck.wait(timeout=5) == 1
+    assert stuck.wait() == 1
 
 
 def test_the_end_of_a_required_node_is_an_error_with_its_words():
@@ -71,19 +71,23 @@ def test_the_end_of_a_required_node_is_an_error_with_its_words():
             runner.client.wait(lambda: False, 5, "nothing")
 
 
-def test_ctrl_c_ends_a_start_up_that_would_take_long():
+@pytest.mark.parametrize("inherited", [signal.default_int_handler, signal.SIG_IGN])
+def test_ctrl_c_ends_a_start_up_that_would_take_long_without_force(inherited):
+    """Also in the background of a shell script, whose children inherit that SIGINT is ignored."""
     stopping = threading.Event()
-    asleep = [sys.executable, "-c", "import time; time.sleep(60)"]
+    asleep = [sys.executable, "-c", "import time; time.sleep(3600)"]
     graph = policy_graph(PolicyGraphConfig())
     commands = dict.fromkeys((node.name for node in graph.nodes), asleep)
+    runner = GraphRunner(graph, commands=commands, stopping=stopping)
+    before = signal.signal(signal.SIGINT, inherited)
     threading.Timer(0.5, stopping.set).start()
-    began = time.monotonic()
-    with (
-        pytest.raises(KeyboardInterrupt),
-        GraphRunner(graph, commands=commands, stopping=stopping) as runner,
-    ):
-        pytest.fail(f"started {runner}")
-    assert time.monotonic() - began < 5
+    try:
+        with pytest.raises(KeyboardInterrupt), runner:
+            pytest.fail("it started")
+    finally:
+        signal.signal(signal.SIGINT, before)
+    ended = {name: process.returncode for name, process in runner.processes.items()}
+    assert ended == dict.fromkeys(commands, -signal.SIGTERM)
 
 
 @pytest.mark.parametrize("domain", ["abc", "-1", "233"])
@@ -106,7 +110,7 @@ def test_killing_the_runner_with_sigkill_leaves_no_process_and_no_file(tmp_path)
         "import time\n"
         "with fake_graph(mode='lockstep') as runner:\n"
         "    print(*(p.pid for p in runner.processes.values()), flush=True)\n"
-        "    time.sleep(60)\n"
+        "    time.sleep(3600)\n"
     )
     here = os.path.dirname(__file__)  # noqa: PTH120
     runner = subprocess.Popen(
@@ -119,10 +123,8 @@ def test_killing_the_runner_with_sigkill_leaves_no_process_and_no_file(tmp_path)
     assert len(pids) == 3
     runner.kill()
     runner.wait()
-    deadline = time.monotonic() + 15  # a node stuck in a library ends itself after 8 s
-    while any(alive(pid) for pid in pids) and time.monotonic() < deadline:
+    while any(alive(pid) for pid in pids):
         time.sleep(0.05)
-    assert not [pid for pid in pids if alive(pid)]
     assert not list(tmp_path.iterdir())
 
 

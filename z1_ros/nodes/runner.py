@@ -27,7 +27,7 @@ from z1_ros.nodes.graph import Graph, NodeSpec, PolicyGraphConfig, policy_graph
 from z1_ros.runtime.processes import die_with_parent
 
 STOP_S = 6.0
-"""Time to end by itself after SIGINT, before SIGKILL [s]."""
+"""Time to end by itself after SIGTERM, before SIGKILL [s]."""
 UP_S = 15.0
 """Longest wait for the nodes to appear before talking to them anyway [s]."""
 MAX_DOMAIN_ID = 232
@@ -194,7 +194,9 @@ class GraphRunner:
             self.client = None
         for process in self.processes.values():
             if process.poll() is None:
-                process.send_signal(signal.SIGINT)
+                # Not SIGINT: where we are a script's background job, the nodes inherit that it is
+                # ignored, and one that still imports its libraries would not hear it.
+                process.terminate()
         deadline_s = time.monotonic() + STOP_S
         for process in self.processes.values():
             try:
