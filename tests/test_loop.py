@@ -217,7 +217,7 @@ def test_an_answer_from_before_a_reset_is_discarded(realtime):
 
 
 def test_stale_inputs_are_a_named_hold_and_forget_the_plan(realtime):
-    policy, loop = realtime
+    _, loop = realtime
     loop.tick(observation(0))
     answered(loop)
     assert not loop.tick(observation(0)).held
