@@ -94,17 +94,18 @@ def measure(bundle: str, threads: str) -> None:
     began = time.perf_counter()
     policy = load_policy(bundle, threads=int(threads))
     loaded = time.perf_counter()
-    chunk = policy.infer(_observation(policy.manifest))
+    chunk = policy.infer(random_observation(policy.manifest))
     figures = {
         "load_s": round(loaded - began, 2),
         "chunk_s": round(time.perf_counter() - loaded, 2),
         "chunk_shape": list(chunk.actions.shape),
         "peak_gib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 3),
     }
-    print(json.dumps(figures))
+    sys.stdout.write(json.dumps(figures) + "\n")
 
 
-def _observation(manifest: Manifest) -> Observation:
+def random_observation(manifest: Manifest) -> Observation:
+    """Return an observation with everything that a bundle's contract names."""
     random = np.random.default_rng(0)
     shape = (256, 256, 3)
     return Observation(

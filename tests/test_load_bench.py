@@ -1,0 +1,47 @@
+"""What a bundle costs to load, and bundles with random weights."""
+
+import numpy as np
+import pytest
+import torch
+
+from z1_ros.errors import ConfigError
+from z1_ros.models.geometry import FULL, KITCHEN
+from z1_ros.models.manifest import WEIGHTS
+from z1_ros.models.random_bundle import write_random_bundle
+from z1_ros.policy.backends import load_policy
+from z1_ros.policy.load_bench import LoadBenchConfig, main, random_observation
+from z1_ros.specs import PANDA
+
+
+def test_a_random_bundle_is_complete_seeded_and_answers_without_graphs(tmp_path):
+    one = write_random_bundle(tmp_path / "one", KITCHEN, PANDA, "bfloat16", seed=3)
+    two = write_random_bundle(tmp_path / "two", KITCHEN, PANDA, "bfloat16", seed=3)
+    assert one.manifest.files == two.manifest.files
+    policy = load_policy(one.path)
+    chunk = policy.infer(random_observation(one.manifest))
+    assert chunk.dims == PANDA.action_dims
+    assert chunk.actions.shape == (KITCHEN.horizon, PANDA.action_dim)
+    assert chunk.actions.dtype == np.float32 and chunk.actions.std() > 0
+
+
+def test_a_random_bundle_replaces_nothing(tmp_path):
+    (tmp_path / "mine").write_text("kept")
+    with pytest.raises(ConfigError, match="not empty"):
+        write_random_bundle(tmp_path, KITCHEN, PANDA, "bfloat16")
+    assert [p.name for p in tmp_path.iterdir()] == ["mine"]
+
+
+def test_load_figures_are_of_the_bundle_that_was_asked_for(tmp_path):
+    bundle = write_random_bundle(tmp_path / "small", KITCHEN, PANDA, "float32")
+    figures = main(LoadBenchConfig(bundle=str(bundle.path)))
+    assert figures["chunk_shape"] == [KITCHEN.horizon, PANDA.action_dim]
+    assert figures["weights_gb"] == round((bundle.path / WEIGHTS).stat().st_size / 1e9, 3)
+    assert 0.1 < figures["peak_gib"] < 4
+
+
+@pytest.mark.slow
+def test_the_published_size_runs_from_its_file_within_12_gib():
+    figures = main(LoadBenchConfig(threads=torch.get_num_threads()))
+    assert figures["weights_gb"] < 8
+    assert figures["peak_gib"] < 12
+    assert figures["chunk_shape"] == [FULL.horizon, 12]
