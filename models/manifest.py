@@ -36,9 +36,8 @@ class ImageSpec:
     size: int = 224
     """Side of the square model image [px]."""
     resize: str = "area"
-    """``area`` (antialiased), ``bilinear`` (in floating point and not antialiased, as LeRobot and
-    openpi's own network do) or ``bilinear_antialias`` (Pillow's, as openpi's serving client does).
-    """
+    """``area`` (antialiased), ``bilinear`` (in floating point and not antialiased, as in LeRobot)
+    or ``bilinear_antialias`` (Pillow's, as openpi serves its models)."""
     slots: int = 3
     """Image slots of the network; slots beyond the contract's cameras are masked out."""
 

@@ -7,7 +7,7 @@ import pytest
 from tiny_bundle import TINY, tiny_contract, unit_stats, write_tiny_bundle
 
 from z1_ros.errors import ActionError, BundleError, ConfigError, ObservationError
-from z1_ros.models.manifest import Normalization, load_bundle, write_manifest
+from z1_ros.models.manifest import Normalization, NormStats, load_bundle, write_manifest
 from z1_ros.policy.backends import load_policy
 from z1_ros.policy.vla import VlaPolicy, flow_noise
 from z1_ros.specs import PANDA
@@ -75,6 +75,24 @@ def test_actions_come_back_in_the_robots_units(bundle):
     normalization = Normalization(state=unit_stats(5), action=stats)
     bundle = write_manifest(bundle.path, replace(bundle.manifest, normalization=normalization))
     np.testing.assert_allclose(policy_to(bundle, 0.5).infer(observation()).actions, 2.5, atol=1e-5)
+
+
+def test_actions_may_be_normalised_otherwise_than_the_state(bundle):
+    stats = NormStats(mean=(2.0,) * ACTIONS, std=(3.0,) * ACTIONS)
+    normalization = Normalization(
+        state=unit_stats(5), action=stats, action_mode="mean_std", form="openpi"
+    )
+    bundle = write_manifest(bundle.path, replace(bundle.manifest, normalization=normalization))
+    actions = policy_to(bundle, 0.5).infer(observation()).actions
+    assert actions.dtype == np.float32
+    np.testing.assert_allclose(actions, 3.5, atol=1e-5)
+
+
+def test_a_tokenizer_of_more_ids_than_the_network_embeds_is_refused(bundle):
+    geometry = {**bundle.manifest.geometry, "vocab": 500}
+    bundle = write_manifest(bundle.path, replace(bundle.manifest, geometry=geometry))
+    with pytest.raises(BundleError, match=r"tokenizer\.json gives ids up to .* only 500"):
+        policy_to(bundle, 0)
 
 
 def test_noise_depends_on_seed_and_stamp_alone():
