@@ -14,7 +14,8 @@ from z1_ros.policy.backends import load_policy
 from z1_ros.rl import demos, sft
 from z1_ros.rl.dataset import Augmentation
 from z1_ros.rl.sft import SFTConfig
-from z1_ros.rl.trainer import TrainConfig
+from z1_ros.rl.start import STATE_FIELDS
+from z1_ros.rl.train_config import TrainConfig
 from z1_ros.specs import PANDA, check_contract
 
 SMALL = replace(
@@ -81,7 +82,7 @@ def test_a_bundle_comes_out_that_fits_the_robot_and_says_how_it_was_made(config)
     manifest = bundle.manifest
     check_contract(manifest.contract, PANDA, manifest.name)
     assert manifest.name == "reach" and manifest.denoise_steps == 5
-    assert [f.name for f in manifest.contract.state] == list(sft.STATE_FIELDS)
+    assert [f.name for f in manifest.contract.state] == list(STATE_FIELDS)
     assert manifest.image.size == 48 and manifest.contract.horizon == 8
     assert {"model.safetensors", "tokenizer.json", "README.md"} <= set(manifest.files)
     card = (config.bundle / "README.md").read_text("utf-8")

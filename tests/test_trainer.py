@@ -9,7 +9,9 @@ from tiny_bundle import TINY
 from z1_ros.errors import ConfigError, TrainingError
 from z1_ros.models.pi05 import Pi05
 from z1_ros.rl.dataset import Augmentation, Frames
-from z1_ros.rl.trainer import TrainConfig, Trainer, flow_loss, validation
+from z1_ros.rl.loss import flow_loss
+from z1_ros.rl.train_config import TrainConfig
+from z1_ros.rl.trainer import Trainer, validation
 
 CONFIG = TrainConfig(
     steps=40,
@@ -59,7 +61,7 @@ def run(made: Trainer, frames: Frames, steps: int) -> list[float]:
 
 def weights_of(made: Trainer) -> dict[str, torch.Tensor]:
     own = {n: p.detach().clone() for n, p in made.network.named_parameters()}
-    return own | {f"ema.{n}": p.clone() for n, p in made.ema.items()}
+    return own | {f"ema.{n}": p.clone() for n, p in made.average.tensors.items()}
 
 
 def assert_equal(one: dict[str, torch.Tensor], two: dict[str, torch.Tensor]) -> None:
@@ -74,9 +76,8 @@ def test_loss_is_the_mean_square_of_velocity_error_over_what_counts():
     noise = torch.randn(6, TINY.horizon, TINY.action_dim)
     valid = torch.zeros(2, TINY.horizon, dtype=torch.bool)
     valid[0, :3] = valid[1, :1] = True
-    found = flow_loss(
-        network, inputs, frames.chunks[:2], valid, noise, torch.rand(6), freeze_vlm=False, dims=7
-    )
+    prefix = network.prefix(**inputs)
+    found = flow_loss(network, prefix, frames.chunks[:2], valid, noise, torch.rand(6), dims=7)
     target = (noise - frames.chunks[:2].repeat_interleave(3, 0))[..., :7]
     kept = torch.cat([target[:3, :3].reshape(-1, 7), target[3:, :1].reshape(-1, 7)])
     torch.testing.assert_close(found, kept.square().mean())

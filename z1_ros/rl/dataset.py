@@ -3,10 +3,11 @@
 All frames live in one uint8 tensor, on the GPU where they fit; augmentation happens there too.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,8 +18,10 @@ from z1_ros.models.manifest import Normalization, NormStats
 from z1_ros.models.tokenizer import PAD_ID, PromptTokenizer
 from z1_ros.policy.transforms import normalize, state_bins, stats_of
 from z1_ros.rl.demos import read_episode, read_header, read_outcomes
-from z1_ros.specs import Contract, embodiment
+from z1_ros.specs import Contract, Field, embodiment
 
+Episode = tuple[str, int, str]
+"""Task, scene seed and instruction."""
 MIN_VALID = 4
 """A frame is used if the expert was undisturbed for this many of its next steps."""
 RARELY_MOVING = 0.2
@@ -136,8 +139,8 @@ def jitter_colours(images: Tensor, amount: Augmentation, generator: torch.Genera
 
 def split_seeds(
     directory: Path, tasks: Sequence[str], held_out: float
-) -> tuple[list[tuple[str, int, str]], list[tuple[str, int, str]]]:
-    """Split the successful episodes (task, seed, instruction) into training and held-out ones."""
+) -> tuple[list[Episode], list[Episode]]:
+    """Split the successful episodes into training and held-out ones."""
     train, held = [], []
     for task in tasks:
         won = [o for o in read_outcomes(directory, task) if o["success"]]
@@ -151,18 +154,20 @@ def split_seeds(
 
 
 def fit_normalization(
-    directory: Path, episodes: Sequence[tuple[str, int, str]], contract: Contract
+    directory: Path, episodes: Sequence[Episode], contract: Contract
 ) -> Normalization:
-    """Return quantile statistics of the episodes' states and actions."""
-    columns = state_columns(directory, contract)
+    """Return quantiles, means and deviations of the episodes' states and actions."""
+    header = read_header(directory)
+    state_at = columns(header["state"], contract.state)
+    action_at = columns(header["action"], contract.action)
     with ThreadPoolExecutor() as pool:
         stored = list(
             pool.map(lambda e: read_episode(directory, *e[:2], ("state", "actions")), episodes)
         )
     return Normalization(
         mode="quantile",
-        state=guarded_stats(np.concatenate([s["state"][:, columns] for s in stored])),
-        action=guarded_stats(np.concatenate([s["actions"] for s in stored])),
+        state=guarded_stats(np.concatenate([s["state"][:, state_at] for s in stored])),
+        action=guarded_stats(np.concatenate([s["actions"][:, action_at] for s in stored])),
     )
 
 
@@ -183,29 +188,52 @@ def guarded_stats(values: np.ndarray) -> NormStats:
     )
 
 
-def state_columns(directory: Path, contract: Contract) -> list[int]:
-    """Return the columns of the stored state that the contract's fields are, by name."""
-    names = [f"{f['name']}.{dim}" for f in read_header(directory)["state"] for dim in f["dims"]]
-    return [names.index(name) for field in contract.state for name in field.dim_names]
+def columns(stored: Sequence[dict[str, Any]], wanted: Sequence[Field]) -> list[int]:
+    """Return the columns that fields have in stored vectors, by name.
+
+    Args:
+        stored: The header's description of ``state`` or ``action``.
+        wanted: A contract's fields.
+    """
+    names = [f"{field['name']}.{dim}" for field in stored for dim in field["dims"]]
+    return [names.index(name) for field in wanted for name in field.dim_names]
 
 
 def load_frames(
     directory: Path,
-    episodes: Sequence[tuple[str, int, str]],
+    episodes: Sequence[Episode],
     contract: Contract,
     normalization: Normalization,
     tokenizer: PromptTokenizer,
     action_dim: int,
+    discrete_state: bool = True,
 ) -> Frames:
     """Read episodes, sorted by task, into memory.
 
+    Args:
+        directory: Folder of demonstrations.
+        episodes: Which of its successful episodes.
+        contract: Cameras, state, actions and horizon to take from them.
+        normalization: Scaling of state and actions.
+        tokenizer: Of the prompts.
+        action_dim: The network's; what the contract does not fill of it is padding.
+        discrete_state: Put the state into the prompts.
+
     Raises:
-        ConfigError: No frame is usable.
+        ConfigError: No frame is usable, or an action does not fit the network.
     """
+    if len(contract.action_dims) > action_dim:
+        raise ConfigError(
+            f"{directory} has actions of {len(contract.action_dims)} dimensions, the network "
+            f"gives {action_dim}"
+        )
     header = read_header(directory)
-    columns = state_columns(directory, contract)
+    state_at = columns(header["state"], contract.state)
+    action_at = columns(header["action"], contract.action)
     robot = embodiment(header["embodiment"])
-    mode = normalization.mode
+    form = normalization.form
+    state_mode = normalization.mode
+    action_mode = normalization.action_mode or state_mode
 
     def cut(task: str, seed: int, instruction: str) -> tuple[np.ndarray, ...]:
         """Return which stored frames are used, and tokens, chunks and validity of those."""
@@ -216,12 +244,16 @@ def load_frames(
         valid = undisturbed(stored["disturbed"], frames, contract.horizon)
         used = np.flatnonzero(valid.sum(1) >= min(MIN_VALID, contract.horizon))
         hold = np.tile(robot.hold_action(actions[-1]), (contract.horizon, 1))
-        padded = normalize(np.concatenate([actions, hold]), normalization.action, mode)
+        held = np.concatenate([actions, hold])[:, action_at]
+        scaled = normalize(held, normalization.action, action_mode, form)
         chunks = np.zeros((len(used), contract.horizon, action_dim), np.float32)
         window = frames[used, None] + np.arange(contract.horizon)
-        chunks[..., : padded.shape[1]] = padded[window]
-        state = normalize(stored["state"][used][:, columns], normalization.state, mode)
-        tokens = [tokenizer.encode(instruction, bins)[0] for bins in state_bins(state)]
+        chunks[..., : scaled.shape[1]] = scaled[window]
+        bins: Iterable[np.ndarray | None] = [None] * len(used)
+        if discrete_state:
+            state = stored["state"][used][:, state_at]
+            bins = state_bins(normalize(state, normalization.state, state_mode, form))
+        tokens = [tokenizer.encode(instruction, each)[0] for each in bins]
         tokens = np.asarray(tokens, np.int32).reshape(-1, tokenizer.max_tokens)
         return used, tokens, chunks, valid[used]
 
@@ -248,7 +280,7 @@ def load_frames(
 
 def _load_images(
     directory: Path,
-    episodes: Sequence[tuple[str, int, str]],
+    episodes: Sequence[Episode],
     used: Sequence[np.ndarray],
     cameras: list[int],
     size: int,
@@ -258,7 +290,7 @@ def _load_images(
     images = torch.empty((int(ends[-1]), len(cameras), size, size, 3), dtype=torch.uint8)
     filled = images.numpy()
 
-    def fill(episode: tuple[str, int, str], chosen: np.ndarray, end: int) -> None:
+    def fill(episode: Episode, chosen: np.ndarray, end: int) -> None:
         stored = read_episode(directory, *episode[:2], ("images",))["images"]
         filled[end - len(chosen) : end] = stored[chosen[:, None], cameras]
 

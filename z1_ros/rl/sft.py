@@ -1,4 +1,4 @@
-"""``z1-sft``: supervised training of a small π0.5 from demonstrations, to a model bundle."""
+"""``z1-sft``: supervised training of a π0.5 from demonstrations, to a model bundle."""
 
 import json
 import os
@@ -19,40 +19,33 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 
 from z1_ros.command import run_command
 from z1_ros.errors import ConfigError
-from z1_ros.files import write_json, write_text
+from z1_ros.files import replace_directory, write_json, write_text
+from z1_ros.models.card import CARD, model_card
 from z1_ros.models.checkpoint import write_tensors
 from z1_ros.models.geometry import preset
 from z1_ros.models.manifest import (
-    TOKENIZER,
     WEIGHTS,
     Bundle,
     ImageSpec,
     Manifest,
     Normalization,
-    PromptSpec,
     load_bundle,
     write_manifest,
 )
-from z1_ros.models.pi05 import Pi05
-from z1_ros.models.tokenizer import PromptTokenizer, kitchen_tokenizer
+from z1_ros.models.tokenizer import PromptTokenizer
 from z1_ros.rl import demos
-from z1_ros.rl.dataset import Frames, fit_normalization, load_frames, split_seeds
-from z1_ros.rl.trainer import TrainConfig, Trainer, validation, without_schedule
+from z1_ros.rl.dataset import Frames, load_frames, split_seeds
+from z1_ros.rl.start import Start, from_bundle, from_nothing
+from z1_ros.rl.train_config import TrainConfig, without_schedule
+from z1_ros.rl.trainer import Trainer, validation
 from z1_ros.sim.evaluate import parse_tasks
 from z1_ros.sim.kitchen import TASKS
-from z1_ros.specs import Contract, Field, embodiment
-
-STATE_FIELDS = (
-    "end_effector_position_relative",
-    "end_effector_rotation_relative",
-    "gripper_qpos",
-)
-"""State that goes into the prompt; joint angles would only make it longer."""
+from z1_ros.specs import embodiment
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SFTConfig:
-    """Train a small policy from demonstrations and write a model bundle."""
+    """Train a policy from demonstrations and write a model bundle."""
 
     bundle: Path
     """Bundle to write."""
@@ -66,16 +59,22 @@ class SFTConfig:
     """Robot, if demonstrations are collected."""
     run: Path | None = None
     """Folder of checkpoints and logs; ``runs/<bundle name>`` if not given."""
+    init: Path | None = None
+    """Bundle to fine-tune, with its cameras, fields, tokenizer and network; without it a new
+    network is trained from nothing."""
+    keep_normalization: bool = False
+    """Scale state and actions as ``init`` does, not by the demonstrations' own statistics."""
     geometry: str = "kitchen"
-    """Network sizes: ``kitchen`` (2.6 M parameters) or ``full`` (π0.5)."""
+    """Sizes of a new network: ``kitchen`` (2.6 M parameters) or ``full`` (π0.5)."""
     train: tyro.conf.OmitArgPrefixes[TrainConfig] = field(default_factory=TrainConfig)
     """Optimisation."""
     held_out: float = 0.05
     """Fraction of each task's demonstrations that only measure the loss."""
-    denoise_steps: int = 5
-    """Euler steps of the finished policy."""
-    replan_steps: int = 8
-    """Actions the finished policy executes before it looks again."""
+    denoise_steps: int | None = None
+    """Euler steps of the finished policy; if not given as ``init``, or 5."""
+    replan_steps: int | None = None
+    """Actions the finished policy executes before it looks again; if not given as ``init``, or 8.
+    """
     device: str = "auto"
     """``auto``, ``cpu`` or ``cuda``."""
     resume: bool = True
@@ -87,10 +86,14 @@ class SFTConfig:
 
     def __post_init__(self) -> None:
         """Check ranges and choices."""
+        if 0 in (self.denoise_steps, self.replan_steps):
+            raise ConfigError("denoise_steps and replan_steps must be at least 1")
         if self.device not in ("auto", "cpu", "cuda"):
             raise ConfigError(f"device is {self.device!r}, expected auto, cpu or cuda")
         if not 0 < self.held_out < 1:
             raise ConfigError(f"held_out is {self.held_out}, expected a fraction between 0 and 1")
+        if self.keep_normalization and self.init is None:
+            raise ConfigError("keep_normalization needs init, the bundle whose it keeps")
         if self.device == "cuda" and not torch.cuda.is_available():
             raise ConfigError("device is 'cuda' but torch sees no CUDA GPU here")
 
@@ -100,18 +103,26 @@ def main(config: SFTConfig) -> dict[str, Any]:
     run = config.run or Path("runs") / config.bundle.name
     run.mkdir(parents=True, exist_ok=True)
     tasks = parse_tasks(config.tasks, TASKS)
-    directory = _demonstrations(config, run)
+    init = None if config.init is None else load_bundle(config.init)
+    size = init.manifest.image.size if init else preset(config.geometry).image_size
+    directory = _demonstrations(config, run, size)
     header = demos.read_header(directory)
-    contract = contract_of(header, preset(config.geometry).horizon)
-    geometry = replace(
-        preset(config.geometry), image_size=header["image_size"], cameras=len(contract.cameras)
+    start = from_bundle(init, header) if init else from_nothing(header, config.geometry, run)
+    config = replace(
+        config,
+        denoise_steps=config.denoise_steps or start.denoise_steps,
+        replan_steps=config.replan_steps or start.replan_steps,
     )
-    write_text(run / TOKENIZER, kitchen_tokenizer())
-    tokenizer = PromptTokenizer(run / TOKENIZER, geometry.prompt_tokens)
+    geometry, contract = start.geometry, start.contract
+    if config.replan_steps > contract.horizon:
+        raise ConfigError(
+            f"replan_steps is {config.replan_steps}, but a chunk has {contract.horizon} actions"
+        )
+    tokenizer = PromptTokenizer(start.tokenizer, geometry.prompt_tokens, geometry.vocab)
     train_episodes, held_episodes = split_seeds(directory, tasks, config.held_out)
-    normalization = fit_normalization(directory, train_episodes, contract)
+    normalization = start.normalization(directory, train_episodes, keep=config.keep_normalization)
     device = _device(config.device)
-    shared = (contract, normalization, tokenizer, geometry.action_dim)
+    shared = (contract, normalization, tokenizer, geometry.action_dim, start.prompt.discrete_state)
     frames = _place(load_frames(directory, train_episodes, *shared), device)
     held = _place(load_frames(directory, held_episodes, *shared), device)
 
@@ -123,8 +134,11 @@ def main(config: SFTConfig) -> dict[str, Any]:
         "frames": len(frames),
         "held_out": config.held_out,
         "data": demos.digest(directory, tasks),
+        "init": init.sha256 if init else None,
+        "keep_normalization": config.keep_normalization,
     }
-    network = Pi05(geometry).init_weights(config.train.seed)
+    network = start.network(config.train.seed)
+    parameters = sum(p.numel() for p in network.parameters())
     trainer = Trainer(network, config.train, len(contract.action_dims), device, identity)
     checkpoint = run / "checkpoint.safetensors"
     if config.resume and checkpoint.exists():
@@ -138,10 +152,10 @@ def main(config: SFTConfig) -> dict[str, Any]:
         "frames": len(frames),
         "steps": trainer.step,
         "train_minutes": round(trainer.elapsed_s / 60, 2),
-        "parameters": sum(p.numel() for p in network.parameters()),
+        "parameters": parameters,
         "device": device_name(device),
     }
-    bundle = write_bundle(config, trainer, header, contract, normalization, tokenizer, figures, run)
+    bundle = write_bundle(config, trainer, header, start, normalization, figures)
     if config.export:
         from z1_ros.models.export_onnx import export
 
@@ -151,46 +165,26 @@ def main(config: SFTConfig) -> dict[str, Any]:
     return figures
 
 
-def contract_of(header: dict[str, Any], horizon: int) -> Contract:
-    """Return the contract of a policy trained on a folder of demonstrations."""
-
-    def fields(kind: str) -> dict[str, Field]:
-        return {
-            f["name"]: Field(name=f["name"], dims=tuple(f["dims"]), unit=f["unit"])
-            for f in header[kind]
-        }
-
-    state = fields("state")
-    return Contract(
-        cameras=tuple(header["cameras"]),
-        state=tuple(state[name] for name in STATE_FIELDS),
-        action=tuple(fields("action").values()),
-        control_hz=header["control_hz"],
-        horizon=horizon,
-    )
-
-
 def write_bundle(
     config: SFTConfig,
     trainer: Trainer,
     header: dict[str, Any],
-    contract: Contract,
+    start: Start,
     normalization: Normalization,
-    tokenizer: PromptTokenizer,
     figures: dict[str, Any],
-    run: Path,
 ) -> Bundle:
     """Write the averaged weights as a bundle; an older one stays whole until it is replaced."""
-    geometry = trainer.network.geometry
+    geometry = start.geometry
     partial = config.bundle.with_name(config.bundle.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    write_tensors(partial / WEIGHTS, trainer.ema)
-    shutil.copyfile(run / TOKENIZER, partial / TOKENIZER)
+    write_tensors(partial / WEIGHTS, trainer.weights())
+    shutil.copyfile(start.tokenizer, partial / start.tokenizer.name)
     made_by = {
         "command": shlex.join(["z1-sft", *sys.argv[1:]]),
         "seed": config.train.seed,
         **figures,
+        **start.described(),
         "train": asdict(config.train),
         "demonstrations": {
             name: header[name] for name in ("frame_stride", "noisy", "image_size", "embodiment")
@@ -198,56 +192,22 @@ def write_bundle(
         "versions": {name: version(name) for name in ("torch", "numpy", "mujoco", "tokenizers")}
         | {"python": platform.python_version()},
     }
-    write_text(partial / "README.md", model_card(config.bundle.name, made_by))
     manifest = Manifest(
         name=config.bundle.name,
         embodiment=embodiment(header["embodiment"]).name,
-        contract=contract,
+        contract=start.contract,
         image=ImageSpec(size=geometry.image_size, resize=header["resize"], slots=geometry.cameras),
-        prompt=PromptSpec(max_tokens=geometry.prompt_tokens),
+        prompt=start.prompt,
         normalization=normalization,
         geometry=asdict(geometry),
         denoise_steps=config.denoise_steps,
         replan_steps=config.replan_steps,
         made_by=made_by,
     )
+    write_text(partial / CARD, model_card(manifest, partial))
     write_manifest(partial, manifest)
-    if config.bundle.exists():
-        older = config.bundle.with_name(config.bundle.name + ".older")
-        shutil.rmtree(older, ignore_errors=True)
-        config.bundle.rename(older)
-        partial.rename(config.bundle)
-        shutil.rmtree(older)
-    else:
-        partial.rename(config.bundle)
+    replace_directory(config.bundle, by=partial)
     return load_bundle(config.bundle)
-
-
-def model_card(name: str, made_by: dict[str, Any]) -> str:
-    """Return the bundle's README: what it is, how it was made, what it cannot do."""
-    versions = ", ".join(f"{k} {v}" for k, v in made_by["versions"].items())
-    return f"""# {name}
-
-A {made_by["parameters"] / 1e6:.2f} M-parameter policy of π0.5's architecture (vision tower,
-Gemma-style prefix, adaRMS action expert, flow matching), trained from scripted demonstrations in
-the embedded kitchen. Its success rates are those of that kitchen, not of RoboCasa.
-
-| | |
-|---|---|
-| tasks | {", ".join(made_by["tasks"])} |
-| command | `{made_by["command"]}` |
-| seed | {made_by["seed"]} |
-| data | {made_by["episodes"]} successful demonstrations (scene seeds below 10000), \
-{made_by["frames"]} frames; {made_by["held_out_episodes"]} more held out |
-| training | {made_by["steps"]} steps of {made_by["train"]["batch_size"]} observations × \
-{made_by["train"]["draws"]} draws, {made_by["train_minutes"]} min on {made_by["device"]} |
-| held-out loss | {made_by["held_out_loss"]:.4f} |
-| held-out action error | {made_by["held_out_action_error"]:.4f} (normalised units) |
-| versions | {versions} |
-
-It sees camera images, end-effector pose relative to the base, finger positions and the
-instruction; no object poses and no task ids. Weights are the exponential moving average.
-"""
 
 
 def device_name(device: torch.device) -> str:
@@ -257,7 +217,7 @@ def device_name(device: torch.device) -> str:
     return f"{os.cpu_count()} CPU cores ({platform.machine()})"
 
 
-def _demonstrations(config: SFTConfig, run: Path) -> Path:
+def _demonstrations(config: SFTConfig, run: Path, image_size: int) -> Path:
     if config.demos is not None:
         return config.demos
     wanted = demos.DemosConfig(
@@ -265,7 +225,7 @@ def _demonstrations(config: SFTConfig, run: Path) -> Path:
         tasks=config.tasks,
         episodes=config.episodes,
         embodiment=config.embodiment,
-        image_size=preset(config.geometry).image_size,
+        image_size=image_size,
     )
     demos.main(wanted)
     return wanted.out
