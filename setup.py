@@ -3,7 +3,15 @@ from glob import glob
 from setuptools import find_packages, setup
 
 NAME = "z1_ros"
-COMMANDS = ("sft", "demos", "export", "evaluate", "bench", "demo")
+COMMANDS = {
+    "sft": "sft",
+    "demos": "demos",
+    "import": "import_checkpoint",
+    "export": "export",
+    "eval": "evaluate",
+    "bench": "bench",
+    "demo": "demo",
+}
 
 setup(
     name=NAME,
@@ -63,8 +71,7 @@ setup(
     },
     entry_points={
         "console_scripts": [
-            f"z1-{name.replace('evaluate', 'eval')} = {NAME}.nodes.commands:{name}"
-            for name in COMMANDS
+            f"z1-{name} = {NAME}.nodes.commands:{function}" for name, function in COMMANDS.items()
         ]
     },
 )

@@ -17,6 +17,7 @@ ROOT = Path(__file__).resolve().parent.parent
     [
         ("sft", "torch", "z1-sft needs torch"),
         ("export", "torch", "z1-export needs torch"),
+        ("import_checkpoint", "safetensors", "z1-import needs safetensors"),
         ("demo", "rclpy", "source a ROS 2 installation"),
     ],
 )
@@ -43,5 +44,5 @@ def test_setup_names_every_command() -> None:
     names = [
         name for name, value in vars(commands).items() if getattr(value, "__name__", "") == "run"
     ]
-    assert len(names) == 6
+    assert len(names) == 7
     assert all(f'"{name}"' in text for name in names)

@@ -1,8 +1,11 @@
-"""Files that a reader never sees half-written."""
+"""Files that a reader never sees half-written, and JSON that is checked to be an object."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
+
+from z1_ros.errors import CheckpointError
 
 
 def write_text(path: Path, text: str) -> None:
@@ -16,3 +19,28 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, data: Any) -> None:
     """Write JSON-ready ``data`` to ``path`` in one step."""
     write_text(path, json.dumps(data, indent=1, ensure_ascii=False) + "\n")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object that another program wrote; raises CheckpointError if it is none."""
+    try:
+        data = json.loads(path.read_text("utf-8"))
+    except FileNotFoundError as error:
+        raise CheckpointError(f"no file {path}") from error
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path} is not readable JSON: {error}") from error
+    if not isinstance(data, dict):
+        raise CheckpointError(f"{path} must hold a JSON object, got {type(data).__name__}")
+    return data
+
+
+def replace_directory(directory: Path, by: Path) -> None:
+    """Rename ``by`` to ``directory``; what was there stays whole until that moment."""
+    if not directory.exists():
+        by.rename(directory)
+        return
+    older = directory.with_name(directory.name + ".older")
+    shutil.rmtree(older, ignore_errors=True)
+    directory.rename(older)
+    by.rename(directory)
+    shutil.rmtree(older)

@@ -4,7 +4,7 @@ import sys
 from collections.abc import Callable
 from importlib import import_module
 
-_EXTRAS = {"torch": "train", "safetensors": "train", "onnx": "train", "onnxscript": "train"}
+_EXTRAS = dict.fromkeys(("torch", "safetensors", "transformers", "onnx", "onnxscript"), "train")
 
 
 def _entry(name: str, module: str) -> Callable[[], int]:
@@ -28,6 +28,7 @@ def _entry(name: str, module: str) -> Callable[[], int]:
 evaluate = _entry("z1-eval", "z1_ros.nodes.evaluate")
 demos = _entry("z1-demos", "z1_ros.rl.demos")
 sft = _entry("z1-sft", "z1_ros.rl.sft")
+import_checkpoint = _entry("z1-import", "z1_ros.models.import_checkpoint")
 export = _entry("z1-export", "z1_ros.models.export_onnx")
 bench = _entry("z1-bench", "z1_ros.nodes.bench")
 demo = _entry("z1-demo", "z1_ros.nodes.demo")

@@ -1,0 +1,185 @@
+"""Model cards: what a bundle is, where it comes from, what it needs and gives, in its README."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from safetensors import safe_open
+
+from z1_ros.models.manifest import (
+    MANIFEST,
+    STATS_PARTS,
+    WEIGHTS,
+    Manifest,
+    NormStats,
+    file_sha256,
+)
+from z1_ros.specs import Field
+
+CARD = "README.md"
+_RESIZE = {
+    "area": "area averaging",
+    "bilinear": "bilinear without antialiasing, in floating point (LeRobot, openpi in the network)",
+    "bilinear_antialias": "Pillow's antialiased bilinear (openpi's serving client)",
+}
+_MODES = {"quantile": "range below to -1 … 1", "mean_std": "z-score"}
+
+
+def model_card(manifest: Manifest, directory: Path) -> str:
+    """Return the text of a bundle's README.md.
+
+    Args:
+        manifest: The bundle's manifest; what ``made_by`` holds tells how the model came about.
+        directory: Where the bundle's other files already are; each is hashed.
+    """
+    made_by = manifest.made_by
+    if "train" in made_by:
+        origin = _trained(made_by)
+    elif "source" in made_by:
+        origin = _imported(made_by)
+    else:
+        origin = "A policy of π0.5's architecture."
+    parts = [f"# {manifest.name}", origin, _interface(manifest), _columns(manifest)]
+    return "\n\n".join([*parts, _network(manifest, directory), _files(directory)]) + "\n"
+
+
+def _trained(made_by: Mapping[str, Any]) -> str:
+    train = made_by["train"]
+    rows = {
+        "tasks": ", ".join(made_by["tasks"]),
+        "command": f"`{made_by['command']}`",
+        "seed": made_by["seed"],
+        "data": f"{made_by['episodes']} successful demonstrations (scene seeds below 10000), "
+        f"{made_by['frames']} frames; {made_by['held_out_episodes']} more held out",
+        "training": f"{made_by['steps']} steps of {train['batch_size']} observations × "
+        f"{train['draws']} draws, {made_by['train_minutes']} min on {made_by['device']}",
+        "held-out loss": f"{made_by['held_out_loss']:.4f}",
+        "held-out action error": f"{made_by['held_out_action_error']:.4f} (normalised units)",
+        "versions": _versions(made_by),
+    }
+    return f"""\
+A {made_by["parameters"] / 1e6:.2f} M-parameter policy of π0.5's architecture (vision tower,
+Gemma-style prefix, adaRMS action expert, flow matching), trained from scripted demonstrations in
+the embedded kitchen. Its success rates are those of that kitchen, not of RoboCasa.
+
+{_facts(rows)}
+
+It sees camera images, end-effector pose relative to the base, finger positions and the
+instruction; no object poses and no task ids. Weights are the exponential moving average."""
+
+
+def _imported(made_by: Mapping[str, Any]) -> str:
+    source = made_by["source"]
+    rows = {
+        "source": f"`{source['name']}`, {source['kind']} checkpoint in the {source['layout']} "
+        f"layout, {source['dtype']}",
+        "command": f"`{made_by['command']}`",
+        "statistics": f"{source['statistics']}: "
+        + ", ".join(f"{kind} {mode}" for kind, mode in source["modes"].items()),
+        "order of the columns": made_by["order"],
+        "versions": _versions(made_by),
+    }
+    rows |= {f"sha256 of the source's {name}": sha for name, sha in source["sha256"].items()}
+    notes = "".join(f"\n- {note}" for note in made_by["notes"])
+    return f"""\
+A π0.5 policy of {made_by["parameters"] / 1e6:,.1f} M parameters, imported from a public layout.
+Names and file format changed and weights that feed nothing were left out; it was not trained here
+and not measured here.
+
+{_facts(rows)}{chr(10) + notes if notes else ""}"""
+
+
+def _interface(manifest: Manifest) -> str:
+    contract, image, scaling = manifest.contract, manifest.image, manifest.normalization
+    slots: Mapping[str, str | None] = manifest.made_by.get("slots") or {}
+    named = {camera: slot for slot, camera in slots.items()}
+    cameras = [f"{c} (slot {named[c]})" if c in named else c for c in contract.cameras]
+    masked = image.slots - len(cameras)
+    action_mode = scaling.action_mode or scaling.mode
+    state_text = (
+        f"state ({_MODES[scaling.mode]}, 256 bins)"
+        if manifest.prompt.discrete_state
+        else "no state"
+    )
+    rows = {
+        "robot": f"{manifest.embodiment}, {contract.control_hz:g} Hz",
+        "cameras": ", ".join(cameras) + (f"; {masked} masked slots" if masked else ""),
+        "images": f"{image.size} × {image.size} px, padded with black, {_RESIZE[image.resize]}",
+        "prompt": f"instruction and {state_text}, {manifest.prompt.max_tokens} tokens",
+        "actions": f"{contract.horizon} per chunk, {manifest.replan_steps} executed before the "
+        f"next inference; {manifest.denoise_steps} Euler steps",
+        "normalisation of the actions": _MODES[action_mode],
+        "form of the normalisation": scaling.form,
+    }
+    return "## What it needs and gives\n\n" + _facts(rows)
+
+
+def _columns(manifest: Manifest) -> str:
+    contract, scaling = manifest.contract, manifest.normalization
+    tables = []
+    for title, fields, stats, mode in (
+        ("State", contract.state, scaling.state, scaling.mode),
+        ("Actions", contract.action, scaling.action, scaling.action_mode or scaling.mode),
+    ):
+        if not fields:
+            tables.append(f"{title}: none.")
+            continue
+        heading = "range" if mode == "quantile" else "mean ± standard deviation"
+        rows = [f"| column | {title.lower()} | unit | {heading} |", "|---|---|---|---|"]
+        tables.append("\n".join([*rows, *_column_rows(fields, stats, mode)]))
+    return "\n\n".join(tables)
+
+
+def _column_rows(fields: Sequence[Field], stats: NormStats, mode: str) -> Iterable[str]:
+    first, second = (getattr(stats, part) for part in STATS_PARTS[mode])
+    joint = "…" if mode == "quantile" else "±"
+    units = [(name, field.unit) for field in fields for name in field.dim_names]
+    for at, (name, unit) in enumerate(units):
+        yield f"| {at} | {name} | {unit} | {first[at]:.4g} {joint} {second[at]:.4g} |"
+
+
+def _network(manifest: Manifest, directory: Path) -> str:
+    rows: dict[str, Any] = dict(manifest.geometry)
+    if (directory / WEIGHTS).is_file():
+        count, dtypes = weight_facts(directory / WEIGHTS)
+        rows = {"parameters": f"{count:,}", "dtype": " and ".join(sorted(dtypes)), **rows}
+    return "## Network\n\n" + _facts(rows)
+
+
+def weight_facts(path: Path) -> tuple[int, set[str]]:
+    """Return the number of parameters of a safetensors file and their dtypes (``F32``, …)."""
+    count, dtypes = 0, set()
+    with safe_open(path, "np") as stream:
+        for name in stream.keys():  # noqa: SIM118
+            tensor = stream.get_slice(name)
+            size = 1
+            for length in tensor.get_shape():
+                size *= length
+            count += size
+            dtypes.add(tensor.get_dtype())
+    return count, dtypes
+
+
+def _files(directory: Path) -> str:
+    skipped = (CARD, MANIFEST)
+    names = sorted(p.name for p in directory.iterdir() if p.is_file() and p.name not in skipped)
+    rows = [f"| {name} | `{file_sha256(directory / name)}` |" for name in names]
+    return "\n".join(
+        [
+            "## Files",
+            "",
+            f"{MANIFEST} holds the hashes of all files, also of graphs that are exported later.",
+            "",
+            "| file | sha256 |",
+            "|---|---|",
+            *rows,
+        ]
+    )
+
+
+def _facts(rows: Mapping[str, Any]) -> str:
+    return "\n".join(["| | |", "|---|---|", *(f"| {k} | {v} |" for k, v in rows.items())])
+
+
+def _versions(made_by: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {version}" for name, version in made_by["versions"].items())

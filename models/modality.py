@@ -1,0 +1,185 @@
+"""Which column of a checkpoint's flat state and action is which named field of a robot.
+
+Two incompatible flat orders of RoboCasa's mobile Panda exist in public data, so an order is
+always spelled out: by a ``modality.json``, by name, or field by field.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from z1_ros.errors import CheckpointError, ConfigError, closest
+from z1_ros.files import read_json
+from z1_ros.specs import Embodiment, Field
+
+KINDS = ("state", "action")
+_EEF = ("end_effector_position_relative", "end_effector_rotation_relative")
+_BASE = ("base_position", "base_rotation")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Order:
+    """Field names in the order of the flat columns."""
+
+    state: tuple[str, ...]
+    """Of the state."""
+    action: tuple[str, ...]
+    """Of the actions."""
+    source: str
+    """Where the order comes from."""
+    spelled_out: tuple[str, ...] = KINDS
+    """Those of ``state`` and ``action`` that somebody stated; the other is the robot's own."""
+
+
+KNOWN_ORDERS = {
+    "ee-first": Order(
+        state=(*_EEF, *_BASE, "gripper_qpos"),
+        action=(
+            *("end_effector_position", "end_effector_rotation", "gripper_close"),
+            *("base_motion", "control_mode"),
+        ),
+        source="ee-first: RoboCasa's HDF5 data, its openpi fork, convert_action",
+    ),
+    "base-first": Order(
+        state=(*_BASE, *_EEF, "gripper_qpos"),
+        action=(
+            *("base_motion", "control_mode"),
+            *("end_effector_position", "end_effector_rotation", "gripper_close"),
+        ),
+        source="base-first: RoboCasa's LeRobot-format data, LeRobot's RoboCasa environment",
+    ),
+}
+"""RoboCasa's two orders (robocasa ``utils/env_utils.py`` and ``PandaOmron_modality.json``)."""
+
+
+def choose_order(
+    robot: Embodiment,
+    checkpoint: Path | None,
+    *,
+    modality: str = "",
+    state: str = "",
+    action: str = "",
+) -> Order:
+    """Return the order of a checkpoint's columns.
+
+    Args:
+        robot: Has the fields.
+        checkpoint: Directory in which a modality.json may lie.
+        modality: Name of a known order or path of a modality.json.
+        state: State fields with commas between, instead of those of ``modality``.
+        action: Action fields likewise.
+
+    Returns:
+        What is given, else that of the modality.json in the directory, else the robot's own.
+
+    Raises:
+        ConfigError: No such order or field.
+        CheckpointError: A malformed modality.json.
+    """
+    if modality in KNOWN_ORDERS:
+        order = KNOWN_ORDERS[modality]
+    elif modality and not Path(modality).expanduser().is_file():
+        raise ConfigError(
+            f"no order {modality!r}: expected {' or '.join(KNOWN_ORDERS)}, or a modality.json"
+        )
+    elif file := Path(modality).expanduser() if modality else find_modality(checkpoint):
+        order = read_modality(file, robot)
+    else:
+        own = {kind: tuple(field.name for field in getattr(robot, kind)) for kind in KINDS}
+        order = Order(**own, source="the robot's own order", spelled_out=())
+    for kind, given in (("state", state), ("action", action)):
+        if given:
+            names = tuple(name.strip() for name in given.split(","))
+            order = replace(order, **{kind: names}, source=f"{order.source}; --{kind} as given")
+            order = replace(order, spelled_out=(*order.spelled_out, kind))
+    return order
+
+
+def find_modality(checkpoint: Path | None) -> Path | None:
+    """Return the modality.json that lies in a checkpoint directory, if one does."""
+    for name in ("modality.json", "meta/modality.json"):
+        if checkpoint is not None and (checkpoint / name).is_file():
+            return checkpoint / name
+    return None
+
+
+def read_modality(path: Path, robot: Embodiment) -> Order:
+    """Read an order from a ``modality.json`` in the form of GR00T and RoboCasa.
+
+    Raises:
+        CheckpointError: Malformed, or its columns have gaps, overlap, or have other sizes than
+            the robot's fields.
+    """
+    data = read_json(path)
+    return Order(**{kind: _names_of(data, kind, path, robot) for kind in KINDS}, source=path.name)
+
+
+def _names_of(data: dict[str, Any], kind: str, path: Path, robot: Embodiment) -> tuple[str, ...]:
+    """Return one vector's field names in the order of their columns."""
+    fields = data.get(kind)
+    if not isinstance(fields, dict) or not fields:
+        raise CheckpointError(f"{path} has no {kind} fields")
+    sources = {str(f.get("original_key")) for f in fields.values() if isinstance(f, dict)}
+    if len(sources) > 1:
+        raise CheckpointError(
+            f"{path}: the {kind} fields come from several vectors ({', '.join(sorted(sources))}), "
+            f"a policy has one"
+        )
+    spans = sorted((*_span(f, f"{path}: {kind}.{name}"), name) for name, f in fields.items())
+    names = tuple(name for _, _, name in spans)
+    at = 0
+    for (start, end, name), known in zip(spans, fields_of(names, robot, kind), strict=True):
+        if start != at:
+            what = "overlaps the field before it" if start < at else "leaves a gap before it"
+            raise CheckpointError(
+                f"{path}: {kind}.{name} starts at column {start}, which {what} (next is {at})"
+            )
+        if end - start != known.size:
+            raise CheckpointError(
+                f"{path}: {kind}.{name} has {end - start} columns, on {robot.name!r} it has "
+                f"{known.size} ({', '.join(known.dims)})"
+            )
+        at = end
+    return names
+
+
+def _span(field: Any, what: str) -> tuple[int, int]:
+    start, end = (field.get(k) if isinstance(field, dict) else None for k in ("start", "end"))
+    if type(start) is not int or type(end) is not int or not 0 <= start < end:
+        raise CheckpointError(f"{what} needs whole numbers start < end, got {start!r} and {end!r}")
+    return start, end
+
+
+def fields_of(names: Sequence[str], robot: Embodiment, kind: str) -> tuple[Field, ...]:
+    """Return the robot's fields of these names.
+
+    Raises:
+        ConfigError: The robot has no such field, or a name stands twice.
+    """
+    known: Mapping[str, Field] = {field.name: field for field in getattr(robot, kind)}
+    for at, name in enumerate(names):
+        if name not in known:
+            raise ConfigError(
+                f"robot {robot.name!r} has no {kind} field {name!r}. {closest(name, known)}"
+            )
+        if name in names[:at]:
+            raise ConfigError(f"{kind} field {name!r} is named twice")
+    return tuple(Field(name=name, dims=known[name].dims, unit=known[name].unit) for name in names)
+
+
+def list_sizes(fields: Iterable[Field]) -> str:
+    """Return ``name (size), …``."""
+    return ", ".join(f"{field.name} ({field.size})" for field in fields)
+
+
+def columns(fields: Iterable[Field]) -> list[tuple[str, str, str]]:
+    """Return (column range, field, dims) of each field for a table."""
+    rows, at = [], 0
+    for field in fields:
+        last = at + field.size - 1
+        rows.append(
+            (f"{at}" if field.size == 1 else f"{at}–{last}", field.name, " ".join(field.dims))
+        )
+        at += field.size
+    return rows

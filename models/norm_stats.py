@@ -1,0 +1,288 @@
+"""Normalisation statistics as openpi and LeRobot write them, read into a bundle's manifest.
+
+Sources: openpi ``src/openpi/shared/normalize.py`` and ``transforms.py`` (``norm_stats.json``);
+LeRobot ``src/lerobot/processor/normalize_processor.py`` (``policy_preprocessor.json`` with its
+``state_file``) and the ``meta/stats.json`` of its datasets.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from z1_ros.errors import CheckpointError, ConfigError, closest
+from z1_ros.files import read_json
+from z1_ros.models.manifest import NormStats
+
+OPENPI_FILE = "norm_stats.json"
+PREPROCESSOR, POSTPROCESSOR = "policy_preprocessor.json", "policy_postprocessor.json"
+NORMALIZERS = {PREPROCESSOR: "normalizer_processor", POSTPROCESSOR: "unnormalizer_processor"}
+PARTS = ("mean", "std", "q01", "q99", "min", "max", "q10", "q90")
+ENDS = {"QUANTILES": ("q01", "q99"), "QUANTILE10": ("q10", "q90"), "MIN_MAX": ("min", "max")}
+"""What LeRobot's norm_map calls the statistics that are mapped to -1 and 1."""
+OURS = {"quantile": "QUANTILES", "mean_std": "MEAN_STD"}
+"""LeRobot's name of each of our modes."""
+KINDS = {"state": ("state", "observation.state"), "action": ("actions", "action")}
+"""Names that openpi and LeRobot give to state and action."""
+
+Parts = Mapping[str, np.ndarray]
+"""Statistic -> (D,) float64."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Stats:
+    """Statistics as found, not cut to any contract."""
+
+    state: Parts
+    """Of the state; empty if the file has none."""
+    action: Parts
+    """Of the actions; empty if the file has none."""
+    form: str
+    """``openpi`` or ``lerobot``: whose formulas they were made for."""
+    file: Path
+    """Where they were found."""
+    modes: Mapping[str, str] = field(default_factory=dict)
+    """``state`` and ``action`` -> LeRobot's name of the mode; empty if the file does not say."""
+
+
+def read_stats(path: Path, asset_id: str | None = None) -> Stats:
+    """Read statistics of any known form.
+
+    Args:
+        path: ``norm_stats.json``, a LeRobot dataset's ``stats.json``, a LeRobot processor's JSON
+            or safetensors, or a directory (checkpoint, assets, dataset) that holds one of them.
+        asset_id: Which of several ``assets/<asset_id>/norm_stats.json`` to take.
+
+    Raises:
+        CheckpointError: There are none, there are several, or they are malformed.
+    """
+    if not path.exists():
+        raise CheckpointError(f"no normalisation statistics at {path}: there is no such path")
+    if path.is_dir():
+        return _read_directory(path, asset_id)
+    if path.suffix == ".safetensors":
+        return _lerobot(_read_flat(path), path)
+    if path.name in NORMALIZERS:
+        return _read_processors(path.parent)
+    data = read_json(path)
+    data = data.get("norm_stats", data)
+    if isinstance(data, dict) and set(data) & {"observation.state", "action"}:
+        return _lerobot(data, path)
+    if isinstance(data, dict) and set(data) & {"state", "actions"}:
+        return _stats(data, path, 0, "openpi")
+    raise CheckpointError(
+        f"{path} holds no statistics of state and actions: expected openpi's keys state and "
+        f"actions (perhaps below norm_stats) or LeRobot's observation.state and action"
+    )
+
+
+def _read_directory(path: Path, asset_id: str | None) -> Stats:
+    if (path / PREPROCESSOR).is_file() and asset_id is None:
+        return _read_processors(path)
+    for name in ("stats.json", "meta/stats.json"):
+        if (path / name).is_file():
+            return read_stats(path / name)
+    top = path / "assets" if (path / "assets").is_dir() else path
+    found = {
+        file.parent.relative_to(top).as_posix(): file for file in sorted(top.rglob(OPENPI_FILE))
+    }
+    ids = ", ".join(name for name in found if name != ".") or "none"
+    if asset_id is not None:
+        if asset_id not in found:
+            raise ConfigError(f"no asset id {asset_id!r} in {top}; it has: {ids}")
+        return read_stats(found[asset_id])
+    if len(found) > 1:
+        raise ConfigError(f"{top} holds statistics of several robots; choose --asset-id: {ids}")
+    if not found:
+        raise CheckpointError(
+            f"{path} holds no normalisation statistics ({PREPROCESSOR} or assets/…/{OPENPI_FILE}): "
+            f"pass --norm-stats with a norm_stats.json, the data set's meta/stats.json, or the "
+            f"directory of a LeRobot policy that was trained on the same robot"
+        )
+    return read_stats(next(iter(found.values())))
+
+
+def _read_processors(directory: Path) -> Stats:
+    """Read both pipelines of a LeRobot policy; the actions are those of the postprocessor."""
+    before, modes = _normalizer(directory / PREPROCESSOR)
+    stats = _lerobot(before, directory / PREPROCESSOR)
+    if (directory / POSTPROCESSOR).is_file():
+        after, out_modes = _normalizer(directory / POSTPROCESSOR)
+        action = _lerobot(after, directory / POSTPROCESSOR).action
+        modes["action"] = out_modes["action"]
+        for part in sorted(set(stats.action) & set(action)):
+            if not np.array_equal(stats.action[part], action[part], equal_nan=True):
+                raise CheckpointError(
+                    f"{PREPROCESSOR} and {POSTPROCESSOR} in {directory} disagree about the "
+                    f"actions' {part}: pass --norm-stats with those the policy was trained with"
+                )
+        stats = replace(stats, action=action or stats.action)
+    return replace(stats, modes=modes)
+
+
+def _normalizer(path: Path) -> tuple[Mapping[str, Any], dict[str, str]]:
+    """Return the flat statistics and the modes of one pipeline's (un)normaliser."""
+    step = find_step(processor_steps(path), NORMALIZERS[path.name])
+    if step is None:
+        raise CheckpointError(f"{path} has no step {NORMALIZERS[path.name]!r}")
+    norm_map = step.get("config", {}).get("norm_map", {})
+    state_file = step.get("state_file")
+    if state_file is None:
+        return {}, modes_of(norm_map, path)
+    if not isinstance(state_file, str) or Path(state_file).name != state_file:
+        raise CheckpointError(f"{path} names {state_file!r}, which is not a plain file name")
+    return _read_flat(path.parent / state_file), modes_of(norm_map, path)
+
+
+def processor_steps(path: Path) -> list[dict[str, Any]]:
+    """Return the steps of a LeRobot processor's JSON file; raises CheckpointError."""
+    steps = read_json(path).get("steps")
+    if not isinstance(steps, list) or not all(isinstance(step, dict) for step in steps):
+        raise CheckpointError(f"{path} has no list of steps")
+    return steps
+
+
+def find_step(steps: Iterable[dict[str, Any]], name: str) -> dict[str, Any] | None:
+    """Return the step registered as ``name``, or None."""
+    return next((step for step in steps if step.get("registry_name") == name), None)
+
+
+def modes_of(norm_map: Any, path: Path) -> dict[str, str]:
+    """Return the modes of state and action in a LeRobot norm_map; raises CheckpointError."""
+    known = ("MEAN_STD", "IDENTITY", *ENDS)
+    norm_map = norm_map if isinstance(norm_map, dict) else {}
+    if norm_map.get("VISUAL", "IDENTITY") != "IDENTITY":
+        raise CheckpointError(f"{path} normalises images by {norm_map['VISUAL']!r}; π0.5 does not")
+    modes = {kind: norm_map.get(kind.upper(), "IDENTITY") for kind in KINDS}
+    for kind, mode in modes.items():
+        if mode not in known:
+            raise CheckpointError(
+                f"{path} normalises the {kind} by {mode!r}. {closest(str(mode), known)}"
+            )
+    return modes
+
+
+def _read_flat(path: Path) -> dict[str, Any]:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, "np") as stream:
+            flat = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118
+    except FileNotFoundError as error:
+        raise CheckpointError(f"no normalisation statistics at {path}") from error
+    except (SafetensorError, OSError, TypeError) as error:
+        raise CheckpointError(f"{path} is not a readable safetensors file: {error}") from error
+    nested: dict[str, Any] = {}
+    for name, value in flat.items():
+        feature, _, part = name.rpartition(".")
+        nested.setdefault(feature, {})[part] = value
+    return nested
+
+
+def _lerobot(data: Mapping[str, Any], file: Path) -> Stats:
+    return _stats(data, file, 1, "lerobot")
+
+
+def _stats(data: Mapping[str, Any], file: Path, column: int, form: str) -> Stats:
+    kinds: dict[str, Parts] = {}
+    for kind, names in KINDS.items():
+        found = data.get(names[column], {})
+        if not isinstance(found, Mapping):
+            raise CheckpointError(f"{file}: {names[column]} is not an object of statistics")
+        kinds[kind] = {
+            part: _vector(value, f"{file}: {names[column]}.{part}")
+            for part, value in found.items()
+            if part in PARTS and value is not None
+        }
+        lengths = {part: len(value) for part, value in kinds[kind].items()}
+        if len(set(lengths.values())) > 1:
+            raise CheckpointError(f"{file}: {names[column]} has parts of several lengths {lengths}")
+    return Stats(state=kinds["state"], action=kinds["action"], form=form, file=file)
+
+
+def _vector(value: Any, what: str) -> np.ndarray:
+    try:
+        vector = np.asarray(value, np.float64)
+    except (TypeError, ValueError) as error:
+        raise CheckpointError(f"{what} is not a list of numbers") from error
+    if vector.ndim != 1:
+        raise CheckpointError(f"{what} has shape {vector.shape}, expected one number per dimension")
+    return vector
+
+
+def cut(parts: Parts, size: int, what: str) -> dict[str, np.ndarray]:
+    """Return the first ``size`` numbers of each part.
+
+    Raises:
+        CheckpointError: There are fewer, or what would be cut off is not padding (mean 0,
+            standard deviation 0 or 1, ends that are 0 or -1 and 1).
+    """
+    for part, values in parts.items():
+        if len(values) < size:
+            raise CheckpointError(f"{what} has statistics of {len(values)} numbers, not {size}")
+        rest = np.nan_to_num(values[size:])
+        allowed = {"mean": (0,), "std": (0, 1)}.get(part, (-1, 0, 1))
+        strange = np.min([np.abs(rest - a) for a in allowed], axis=0) > 1e-6
+        if strange.any():
+            raise CheckpointError(
+                f"{what} has statistics of {len(values)} numbers, but the fields name only {size}; "
+                f"number {size + int(np.argmax(strange))} is no padding ({part} "
+                f"{rest[np.argmax(strange)]:g})"
+            )
+    return {part: values[:size] for part, values in parts.items()}
+
+
+def identity(size: int) -> Parts:
+    """Return the statistics with which a z-score changes nothing."""
+    return {"mean": np.zeros(size), "std": np.ones(size)}
+
+
+def norm_stats(parts: Parts, mode: str, what: str) -> NormStats:
+    """Return the manifest's statistics of one vector, those that its mode needs.
+
+    LeRobot's MIN_MAX and QUANTILE10 use the formula of quantiles with other ends, so their ends
+    become q01 and q99. IDENTITY is the z-score of ``identity``.
+
+    Args:
+        parts: Statistics, cut to the contract's size.
+        mode: LeRobot's name of the mode.
+        what: Named in errors.
+
+    Raises:
+        CheckpointError: Statistics that the mode needs are missing or impossible.
+    """
+    needed = ENDS.get(mode, ("mean", "std"))
+    if not parts:
+        raise CheckpointError(
+            f"the checkpoint has no statistics of {what}: pass --norm-stats with a "
+            f"norm_stats.json, the data set's meta/stats.json, or the directory of a LeRobot "
+            f"policy that was trained on the same robot"
+        )
+    lacking = [part for part in needed if part not in parts]
+    if lacking:
+        other = "mean_std" if mode in ENDS else "quantile"
+        raise CheckpointError(
+            f"{what} is normalised by {mode}, but its statistics lack {' and '.join(lacking)} "
+            f"(there are: {', '.join(parts) or 'none'}); if it was trained otherwise, pass "
+            f"--norm-mode {other}, else --norm-stats"
+        )
+    for part in needed:
+        bad = ~np.isfinite(parts[part])
+        if bad.any():
+            raise CheckpointError(f"{what}: {part} of number {int(np.argmax(bad))} is not finite")
+    first, second = (parts[part] for part in needed)
+    wrong = second < (first if mode in ENDS else 0)
+    if wrong.any():
+        raise CheckpointError(
+            f"{what}: number {int(np.argmax(wrong))} has {needed[0]} {first[np.argmax(wrong)]:g} "
+            f"and {needed[1]} {second[np.argmax(wrong)]:g}, which cannot be"
+        )
+    names = ("q01", "q99") if mode in ENDS else ("mean", "std")
+    return NormStats(
+        **{
+            name: tuple(float(v) for v in values)
+            for name, values in zip(names, (first, second), strict=True)
+        }
+    )

@@ -1,0 +1,177 @@
+"""What the numbers of a checkpoint's state and actions mean, and how they are scaled.
+
+Brings three accounts together: the fields in the order of the columns, the statistics of the
+columns, and the modes by which they normalise.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from z1_ros.errors import CheckpointError, ConfigError
+from z1_ros.models.manifest import Normalization, NormStats
+from z1_ros.models.modality import KINDS, KNOWN_ORDERS, Order, fields_of, list_sizes
+from z1_ros.models.norm_stats import (
+    ENDS,
+    OURS,
+    Parts,
+    Stats,
+    cut,
+    identity,
+    norm_stats,
+)
+from z1_ros.models.origin import Origin
+from z1_ros.models.plausibility import find_suspicious, rescale, switches_from_zero
+from z1_ros.specs import Embodiment, Field
+
+UNSTATED = (
+    "Nothing beside the weights says how state and actions were normalised; quantile is π0.5's "
+    "default (RoboCasa365's and some LIBERO checkpoints need --norm-mode mean_std)."
+)
+SWITCH = (
+    "{} is 0 or 1 in the checkpoint; its statistics were mapped so that the policy commands "
+    "-1 or 1."
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Scaling:
+    """What was decided."""
+
+    state: tuple[Field, ...]
+    """State fields; none if the prompt holds no state."""
+    action: tuple[Field, ...]
+    """Action fields."""
+    normalization: Normalization
+    """Statistics in the order of the fields."""
+    modes: Mapping[str, str]
+    """``state`` and ``action`` -> LeRobot's name of the mode."""
+    notes: tuple[str, ...]
+    """What a user should know."""
+
+
+def plan_scaling(
+    robot: Embodiment,
+    origin: Origin,
+    stats: Stats,
+    order: Order,
+    *,
+    mode: str | None,
+    with_state: bool,
+    allow_suspicious: bool,
+) -> Scaling:
+    """Combine fields, statistics and modes.
+
+    Args:
+        robot: Has the fields.
+        origin: Says sizes and modes.
+        stats: Statistics of the columns.
+        order: Of the columns.
+        mode: ``quantile`` or ``mean_std`` instead of what the files say.
+        with_state: Whether the prompt holds the state.
+        allow_suspicious: Take statistics that do not look like those of the fields.
+
+    Raises:
+        ConfigError: Sizes do not add up, or a field is unknown.
+        CheckpointError: Statistics are missing, impossible, or not those of the fields.
+    """
+    kinds = KINDS if with_state else ("action",)
+    fields = {kind: fields_of(getattr(order, kind), robot, kind) for kind in kinds}
+    for kind in kinds:
+        _check_size(fields[kind], kind, robot, origin, stats, order)
+    parts = _cut(fields, stats)
+    if not allow_suspicious:
+        _refuse_suspicious(fields, parts, robot, stats)
+
+    stated = stats.modes or origin.modes
+    modes = {kind: OURS[mode] if mode else stated.get(kind, "QUANTILES") for kind in kinds}
+    notes = [] if mode or stated else [UNSTATED]
+    switches = switches_from_zero(fields["action"], parts["action"])
+    notes += [SWITCH.format(column.name) for column in switches]
+    for kind in kinds:
+        if modes[kind] == "IDENTITY":
+            parts[kind] = identity(sum(field.size for field in fields[kind]))
+    parts["action"] = rescale(parts["action"], switches)
+    made = {k: norm_stats(parts[k], modes[k], f"the {k} in {stats.file.name}") for k in kinds}
+    ours = {kind: "quantile" if modes[kind] in ENDS else "mean_std" for kind in kinds}
+    return Scaling(
+        state=fields.get("state", ()),
+        action=fields["action"],
+        normalization=Normalization(
+            mode=ours.get("state", ours["action"]),
+            action_mode=ours["action"],
+            form=stats.form,
+            state=made.get("state", NormStats()),
+            action=made["action"],
+        ),
+        modes=modes,
+        notes=tuple(notes),
+    )
+
+
+def _check_size(
+    fields: Sequence[Field],
+    kind: str,
+    robot: Embodiment,
+    origin: Origin,
+    stats: Stats,
+    order: Order,
+) -> None:
+    """Raise ConfigError unless the fields are as many numbers as the checkpoint has.
+
+    Where it does not say, an order that somebody spelled out is believed (padding is checked
+    later); the robot's own order must have exactly the statistics' size.
+    """
+    size = origin.sizes.get(kind)
+    if size is None and kind not in order.spelled_out:
+        size = next((len(values) for values in getattr(stats, kind).values()), None)
+    total = sum(field.size for field in fields)
+    if size not in (None, total):
+        raise ConfigError(
+            f"the checkpoint's {kind} has {size} numbers, but {order.source} ("
+            f"{list_sizes(fields)}) has {total}. Robot {robot.name!r} has "
+            f"{list_sizes(getattr(robot, kind))}. Say the checkpoint's order: "
+            f"--modality {'|'.join(KNOWN_ORDERS)}|modality.json, or --{kind} a,b,c."
+            f"{_hint(robot, stats)}"
+        )
+
+
+def _cut(fields: Mapping[str, Sequence[Field]], stats: Stats) -> dict[str, Parts]:
+    return {
+        kind: cut(
+            getattr(stats, kind),
+            sum(field.size for field in some),
+            f"the {kind} ({list_sizes(some)}) in {stats.file.name}",
+        )
+        for kind, some in fields.items()
+    }
+
+
+def _refuse_suspicious(
+    fields: Mapping[str, Sequence[Field]],
+    parts: Mapping[str, Parts],
+    robot: Embodiment,
+    stats: Stats,
+) -> None:
+    found = find_suspicious(fields, parts, robot)
+    if found:
+        more = f" (and {len(found) - 1} more columns like it)" if len(found) > 1 else ""
+        raise CheckpointError(
+            f"{stats.file} does not look like statistics of these fields: {found[0]}{more}. Is "
+            f"the order of the columns another (--modality)? --allow-suspicious-stats goes on "
+            f"all the same.{_hint(robot, stats)}"
+        )
+
+
+def _hint(robot: Embodiment, stats: Stats) -> str:
+    """Return which of the known orders the statistics look like, as a sentence or nothing."""
+    likely = [name for name, order in KNOWN_ORDERS.items() if _fits(order, robot, stats)]
+    return f" The statistics look like {' or '.join(likely)}." if likely else ""
+
+
+def _fits(order: Order, robot: Embodiment, stats: Stats) -> bool:
+    try:
+        fields = {kind: fields_of(getattr(order, kind), robot, kind) for kind in KINDS}
+        parts = _cut(fields, stats)
+    except (ConfigError, CheckpointError):
+        return False
+    return all(parts.values()) and not find_suspicious(fields, parts, robot)
