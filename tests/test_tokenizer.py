@@ -189,6 +189,14 @@ def test_a_prompt_without_state_ends_with_a_line_break_of_its_own(twins):
         assert tokens[mask].tolist() == [*tokenizer.ids("open the drawer"), line_break]
 
 
+def test_that_line_break_never_merges_with_the_instruction(tmp_path):
+    model = train_sentencepiece(tmp_path / "merging.model", user_defined_symbols=["<loc0000>"])
+    library = sentencepiece.SentencePieceProcessor(model_file=str(model))
+    assert ";\n" in library.encode("open;\n", out_type=str)
+    tokens, mask = PromptTokenizer(model, 48).encode("open;", None)
+    assert tokens[mask].tolist() == library.encode("open;", add_bos=True) + library.encode("\n")
+
+
 @settings(max_examples=50, deadline=None)
 @given(INSTRUCTIONS, st.lists(st.sampled_from(STATE_BINS), min_size=1, max_size=9))
 def test_sentencepiece_never_cuts_the_state(model, instruction, bins):
@@ -241,7 +249,7 @@ def test_a_special_token_that_no_text_can_give_does_not_count(model, twins, tmp_
 def test_truncation_and_padding_in_the_file_are_ignored(model, twins, tmp_path):
     library = Tokenizer.from_file(str(model.with_suffix(".json")))
     library.enable_truncation(4)
-    library.enable_padding(length=64)
+    library.enable_padding(length=200)
     library.save(str(tmp_path / "tokenizer.json"))
     tokenizer = PromptTokenizer(tmp_path / "tokenizer.json", 200)
     expected, _ = twins[0].encode("open the drawer", BINS)

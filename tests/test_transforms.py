@@ -361,17 +361,25 @@ def test_a_prompt_without_state_is_the_instruction_and_a_line_break(kitchen):
     assert inputs["token_mask"].sum() < 9
 
 
-@FORMS
-@MODES
-def test_the_state_is_normalised_as_the_manifest_says(kitchen, form, mode):
-    old = kitchen.manifest.normalization
-    scaling = Normalization(mode=mode, form=form, state=old.state, action=old.action)
-    inputs = prepare(kitchen, manifest_of(kitchen, normalization=scaling), "open the drawer")
-    fields = kitchen.manifest.contract.state
-    state = np.concatenate([np.linspace(-0.4, 0.4, f.size, dtype=np.float32) for f in fields])
-    tokenizer = PromptTokenizer(kitchen.tokenizer, 48)
-    bins = state_bins(normalize(state, old.state, mode, form)).tolist()
-    assert np.array_equal(inputs["tokens"], tokenizer.encode("open the drawer", bins)[0])
+@pytest.mark.parametrize(
+    ("mode", "form", "expected"),
+    [
+        ("mean_std", "lerobot", 198),  # 0.55
+        ("mean_std", "openpi", 184),  # 0.44: openpi's ranges are 1e-6 wider
+        ("quantile", "lerobot", 140),  # 0.1
+        ("quantile", "openpi", 112),  # -0.12
+    ],
+)
+def test_the_state_is_normalised_as_the_manifest_says(kitchen, mode, form, expected):
+    size = kitchen.manifest.contract.state_size
+    stats = NormStats(mean=(0,) * size, std=(4e-6,) * size, q01=(0,) * size, q99=(4e-6,) * size)
+    action = kitchen.manifest.normalization.action
+    scaling = Normalization(mode=mode, form=form, state=stats, action=action)
+    manifest = manifest_of(kitchen, normalization=scaling)
+    state = {f.name: np.full(f.size, 2.2e-6) for f in kitchen.manifest.contract.state}
+    inputs = prepare(kitchen, manifest, "open the drawer", **state)
+    tokens, _ = PromptTokenizer(kitchen.tokenizer, 48).encode("open the drawer", [expected] * size)
+    assert np.array_equal(inputs["tokens"], tokens)
 
 
 def test_slots_without_a_camera_are_black_and_masked(kitchen):

@@ -2,6 +2,7 @@
 
 import io
 from pathlib import Path
+from typing import Any
 
 import sentencepiece
 from tokenizers import AddedToken, Tokenizer, decoders, normalizers
@@ -10,8 +11,8 @@ from tokenizers.models import BPE
 USER_DEFINED = ("\n", "<loc0000>")
 
 
-def train_sentencepiece(path: Path, **ids: int) -> Path:
-    """Write a BPE model with Gemma's settings; ``ids`` as ``pad_id`` may differ from Gemma's."""
+def train_sentencepiece(path: Path, **settings: Any) -> Path:
+    """Write a BPE model with Gemma's settings, or with others that ``settings`` name."""
     nouns = ("left drawer", "right drawer", "bell pepper", "kitchen  cabinet", "sink faucet")
     sentences = [
         f"Task: open the {noun}, State: {value} {value * 7 % 256} -1 255;\nAction: "
@@ -19,31 +20,29 @@ def train_sentencepiece(path: Path, **ids: int) -> Path:
         for value in range(256)
     ]
     written = io.BytesIO()
+    gemma = {
+        "model_type": "bpe",
+        "vocab_size": 420,
+        "hard_vocab_limit": False,
+        "byte_fallback": True,
+        "split_digits": True,
+        "allow_whitespace_only_pieces": True,
+        "add_dummy_prefix": False,
+        "remove_extra_whitespaces": False,
+        "normalization_rule_name": "identity",
+        "user_defined_symbols": list(USER_DEFINED),
+        "pad_id": 0,
+        "eos_id": 1,
+        "bos_id": 2,
+        "unk_id": 3,
+        "pad_piece": "<pad>",
+        "eos_piece": "<eos>",
+        "bos_piece": "<bos>",
+        "unk_piece": "<unk>",
+        "minloglevel": 2,
+    }
     sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(sentences),
-        model_writer=written,
-        model_type="bpe",
-        vocab_size=420,
-        hard_vocab_limit=False,
-        byte_fallback=True,
-        split_digits=True,
-        allow_whitespace_only_pieces=True,
-        add_dummy_prefix=False,
-        remove_extra_whitespaces=False,
-        normalization_rule_name="identity",
-        user_defined_symbols=list(USER_DEFINED),
-        **{
-            "pad_id": 0,
-            "eos_id": 1,
-            "bos_id": 2,
-            "unk_id": 3,
-            "pad_piece": "<pad>",
-            "eos_piece": "<eos>",
-            "bos_piece": "<bos>",
-            "unk_piece": "<unk>",
-            "minloglevel": 2,
-        }
-        | ids,
+        sentence_iterator=iter(sentences), model_writer=written, **(gemma | settings)
     )
     path.write_bytes(written.getvalue())
     return path
