@@ -5,6 +5,7 @@ Source: openpi ``src/openpi/models/{gemma,pi0}.py``.
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
@@ -153,7 +154,8 @@ class ActionExpert(nn.Module):
         Returns:
             (B, H, width).
         """
-        x = x.to(self.layers[0].self_attn.q_proj.weight.dtype)
+        first: Any = self.layers[0]
+        x = x.to(first.self_attn.q_proj.weight.dtype)
         k, v = k.to(x.dtype), v.to(x.dtype)
         positions = pad.long().sum(1, keepdim=True) + torch.arange(x.shape[1], device=x.device)
         angles = rope_angles(positions, self.head_dim, self.rope_dtype)

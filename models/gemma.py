@@ -3,6 +3,8 @@
 Source: openpi ``src/openpi/models/gemma.py``; rotary embedding: Su et al. 2021, half-split form.
 """
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -134,7 +136,9 @@ class PrefixEncoder(nn.Module):
         turns = torch.cat([angles, angles], dim=-1)
         rope = turns.cos().to(x.dtype), turns.sin().to(x.dtype)
         mask = pad[:, None, None].expand(-1, 1, pad.shape[1], -1)
-        keys, values = [], []
+        keys: list[Tensor] = []
+        values: list[Tensor] = []
+        layer: Any
         for layer in self.layers:
             # Projected here once more rather than taken from a cache of transformers', which a
             # checkpointed layer does not fill; one head of eight costs 1 % of the layer.
@@ -146,7 +150,7 @@ class PrefixEncoder(nn.Module):
         return torch.stack(keys), torch.stack(values)
 
     def _keep(
-        self, keys: list[Tensor], values: list[Tensor], x: Tensor, layer: nn.Module, angles: Tensor
+        self, keys: list[Tensor], values: list[Tensor], x: Tensor, layer: Any, angles: Tensor
     ) -> None:
         keys.append(rotate(split_heads(layer.k_proj(x), self.head_dim), angles))
         values.append(split_heads(layer.v_proj(x), self.head_dim))

@@ -118,6 +118,7 @@ def random_observation(manifest: Manifest) -> Observation:
 
 if __name__ == "__main__":
     try:
-        {"make": make, "load": measure}[sys.argv[1]](*sys.argv[2:])
+        made = make if sys.argv[1] == "make" else measure
+        made(*sys.argv[2:])
     except Z1Error as failure:
         raise SystemExit(f"z1-bench load: {failure}") from failure
