@@ -44,8 +44,13 @@ def model_card(manifest: Manifest, directory: Path) -> str:
 
 
 def _trained(made_by: Mapping[str, Any]) -> str:
-    train = made_by["train"]
-    rows = {
+    train, init = made_by["train"], made_by.get("init")
+    rows: dict[str, Any] = {}
+    if init:
+        rows["started from"] = f"{init['name']} (sha256 `{init['sha256']}`)"
+        if "source" in init:
+            rows["which came from"] = f"`{init['source']['name']}` ({init['source']['kind']})"
+    rows |= {
         "tasks": ", ".join(made_by["tasks"]),
         "command": f"`{made_by['command']}`",
         "seed": made_by["seed"],
@@ -64,8 +69,8 @@ the embedded kitchen. Its success rates are those of that kitchen, not of RoboCa
 
 {_facts(rows)}
 
-It sees camera images, end-effector pose relative to the base, finger positions and the
-instruction; no object poses and no task ids. Weights are the exponential moving average."""
+It sees camera images, the instruction and the state below; no object poses and no task ids.
+Weights are the exponential moving average."""
 
 
 def _imported(made_by: Mapping[str, Any]) -> str:
@@ -178,7 +183,10 @@ def _files(directory: Path) -> str:
 
 
 def _facts(rows: Mapping[str, Any]) -> str:
-    return "\n".join(["| | |", "|---|---|", *(f"| {k} | {v} |" for k, v in rows.items())])
+    cells = [
+        f"| {name} | {str(value).replace('|', chr(92) + '|')} |" for name, value in rows.items()
+    ]
+    return "\n".join(["| | |", "|---|---|", *cells])
 
 
 def _versions(made_by: Mapping[str, Any]) -> str:

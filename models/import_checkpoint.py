@@ -22,7 +22,7 @@ from z1_ros.command import run_command
 from z1_ros.errors import BundleError, CheckpointError, ConfigError
 from z1_ros.files import replace_directory, write_json, write_text
 from z1_ros.models.camera_slots import map_cameras
-from z1_ros.models.card import CARD, model_card, weight_facts
+from z1_ros.models.card import CARD, model_card
 from z1_ros.models.checkpoint import (
     Checkpoint,
     describe,
@@ -45,6 +45,7 @@ from z1_ros.models.manifest import (
 from z1_ros.models.modality import Order, choose_order, columns
 from z1_ros.models.norm_stats import Stats, read_stats
 from z1_ros.models.origin import Origin, read_origin
+from z1_ros.models.pi05 import Pi05
 from z1_ros.models.scaling import Scaling, plan_scaling
 from z1_ros.models.tokenizer import PromptTokenizer
 from z1_ros.models.tokenizer_source import FILES, PALIGEMMA, fetch_tokenizer
@@ -52,6 +53,7 @@ from z1_ros.models.weight_files import INDEX
 from z1_ros.specs import Contract, check_contract, embodiment
 
 DTYPES = {"keep": None, "float32": torch.float32, "bfloat16": torch.bfloat16}
+STATS_BUFFERS = ("normalize_inputs.", "normalize_targets.", "unnormalize_outputs.")
 RESIZE = {"openpi": "bilinear_antialias", "lerobot": "bilinear"}
 
 
@@ -89,26 +91,24 @@ def import_checkpoint(config: ImportConfig, console: Console) -> Bundle:
     out = config.out.expanduser().absolute()
     _check_out(out, config.overwrite)
     checkpoint = describe(config.checkpoint)
-    if checkpoint.layout.name == "z1_ros":
-        raise CheckpointError(f"{config.checkpoint} is in our own layout: it is a bundle's already")
+    _refuse_others(checkpoint)
     origin = read_origin(directory_of(checkpoint), checkpoint.layout.name, config.ignored_steps)
     manifest = plan(config, checkpoint, origin, out.name)
+    network = load_checkpoint(checkpoint, Geometry(**manifest.geometry))
     with _written_whole(out) as partial:
-        tokenizer = partial / fetch_tokenizer(
-            _tokenizer_source(config, checkpoint, origin), partial
-        )
-        _check_prompt(tokenizer, manifest)
+        tokenizer = fetch_tokenizer(_tokenizer_source(config, checkpoint, origin), partial)
+        _check_prompt(partial / tokenizer, manifest)
         _print_plan(console, manifest)
         with console.status("reading and copying the weights"):
-            parameters = _copy_weights(checkpoint, manifest, config.dtype, partial / WEIGHTS)
+            parameters = _copy_weights(network, DTYPES[config.dtype], partial / WEIGHTS)
             hashes = {f.name: file_sha256(f) for f in sorted({s.file for s in checkpoint.stored})}
         source = manifest.made_by["source"] | {"sha256": hashes}
         made_by = {**manifest.made_by, "source": source, "parameters": parameters}
         manifest = replace(manifest, made_by=made_by)
         write_text(partial / CARD, model_card(manifest, partial))
         bundle = write_manifest(partial, manifest)
-    console.print(f"\n{out} is written, {parameters / 1e6:,.1f} M parameters. Next:")
-    console.print(f"  z1-export {out}\n  ros2 launch z1_ros policy.launch.py model:={out} …")
+    _say(console, f"\n{out} is written, {parameters / 1e6:,.1f} M parameters. Next:")
+    _say(console, f"  z1-export {out}\n  ros2 launch z1_ros policy.launch.py model:={out}")
     return Bundle(out, bundle.manifest)
 
 
@@ -242,6 +242,16 @@ def _read_stats(config: ImportConfig, checkpoint: Checkpoint) -> Stats:
     return read_stats(path.expanduser(), config.asset_id)
 
 
+def _refuse_others(checkpoint: Checkpoint) -> None:
+    if checkpoint.layout.name == "z1_ros":
+        raise CheckpointError(f"{checkpoint.path} is in the layout of a bundle already")
+    if any(stored.key.startswith(STATS_BUFFERS) for stored in checkpoint.stored):
+        raise CheckpointError(
+            f"{checkpoint.path} has its statistics inside the weights, as LeRobot had before 0.4: "
+            f"convert it with LeRobot's src/lerobot/processor/migrate_policy_normalization.py first"
+        )
+
+
 def _check_out(out: Path, overwrite: bool) -> None:
     if out.is_dir() and not any(out.iterdir()):
         return
@@ -283,14 +293,13 @@ def _check_prompt(path: Path, manifest: Manifest) -> None:
     tokenizer.encode("", bins)
 
 
-def _copy_weights(checkpoint: Checkpoint, manifest: Manifest, dtype: str, path: Path) -> int:
+def _copy_weights(network: Pi05, dtype: torch.dtype | None, path: Path) -> int:
     """Write the weights in our names; returns the number of parameters.
 
     They are read from the mapped files as they are written, so the memory that is really needed
     is that of the weights whose type changes.
     """
-    network = load_checkpoint(checkpoint, Geometry(**manifest.geometry), DTYPES[dtype])
-    tensors = network.state_dict()
+    tensors = (network if dtype is None else network.cast(dtype)).state_dict()
     needed = sum(tensor.nbytes for tensor in tensors.values())
     free = shutil.disk_usage(path.parent).free
     if needed > free:
@@ -299,36 +308,41 @@ def _copy_weights(checkpoint: Checkpoint, manifest: Manifest, dtype: str, path: 
         )
     for name, tensor in tensors.items():
         if not torch.isfinite(tensor).all():
-            raise CheckpointError(f"{checkpoint.path}: weight {name} is not finite")
+            raise CheckpointError(f"weight {name} is not finite")
     write_tensors(path, tensors)
-    return weight_facts(path)[0]
+    return sum(tensor.numel() for tensor in tensors.values())
+
+
+def _say(console: Console, text: str, style: str | None = None) -> None:
+    """Print text whose brackets, numbers and long paths are left alone."""
+    console.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
 
 
 def _print_plan(console: Console, manifest: Manifest) -> None:
-    made_by, image = manifest.made_by, manifest.image
+    made_by, image, prompt = manifest.made_by, manifest.image, manifest.prompt
     source = made_by["source"]
-    console.print(
+    state = "with state" if prompt.discrete_state else "without state"
+    modes = ", ".join(f"{kind} {mode}" for kind, mode in source["modes"].items())
+    lines = [
         f"{source['name']}: {source['kind']} checkpoint, {source['layout']} layout, "
-        f"{source['dtype']}, for {manifest.embodiment}"
-    )
-    for slot, camera in made_by["slots"].items():
-        console.print(f"  slot {slot} ← {camera or 'masked'}")
-    console.print(
-        f"  images {image.size} px, {image.resize}; prompt {manifest.prompt.max_tokens} tokens, "
-        f"{'with' if manifest.prompt.discrete_state else 'without'} state\n"
-        f"  {manifest.contract.horizon} actions per chunk, {manifest.replan_steps} executed, "
-        f"{manifest.denoise_steps} Euler steps\n"
-        f"  statistics of {source['statistics']}, {manifest.normalization.form} form, "
-        f"{' '.join(f'{kind} {mode}' for kind, mode in source['modes'].items())}\n"
-        f"  order of the columns: {made_by['order']}"
-    )
+        f"{source['dtype']}, for {manifest.embodiment}",
+        *(f"  slot {slot} ← {camera or 'masked'}" for slot, camera in made_by["slots"].items()),
+        f"  images {image.size} px, {image.resize}",
+        f"  prompt {state}, {prompt.max_tokens} tokens",
+        f"  {manifest.contract.horizon} actions per chunk, {manifest.replan_steps} executed; "
+        f"{manifest.denoise_steps} Euler steps",
+        f"  statistics of {source['statistics']}: {modes}; {manifest.normalization.form} form",
+        f"  columns {made_by['order']}",
+    ]
+    _say(console, "\n".join(lines))
     for kind in ("state", "action"):
         table = Table("column", f"{kind} field", "dims")
         for row in columns(getattr(manifest.contract, kind)):
             table.add_row(*row)
-        console.print(table)
+        if table.row_count:
+            console.print(table)
     for note in made_by["notes"]:
-        console.print(f"[yellow]note:[/] {note}")
+        _say(console, f"note: {note}", style="yellow")
 
 
 def cli() -> int:

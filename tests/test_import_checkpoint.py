@@ -1,0 +1,444 @@
+"""A public checkpoint becomes a bundle that acts as its own project's code would, or nothing."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from foreign import (
+    BASE_FIRST,
+    EE_FIRST,
+    WEIGHTS,
+    edit_json,
+    flat,
+    openpi_stats,
+    samples,
+    stats_of,
+    write_json,
+    write_lerobot,
+    write_lerobot_stats,
+    write_openpi,
+    write_tokenizer,
+)
+from PIL import Image
+from rich.console import Console
+from safetensors.numpy import load_file, save_file
+from tokenizers import Tokenizer
+
+from z1_ros.errors import BundleError, CheckpointError, ConfigError, ContractMismatch, Z1Error
+from z1_ros.models import import_checkpoint as module
+from z1_ros.models.checkpoint import describe, load_checkpoint
+from z1_ros.models.geometry import Geometry
+from z1_ros.models.import_checkpoint import cli, import_checkpoint, main
+from z1_ros.models.import_config import ImportConfig
+from z1_ros.models.manifest import load_bundle
+from z1_ros.policy.backends import load_policy
+from z1_ros.policy.vla import flow_noise
+from z1_ros.specs import PANDA, PANDA_OMRON
+from z1_ros.types import Observation
+
+LEFT, RIGHT, WRIST = PANDA_OMRON.cameras
+EE_STATS, BASE_STATS = stats_of(EE_FIRST), stats_of(BASE_FIRST)
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def openpi(tmp_path):
+    return write_openpi(tmp_path / "pi05_robocasa", EE_STATS)
+
+
+@pytest.fixture
+def lerobot(tmp_path):
+    return write_lerobot(tmp_path / "pi05_kitchen", BASE_STATS)
+
+
+def config(checkpoint, **changed):
+    made = ImportConfig(
+        checkpoint=checkpoint,
+        embodiment="panda_omron",
+        out=checkpoint.parent / "bundle",
+        modality="ee-first",
+        vision_heads=4,
+    )
+    return replace(made, **changed)
+
+
+def write(made):
+    return import_checkpoint(made, Console(quiet=True))
+
+
+def observation():
+    random = np.random.default_rng(3)
+    values = samples()
+    return Observation(
+        images={c: random.integers(0, 256, (48, 64, 3), np.uint8) for c in PANDA_OMRON.cameras},
+        state={f.name: values[f.name][7].astype(np.float32) for f in PANDA_OMRON.state},
+        instruction="open the left drawer",
+        stamp_ns=5,
+    )
+
+
+def chunk_by_hand(checkpoint, seen, cameras, resize, state):
+    """Return normalised actions (10, 32) of the checkpoint's own weights and these inputs."""
+    geometry = Geometry(**load_bundle(checkpoint.parent / "bundle").manifest.geometry)
+    network = load_checkpoint(describe(checkpoint), geometry).eval()
+    images = torch.full((1, 3, 3, 56, 56), -1.0)
+    for slot, camera in enumerate(cameras):
+        if camera:
+            # 64 x 48 becomes 56 x 42, seven rows of black above and below.
+            images[0, slot, :, 7:49] = resize(seen.images[camera])
+    bins = np.digitize(state, np.linspace(-1, 1, 257)[:-1]) - 1
+    text = f"Task: {seen.instruction}, State: {' '.join(map(str, bins))};\nAction: "
+    tokenizer = Tokenizer.from_file(str(checkpoint / "tokenizer.json"))
+    ids = [2, *tokenizer.encode(text, add_special_tokens=False).ids]
+    tokens = torch.zeros((1, geometry.prompt_tokens), dtype=torch.int64)
+    tokens[0, : len(ids)] = torch.tensor(ids)
+    image_mask = torch.tensor([[camera is not None for camera in cameras]])
+    noise = torch.from_numpy(flow_noise(0, seen.stamp_ns, (10, 32)))[None]
+    with torch.no_grad():
+        prefix = network.prefix(images, image_mask, tokens, tokens > 0)
+        return network.sample(prefix, noise, 10)[0].numpy()
+
+
+def as_lerobot(image):
+    scaled = torch.from_numpy(image).permute(2, 0, 1)[None].float() / 255
+    return F.interpolate(scaled, (42, 56), mode="bilinear", align_corners=False)[0] * 2 - 1
+
+
+def as_openpi(image):
+    small = np.asarray(Image.fromarray(image).resize((56, 42), Image.Resampling.BILINEAR))
+    return torch.from_numpy(small.astype(np.float32)).permute(2, 0, 1) / 255 * 2 - 1
+
+
+def act(bundle, seen):
+    policy = load_policy(bundle.path, backend="torch", threads=1)
+    policy.reset(0)
+    return policy.infer(seen)
+
+
+def test_a_lerobot_policy_acts_as_in_lerobot(lerobot):
+    bundle = write(config(lerobot, modality="base-first"))
+    seen = observation()
+    chunk = act(bundle, seen)
+    q01, q99 = (np.float32(BASE_STATS["state"][part]) for part in ("q01", "q99"))
+    raw = np.concatenate([seen.state[name] for name in BASE_FIRST.state])
+    with np.errstate(divide="ignore", invalid="ignore"):
+        state = np.where(q99 > q01, 2 * (raw - q01) / (q99 - q01) - 1, -1)
+    normalised = chunk_by_hand(lerobot, seen, (LEFT, WRIST, RIGHT), as_lerobot, state)
+    q01, q99 = (np.float32(BASE_STATS["action"][part]) for part in ("q01", "q99"))
+    expected = (normalised[:, :12] + 1) * (q99 - q01) / 2 + q01
+    np.testing.assert_allclose(chunk.actions, expected, atol=1e-4)
+    assert chunk.dims[0] == "base_motion.forward" and chunk.dims[-1] == "gripper_close.close"
+
+
+def test_an_openpi_policy_acts_as_in_openpi(openpi):
+    """As RoboCasa365's: z-scores, statistics padded to 32, one camera missing."""
+    write_json(
+        openpi / "assets" / "robot" / "norm_stats.json", openpi_stats(stats_of(EE_FIRST, pad=32))
+    )
+    cameras = f"base_0_rgb={LEFT},right_wrist_0_rgb={RIGHT}"
+    bundle = write(config(openpi, cameras=cameras, norm_mode="mean_std", prompt_tokens=160))
+    seen = observation()
+    chunk = act(bundle, seen)
+    mean, std = (np.asarray(EE_STATS["state"][part]) for part in ("mean", "std"))
+    raw = np.concatenate([seen.state[name] for name in EE_FIRST.state])
+    state = (raw - mean) / (std + 1e-6)
+    normalised = chunk_by_hand(openpi, seen, (LEFT, None, RIGHT), as_openpi, state)
+    mean, std = (np.asarray(EE_STATS["action"][part]) for part in ("mean", "std"))
+    np.testing.assert_allclose(chunk.actions, normalised[:, :12] * (std + 1e-6) + mean, atol=1e-4)
+    assert chunk.dims == PANDA_OMRON.action_dims
+    assert bundle.manifest.contract.cameras == (LEFT, RIGHT) and bundle.manifest.image.slots == 3
+
+
+def test_the_manifest_says_what_was_decided(lerobot):
+    file = lerobot.parent / "decided.json"
+    decided = main(config(lerobot, modality="base-first", json=file, denoise_steps=4))
+    manifest = load_bundle(lerobot.parent / "bundle").manifest
+    assert (manifest.denoise_steps, manifest.replan_steps, manifest.contract.horizon) == (4, 8, 10)
+    assert manifest.image.resize == "bilinear" and manifest.normalization.form == "lerobot"
+    assert manifest.made_by["command"] == (
+        "z1-import pi05_kitchen --embodiment panda_omron --out bundle --modality base-first "
+        "--vision-heads 4 --denoise-steps 4"
+    )
+    assert manifest.made_by["source"]["layout"] == "lerobot"
+    assert str(lerobot.parent) not in json.dumps(decided)
+    read = json.loads(file.read_text())
+    assert read["slots"] == {camera: camera for camera in (LEFT, WRIST, RIGHT)}
+
+
+def test_openpi_files_give_openpis_defaults(openpi):
+    manifest = write(config(openpi)).manifest
+    assert manifest.image.resize == "bilinear_antialias"
+    assert manifest.normalization.form == "openpi" and manifest.normalization.mode == "quantile"
+    assert (manifest.replan_steps, manifest.prompt.max_tokens) == (5, 200)
+    assert "quantile is π0.5's default" in manifest.made_by["notes"][0]
+
+
+def test_dead_weights_are_left_out_and_types_kept(openpi):
+    kept = load_file(write(config(openpi)).path / "model.safetensors")
+    assert not [name for name in kept if "lm_head" in name or name == "vlm.norm.weight"]
+    theirs = load_file(WEIGHTS)
+    embedding = theirs["paligemma_with_expert.paligemma.lm_head.weight"]
+    np.testing.assert_array_equal(kept["vlm.embed_tokens.weight"], embedding)
+    made = config(openpi, dtype="bfloat16", out=openpi.parent / "half")
+    dtypes = {t.dtype for t in describe(write(made).path).tensors.values()}
+    assert dtypes == {"BF16", "F32"}
+
+
+def test_a_sharded_checkpoint_is_one_file_afterwards(openpi):
+    tensors = load_file(openpi / "model.safetensors")
+    names = sorted(tensors)
+    shards = {f"model-0000{i + 1}-of-00002.safetensors": names[i::2] for i in range(2)}
+    (openpi / "model.safetensors").unlink()
+    for shard, keys in shards.items():
+        save_file({key: tensors[key] for key in keys}, openpi / shard)
+    weight_map = {key: shard for shard, keys in shards.items() for key in keys}
+    write_json(openpi / "model.safetensors.index.json", {"weight_map": weight_map})
+    bundle = write(config(openpi))
+    assert list(bundle.manifest.made_by["source"]["sha256"]) == sorted(shards)
+    assert (bundle.path / "model.safetensors").is_file()
+
+
+def test_a_bare_file_needs_what_it_does_not_say(openpi, tmp_path):
+    file = (openpi / "model.safetensors").rename(tmp_path / "weights.safetensors")
+    tokenizer = str(write_tokenizer(tmp_path / "tokenizer.json"))
+    bare = config(file, tokenizer=tokenizer)
+    with pytest.raises(ConfigError, match=r"pass --horizon \(50 for pi05_base"):
+        write(bare)
+    with pytest.raises(ConfigError, match="bare file of weights: pass --norm-stats"):
+        write(replace(bare, horizon=10))
+    stats = openpi / "assets" / "robot" / "norm_stats.json"
+    assert write(replace(bare, horizon=10, norm_stats=stats)).manifest.contract.horizon == 10
+
+
+def test_a_policy_without_state_asks_none_of_the_robot(openpi):
+    """As openpi's pi05_libero."""
+    edit_json(
+        openpi / "assets" / "robot" / "norm_stats.json",
+        lambda d: d["norm_stats"].pop("state"),
+    )
+    with pytest.raises(CheckpointError, match="no statistics of the state"):
+        write(config(openpi))
+    bundle = write(config(openpi, discrete_state=False))
+    assert bundle.manifest.contract.state == () and not bundle.manifest.prompt.discrete_state
+    seen = replace(observation(), state={})
+    assert np.isfinite(act(bundle, seen).actions).all()
+
+
+def test_lerobots_preprocessor_decides_about_the_state(lerobot):
+    edit_json(lerobot / "policy_preprocessor.json", lambda d: d["steps"].pop(4))
+    made = config(lerobot, modality="base-first")
+    with pytest.raises(ConfigError, match="pass --no-discrete-state"):
+        write(made)
+    assert write(replace(made, discrete_state=False)).manifest.contract.state == ()
+
+
+def test_modes_of_lerobots_norm_map_are_mapped(lerobot):
+    norm_map = {"VISUAL": "IDENTITY", "STATE": "MIN_MAX", "ACTION": "IDENTITY"}
+    for name, place in (("policy_preprocessor", 3), ("policy_postprocessor", 0)):
+        edit_json(
+            lerobot / f"{name}.json",
+            lambda d, p=place: d["steps"][p]["config"].update(norm_map=norm_map),
+        )
+    scaling = write(config(lerobot, modality="base-first")).manifest.normalization
+    assert (scaling.mode, scaling.action_mode) == ("quantile", "mean_std")
+    assert scaling.state.q01 == tuple(BASE_STATS["state"]["min"])
+    assert scaling.state.q99 == tuple(BASE_STATS["state"]["max"])
+    assert set(scaling.action.mean) == {0.0} and set(scaling.action.std) == {1.0}
+
+
+@pytest.mark.parametrize("mode", ["QUANTILES", "IDENTITY"])
+def test_a_gripper_between_zero_and_one_commands_minus_one_and_one(lerobot, mode):
+    values = samples()
+    closed = (values["gripper_close"] + 1) / 2
+    write_lerobot_stats(lerobot, stats_of(BASE_FIRST, gripper_close=closed))
+    norm_map = {"VISUAL": "IDENTITY", "STATE": "QUANTILES", "ACTION": mode}
+    for name, place in (("policy_preprocessor", 3), ("policy_postprocessor", 0)):
+        edit_json(
+            lerobot / f"{name}.json",
+            lambda d, p=place: d["steps"][p]["config"].update(norm_map=norm_map),
+        )
+    manifest = write(config(lerobot, modality="base-first")).manifest
+    stats = manifest.normalization.action
+    if mode == "QUANTILES":
+        assert (stats.q01[-1], stats.q99[-1]) == (-1, 1)
+    else:
+        assert (stats.mean[-1], stats.std[-1]) == (-1, 2)
+    assert "gripper_close.close is 0 or 1" in " ".join(manifest.made_by["notes"])
+
+
+def test_the_wrong_order_of_columns_is_refused_and_the_right_one_named(lerobot, openpi):
+    with pytest.raises(CheckpointError, match=r"column .* expected .*look like base-first\."):
+        write(config(lerobot))
+    with pytest.raises(CheckpointError, match=r"look like ee-first\."):
+        write(config(openpi, modality="base-first"))
+    bundle = write(config(lerobot, allow_suspicious_stats=True))
+    assert bundle.manifest.contract.action_dims == PANDA_OMRON.action_dims
+
+
+def test_sizes_that_do_not_add_up_are_refused(lerobot, openpi):
+    with pytest.raises(
+        ConfigError, match=r"state has 16 numbers, but the robot's own order \(joint_position \(7\)"
+    ):
+        write(config(lerobot, modality=""))
+    with pytest.raises(ConfigError, match=r"has 12 numbers.* has 4\..*look like base-first"):
+        write(config(lerobot, modality="base-first", action="base_motion"))
+    with pytest.raises(CheckpointError, match=r"name only 14; number 14 is no padding"):
+        write(config(openpi, state=",".join(EE_FIRST.state[:-1])))
+    with pytest.raises(ConfigError, match=r"no state field 'base_pose'.*Did you mean"):
+        write(config(openpi, state="base_pose"))
+
+
+def test_a_policy_that_cannot_drive_the_robot_is_refused(openpi):
+    some = ",".join(EE_FIRST.action[:3])
+    stats = {
+        "state": EE_STATS["state"],
+        "action": {k: v[:7] for k, v in EE_STATS["action"].items()},
+    }
+    write_json(openpi / "assets" / "robot" / "norm_stats.json", openpi_stats(stats))
+    with pytest.raises(ContractMismatch, match=r"needs action dimensions \['base_motion"):
+        write(config(openpi, action=some))
+    with pytest.raises(ConfigError, match="robot 'panda' has no state field 'base_position'"):
+        write(config(openpi, embodiment="panda"))
+    arm = config(
+        openpi, embodiment="panda", modality="", state=EE_FIRST.state[0], discrete_state=False
+    )
+    assert write(arm).manifest.contract.action_dims == PANDA.action_dims
+
+
+def test_the_own_order_is_taken_where_sizes_are_equal(tmp_path):
+    values = samples()
+    own = {
+        kind: tuple(field.name for field in getattr(PANDA, kind)) for kind in ("state", "action")
+    }
+    assert flat(own["action"], values).shape[1] == 7
+    order = replace(EE_FIRST, **own)
+    checkpoint = write_openpi(tmp_path / "arm", stats_of(order))
+    manifest = write(config(checkpoint, embodiment="panda", modality="")).manifest
+    assert manifest.contract.state == PANDA.state
+    assert manifest.made_by["order"] == "the robot's own order"
+
+
+def test_base_weights_without_statistics_ask_for_them(lerobot, tmp_path):
+    """As LeRobot publishes pi05_base: features padded to 32, no statistics."""
+    for name, place in (("policy_preprocessor", 3), ("policy_postprocessor", 0)):
+        edit_json(lerobot / f"{name}.json", lambda d, p=place: d["steps"][p].pop("state_file"))
+
+    def pad(data):
+        data["input_features"]["observation.state"]["shape"] = [32]
+        data["output_features"]["action"]["shape"] = [32]
+
+    edit_json(lerobot / "config.json", pad)
+    with pytest.raises(CheckpointError, match=r"no statistics of the state .*pass --norm-stats"):
+        write(config(lerobot))
+    data = {"observation.state": EE_STATS["state"], "action": EE_STATS["action"]}
+    stats = write_json(tmp_path / "data" / "meta" / "stats.json", data)
+    manifest = write(config(lerobot, norm_stats=stats)).manifest
+    assert manifest.normalization.form == "lerobot"
+    assert manifest.made_by["source"]["statistics"] == "stats.json"
+
+
+def test_nothing_is_written_where_something_is(openpi):
+    bundle = write(config(openpi))
+    before = bundle.sha256
+    with pytest.raises(ConfigError, match="pass --overwrite to replace it"):
+        write(config(openpi))
+    assert write(config(openpi, overwrite=True, replan_steps=3)).sha256 != before
+    with pytest.raises(ConfigError, match="exists and is no bundle"):
+        write(config(openpi, out=openpi, overwrite=True))
+    with pytest.raises(CheckpointError, match="layout of a bundle already"):
+        write(config(openpi.parent / "bundle", out=openpi.parent / "again"))
+    (openpi.parent / "empty").mkdir()
+    assert write(config(openpi, out=openpi.parent / "empty")).path.name == "empty"
+
+
+@pytest.mark.parametrize(
+    ("error", "raised"),
+    [
+        (KeyboardInterrupt(), KeyboardInterrupt),
+        (OSError(28, "No space left on device"), BundleError),
+    ],
+)
+def test_an_interrupted_import_leaves_the_older_bundle_and_nothing_else(
+    openpi, monkeypatch, error, raised
+):
+    before = write(config(openpi)).sha256
+
+    def fail(path, tensors):
+        path.write_bytes(b"half")
+        raise error
+
+    monkeypatch.setattr(module, "write_tensors", fail)
+    with pytest.raises(raised):
+        write(config(openpi, overwrite=True))
+    assert load_bundle(openpi.parent / "bundle").sha256 == before
+    with pytest.raises(raised):
+        write(config(openpi, out=openpi.parent / "other"))
+    assert sorted(p.name for p in openpi.parent.iterdir()) == ["bundle", "pi05_robocasa"]
+
+
+def test_everything_is_checked_before_weights_are_copied(openpi, monkeypatch):
+    monkeypatch.setattr(module, "write_tensors", None)
+    for changed, words in (
+        ({"tokenizer": str(openpi / "config.json")}, "is not a tokenizer"),
+        ({"prompt_tokens": 40}, "need more than the 40 tokens"),
+        ({"replan_steps": 11}, "replan_steps is 11, expected 1 to 10"),
+        ({"denoise_steps": -1}, "denoise_steps is -1"),
+        ({"cameras": "base_0_rgb=front"}, "no camera 'front'"),
+        ({"embodiment": "pandaa"}, "Did you mean 'panda'"),
+        ({"vision_heads": None}, "vision_heads"),
+        ({"vision_heads": 5}, "vision_width 48 is not a multiple of vision_heads 5"),
+        ({"norm_stats": openpi / "nope.json"}, "no such path"),
+        ({"checkpoint": openpi / "nope"}, "no checkpoint at"),
+    ):
+        with pytest.raises(Z1Error, match=words):
+            write(replace(config(openpi), **changed))
+    assert [p.name for p in openpi.parent.iterdir()] == ["pi05_robocasa"]
+
+
+def test_weights_that_are_not_finite_are_refused(openpi):
+    tensors = load_file(openpi / "model.safetensors")
+    tensors["action_in_proj.bias"][3] = np.nan
+    save_file(tensors, openpi / "model.safetensors")
+    with pytest.raises(CheckpointError, match=r"action_in_proj\.bias is not finite"):
+        write(config(openpi))
+
+
+def test_statistics_inside_the_weights_are_recognised(lerobot):
+    """LeRobot before 0.4 kept them in buffers of the policy."""
+    tensors = load_file(lerobot / "model.safetensors")
+    for name in ("normalize_inputs.buffer_observation_state", "unnormalize_outputs.buffer_action"):
+        tensors[f"{name}.mean"] = np.zeros(12, np.float32)
+    save_file(tensors, lerobot / "model.safetensors")
+    with pytest.raises(CheckpointError, match="migrate_policy_normalization"):
+        write(config(lerobot, modality="base-first"))
+
+
+def test_the_command_prints_every_decision_and_errors_in_one_line(openpi, capsys, monkeypatch):
+    out = openpi.parent / "bundle"
+    flags = [str(openpi), "--embodiment", "panda_omron", "--out", str(out), "--vision-heads", "4"]
+    monkeypatch.setattr("sys.argv", ["z1-import", *flags])
+    assert cli() == 2
+    said = capsys.readouterr().err
+    assert said.startswith("z1-import: the checkpoint's state has 16 numbers")
+    assert said.endswith("The statistics look like ee-first.\n") and "Traceback" not in said
+    monkeypatch.setattr("sys.argv", ["z1-import", *flags, "--modality", "ee-first"])
+    assert cli() == 0
+    said = capsys.readouterr().out
+    for words in (
+        f"slot left_wrist_0_rgb ← {WRIST}",
+        "bilinear_antialias",
+        "base_motion",
+        "note: Nothing beside the weights says",
+        "z1-export",
+    ):
+        assert words in said
