@@ -59,6 +59,7 @@ setup(
             "onnx>=1.18,<2",
             "onnxscript>=0.5,<0.8",
         ],
+        "lora": ["peft>=0.18,<1"],
         "test": [
             "pytest>=8,<9",
             "pytest-timeout>=2.3,<3",

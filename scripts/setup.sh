@@ -102,7 +102,7 @@ test)
         $pip -c "$limits" -e '.[demo,test]'
     else
         $pip -c "$limits" "${Z1_TORCH:-torch==2.13.0}"
-        $pip -c "$limits" -e '.[demo,train,test]'
+        $pip -c "$limits" -e '.[demo,train,lora,test]'
     fi
     ;;
 bench)
