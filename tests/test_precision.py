@@ -58,7 +58,7 @@ def test_a_cast_network_answers_in_float32_close_to_the_exact_one(network):
 
 
 def test_weights_that_are_wholly_bfloat16_run_too(network):
-    """openpi's converter writes every tensor in bfloat16, norms and heads too."""
+    """The converter of openpi writes every tensor in bfloat16, norms and heads too."""
     with torch.no_grad():
         wanted = network.cast(torch.bfloat16).sample(
             network.prefix(**example_inputs(SMALL, 1, 0)), example_draws(SMALL, 1, 0)["x_t"], 3

@@ -169,7 +169,7 @@ def test_a_contract_wider_than_the_network_is_refused(bundle):
 
 def test_a_bundle_without_graphs_and_an_unknown_backend_are_named(bundle):
     with pytest.raises(BundleError, match=r"has no 'prefix\.onnx'"):
-        load_policy(bundle.path)
+        load_policy(bundle.path, backend="onnxruntime")
     with pytest.raises(ConfigError, match=r"no backend 'onnxruntim'.*Did you mean 'onnxruntime'"):
         load_policy(bundle.path, backend="onnxruntim")
 
