@@ -1,5 +1,7 @@
 """Demonstrations in memory: labels, validity, balance and augmentation."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -8,11 +10,12 @@ from tiny_bundle import TINY, tiny_contract
 
 from z1_ros.errors import ConfigError
 from z1_ros.models.tokenizer import PAD_ID, PromptTokenizer, kitchen_tokenizer
-from z1_ros.policy.transforms import normalize, unnormalize
+from z1_ros.policy.transforms import normalize, state_bins, unnormalize
 from z1_ros.rl import demos
 from z1_ros.rl.dataset import (
     Augmentation,
     Frames,
+    columns,
     fit_normalization,
     guarded_stats,
     jitter_colours,
@@ -79,6 +82,54 @@ def test_a_chunk_is_what_the_expert_did_next_then_a_hold(directory, loaded, toke
         chunk = unnormalize(frames.chunks[row, :, :7].numpy(), normalization.action, "quantile")
         np.testing.assert_allclose(chunk, future[start : start + TINY.horizon], atol=1e-5)
     assert (frames.chunks[..., 7:] == 0).all()
+
+
+def test_state_and_actions_are_taken_by_name_in_the_contracts_order(directory, loaded, tokenizer):
+    frames, _, train, _ = loaded
+    contract = tiny_contract()
+    turned = replace(contract, action=contract.action[::-1], state=contract.state[::-1])
+    scaling = fit_normalization(directory, train, turned)
+    again = load_frames(directory, train, turned, scaling, tokenizer, 32)
+    assert again.chunks.shape[-1] == 32 and not again.chunks[..., 7:].any()
+    order = [contract.action_dims.index(name) for name in turned.action_dims]
+    assert order != sorted(order)
+    assert torch.equal(again.chunks[..., :7], frames.chunks[..., order])
+    names = ("state", "disturbed", "frame_steps")
+    stored = demos.read_episode(directory, *train[0][:2], names)
+    valid = undisturbed(stored["disturbed"], stored["frame_steps"], contract.horizon)
+    first = int((valid.sum(1) >= 4).argmax())
+    state_at = columns(demos.read_header(directory)["state"], turned.state)
+    bins = state_bins(normalize(stored["state"][first, state_at], scaling.state, "quantile"))
+    assert torch.equal(
+        again.tokens[0].long(), torch.from_numpy(tokenizer.encode(train[0][2], bins)[0])
+    )
+    assert not torch.equal(again.tokens[0], frames.tokens[0])
+
+
+def test_a_prompt_without_state_holds_the_instruction_alone(directory, loaded, tokenizer):
+    _, normalization, train, _ = loaded
+    shared = (directory, train, tiny_contract(), normalization, tokenizer, TINY.action_dim)
+    frames = load_frames(*shared, discrete_state=False)
+    expected = tokenizer.encode(train[0][2], None)[0]
+    assert (frames.tokens[0].numpy() == expected).all()
+    assert len(frames.tokens.unique(dim=0)) == len({instruction for _, _, instruction in train})
+
+
+def test_each_vector_is_scaled_by_its_own_mode_and_the_right_form(directory, loaded, tokenizer):
+    frames, normalization, train, _ = loaded
+    z_score = replace(normalization, action_mode="mean_std", form="openpi")
+    shared = (tokenizer, TINY.action_dim)
+    other = load_frames(directory, train, tiny_contract(), z_score, *shared)
+    raw = unnormalize(frames.chunks[..., :7].numpy(), normalization.action, "quantile")
+    expected = normalize(raw, normalization.action, "mean_std", "openpi")
+    np.testing.assert_allclose(other.chunks[..., :7].numpy(), expected, atol=2e-4)
+    assert torch.equal(other.tokens, frames.tokens)
+
+
+def test_actions_that_the_network_is_too_narrow_for_are_refused(directory, loaded, tokenizer):
+    _, normalization, train, _ = loaded
+    with pytest.raises(ConfigError, match="actions of 7 dimensions, the network gives 6"):
+        load_frames(directory, train, tiny_contract(), normalization, tokenizer, 6)
 
 
 def test_labels_after_a_disturbance_do_not_count():

@@ -7,9 +7,10 @@ import pytest
 import torch
 from reach_env import ReachEnv, ReachExpert
 
-from z1_ros.errors import ConfigError, TrainingError
-from z1_ros.models.geometry import PRESETS
-from z1_ros.models.manifest import load_bundle
+from z1_ros.errors import ConfigError, ContractMismatch, TrainingError
+from z1_ros.models.checkpoint import load_network, read_tensors, write_tensors
+from z1_ros.models.geometry import PRESETS, Geometry
+from z1_ros.models.manifest import ImageSpec, load_bundle, write_manifest
 from z1_ros.policy.backends import load_policy
 from z1_ros.rl import demos, sft
 from z1_ros.rl.dataset import Augmentation
@@ -18,6 +19,7 @@ from z1_ros.rl.start import STATE_FIELDS
 from z1_ros.rl.train_config import TrainConfig
 from z1_ros.specs import PANDA, check_contract
 
+STATS = ("mean", "std", "q01", "q99")
 SMALL = replace(
     PRESETS["kitchen"],
     image_size=48,
@@ -115,6 +117,132 @@ def test_a_run_folder_of_other_settings_is_refused(config):
     with pytest.raises(TrainingError, match="choose another run folder or pass --no-resume"):
         sft.main(other)
     assert sft.main(replace(other, resume=False))["steps"] == 3
+
+
+@pytest.fixture
+def init(config):
+    """A trained bundle, whose settings are not the defaults."""
+    sft.main(replace(config, denoise_steps=3, replan_steps=4))
+    bundle = load_bundle(config.bundle)
+    manifest = bundle.manifest
+    prompt = replace(manifest.prompt, discrete_state=False)
+    reversed_actions = replace(manifest.contract, action=manifest.contract.action[::-1])
+    scaling = manifest.normalization
+    wide = replace(scaling.action, q01=(-2.0,) * 7, q99=(2.0,) * 7)
+    scaling = replace(scaling, action=wide, form="openpi", action_mode="mean_std")
+    changed = {"prompt": prompt, "contract": reversed_actions, "normalization": scaling}
+    return write_manifest(config.bundle, replace(manifest, **changed))
+
+
+@pytest.fixture
+def tuned(config, tmp_path):
+    """A run that starts from ``init`` and changes nothing."""
+    train = replace(config.train, learning_rate=1e-12)
+    return replace(
+        config, init=config.bundle, bundle=tmp_path / "tuned", run=tmp_path / "r", train=train
+    )
+
+
+def test_fine_tuning_starts_from_the_bundle_and_keeps_how_its_inputs_are_made(init, tuned):
+    figures = sft.main(tuned)
+    bundle = load_bundle(tuned.bundle)
+    manifest, before = bundle.manifest, init.manifest
+    for name in ("contract", "prompt", "geometry", "denoise_steps", "replan_steps", "embodiment"):
+        assert getattr(manifest, name) == getattr(before, name), name
+    assert manifest.name == "tuned"
+    assert manifest.made_by["init"] == {"name": "reach", "sha256": init.sha256}
+    assert manifest.files["tokenizer.json"] == before.files["tokenizer.json"]
+    ours, theirs = (read_tensors(b.path / "model.safetensors") for b in (bundle, init))
+    assert ours.keys() == theirs.keys()
+    for name, weight in theirs.items():
+        torch.testing.assert_close(ours[name], weight, rtol=0, atol=1e-6)
+    assert figures["parameters"] == sum(w.numel() for w in theirs.values())
+    load_policy(tuned.bundle, backend="torch", threads=1)
+
+
+def test_normalization_is_fitted_anew_in_the_bundles_mode_unless_it_is_kept(init, tuned):
+    sft.main(tuned)
+    fitted = load_bundle(tuned.bundle).manifest.normalization
+    own = init.manifest.normalization
+    assert (fitted.mode, fitted.action_mode, fitted.form) == ("quantile", "mean_std", "openpi")
+    assert fitted.state == own.state and fitted.action != own.action
+    kept = replace(tuned, keep_normalization=True)
+    with pytest.raises(TrainingError, match="made with keep_normalization = False, not True"):
+        sft.main(kept)
+    sft.main(replace(kept, resume=False))
+    assert load_bundle(tuned.bundle).manifest.normalization == own
+    with pytest.raises(ConfigError, match="keep_normalization needs init"):
+        replace(kept, init=None)
+
+
+def test_a_bfloat16_bundle_is_tuned_in_float32_and_stays_bfloat16(init, tuned):
+    network = start_network(init).cast(torch.bfloat16)
+    write_tensors(init.path / "model.safetensors", network.state_dict())
+    write_manifest(init.path, init.manifest)
+    train = replace(tuned.train, learning_rate=1e-2, lora_rank=2, precision="bfloat16", steps=2)
+    sft.main(replace(tuned, train=train))
+    stored = read_tensors(tuned.run / "checkpoint.safetensors")
+    assert {t.dtype for t in stored.values()} == {torch.float32}
+    ours = read_tensors(tuned.bundle / "model.safetensors")
+    theirs = network.state_dict()
+    assert {n: w.dtype for n, w in ours.items()} == {n: w.dtype for n, w in theirs.items()}
+    assert torch.equal(ours["vlm.embed_tokens.weight"], theirs["vlm.embed_tokens.weight"])
+    assert not torch.equal(ours["vlm.last.k_proj.weight"], theirs["vlm.last.k_proj.weight"])
+    assert not torch.equal(ours["expert.norm.dense.weight"], theirs["expert.norm.dense.weight"])
+
+
+def start_network(bundle):
+    return load_network(bundle.path / "model.safetensors", Geometry(**bundle.manifest.geometry))
+
+
+def test_a_frozen_vlm_is_trained_on_from_its_cache(init, tuned):
+    train = replace(tuned.train, freeze_vlm=True, prefix_cache_gb=1.0, learning_rate=1e-2)
+    sft.main(replace(tuned, train=train))
+    ours, theirs = (read_tensors(p / "model.safetensors") for p in (tuned.bundle, init.path))
+    moved = {name.split(".")[0] for name in ours if not torch.equal(ours[name], theirs[name])}
+    assert moved == {"expert", "time", "action_in_proj", "action_out_proj"}
+
+
+def test_a_bundle_that_does_not_fit_the_demonstrations_is_refused_naming_both(init, tuned):
+    manifest = init.manifest
+    contract = manifest.contract
+
+    def refused(error, match, config=tuned, **changes):
+        write_manifest(init.path, replace(manifest, **changes))
+        with pytest.raises(error, match=match):
+            sft.main(config)
+
+    seen = replace(contract, cameras=("head", *contract.cameras[1:]))
+    refused(
+        ContractMismatch, "model 'reach' needs camera 'head', which robot 'panda'", contract=seen
+    )
+    fast = replace(contract, control_hz=50.0)
+    refused(ContractMismatch, "acts at 50.0 Hz but robot 'panda' runs at 20", contract=fast)
+    fewer = {
+        "contract": replace(contract, action=contract.action[1:]),
+        "normalization": replace(
+            manifest.normalization,
+            action=replace(
+                manifest.normalization.action,
+                **{n: getattr(manifest.normalization.action, n)[1:] for n in STATS},
+            ),
+        ),
+    }
+    refused(ContractMismatch, "needs action dimensions", **fewer)
+    collect = replace(tuned, demos=None)
+    refused(ContractMismatch, "needs action dimensions", collect, **fewer)
+    assert not (tuned.run / "demos").exists()
+    large = {
+        "image": ImageSpec(size=64, slots=manifest.image.slots),
+        "geometry": {**manifest.geometry, "image_size": 64},
+    }
+    refused(ConfigError, "images have 48 px, model 'reach' needs 64; .* --image-size 64", **large)
+
+
+def test_more_actions_between_inferences_than_a_chunk_has_are_refused_at_once(config):
+    with pytest.raises(ConfigError, match="replan_steps is 9, but a chunk has 8 actions"):
+        sft.main(replace(config, replan_steps=9))
+    assert not (config.run / "log.jsonl").exists()
 
 
 def test_unknown_tasks_and_geometries_are_named(config):

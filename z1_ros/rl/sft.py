@@ -11,7 +11,7 @@ from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import tyro
@@ -40,7 +40,7 @@ from z1_ros.rl.train_config import TrainConfig, without_schedule
 from z1_ros.rl.trainer import Trainer, validation
 from z1_ros.sim.evaluate import parse_tasks
 from z1_ros.sim.kitchen import TASKS
-from z1_ros.specs import embodiment
+from z1_ros.specs import check_contract, embodiment
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -103,59 +103,41 @@ def main(config: SFTConfig) -> dict[str, Any]:
     run = config.run or Path("runs") / config.bundle.name
     run.mkdir(parents=True, exist_ok=True)
     tasks = parse_tasks(config.tasks, TASKS)
-    init = None if config.init is None else load_bundle(config.init)
-    size = init.manifest.image.size if init else preset(config.geometry).image_size
-    directory = _demonstrations(config, run, size)
-    header = demos.read_header(directory)
-    start = from_bundle(init, header) if init else from_nothing(header, config.geometry, run)
-    config = replace(
-        config,
-        denoise_steps=config.denoise_steps or start.denoise_steps,
-        replan_steps=config.replan_steps or start.replan_steps,
-    )
-    geometry, contract = start.geometry, start.contract
-    if config.replan_steps > contract.horizon:
-        raise ConfigError(
-            f"replan_steps is {config.replan_steps}, but a chunk has {contract.horizon} actions"
-        )
-    tokenizer = PromptTokenizer(start.tokenizer, geometry.prompt_tokens, geometry.vocab)
-    train_episodes, held_episodes = split_seeds(directory, tasks, config.held_out)
-    normalization = start.normalization(directory, train_episodes, keep=config.keep_normalization)
+    start, directory = _start(config, run)
+    config = _settled(config, start)
     device = _device(config.device)
-    shared = (contract, normalization, tokenizer, geometry.action_dim, start.prompt.discrete_state)
-    frames = _place(load_frames(directory, train_episodes, *shared), device)
-    held = _place(load_frames(directory, held_episodes, *shared), device)
-
+    data = _load(config, start, directory, tasks, device)
     identity = {
         "tasks": tasks,
-        "geometry": asdict(geometry),
+        "geometry": asdict(start.geometry),
         "train": asdict(without_schedule(config.train)),
-        "episodes": len(train_episodes),
-        "frames": len(frames),
+        "episodes": data.episodes,
+        "frames": len(data.frames),
         "held_out": config.held_out,
         "data": demos.digest(directory, tasks),
-        "init": init.sha256 if init else None,
+        "init": start.bundle.sha256 if start.bundle else None,
         "keep_normalization": config.keep_normalization,
     }
     network = start.network(config.train.seed)
     parameters = sum(p.numel() for p in network.parameters())
-    trainer = Trainer(network, config.train, len(contract.action_dims), device, identity)
+    trainer = Trainer(network, config.train, len(start.contract.action_dims), device, identity)
     checkpoint = run / "checkpoint.safetensors"
     if config.resume and checkpoint.exists():
         trainer.resume(checkpoint)
-    figures = _train(config, trainer, frames, held, run, checkpoint)
+    figures = _train(config, trainer, data, run, checkpoint)
 
     figures |= {
         "tasks": tasks,
-        "episodes": len(train_episodes),
-        "held_out_episodes": len(held_episodes),
-        "frames": len(frames),
+        "episodes": data.episodes,
+        "held_out_episodes": data.held_episodes,
+        "frames": len(data.frames),
         "steps": trainer.step,
         "train_minutes": round(trainer.elapsed_s / 60, 2),
         "parameters": parameters,
         "device": device_name(device),
     }
-    bundle = write_bundle(config, trainer, header, start, normalization, figures)
+    header = demos.read_header(directory)
+    bundle = write_bundle(config, trainer, header, start, data.normalization, figures)
     if config.export:
         from z1_ros.models.export_onnx import export
 
@@ -217,6 +199,19 @@ def device_name(device: torch.device) -> str:
     return f"{os.cpu_count()} CPU cores ({platform.machine()})"
 
 
+def _start(config: SFTConfig, run: Path) -> tuple[Start, Path]:
+    """Return what training starts from and the demonstrations, which are collected if need be."""
+    if config.init is None:
+        directory = _demonstrations(config, run, preset(config.geometry).image_size)
+        return from_nothing(demos.read_header(directory), config.geometry, run), directory
+    bundle = load_bundle(config.init)
+    if config.demos is None:  # collecting takes long, so find out first
+        manifest = bundle.manifest
+        check_contract(manifest.contract, embodiment(config.embodiment), manifest.name)
+    directory = _demonstrations(config, run, bundle.manifest.image.size)
+    return from_bundle(bundle, demos.read_header(directory)), directory
+
+
 def _demonstrations(config: SFTConfig, run: Path, image_size: int) -> Path:
     if config.demos is not None:
         return config.demos
@@ -229,6 +224,45 @@ def _demonstrations(config: SFTConfig, run: Path, image_size: int) -> Path:
     )
     demos.main(wanted)
     return wanted.out
+
+
+def _settled(config: SFTConfig, start: Start) -> SFTConfig:
+    """Return the config with every choice made that it leaves to the start."""
+    config = replace(
+        config,
+        denoise_steps=config.denoise_steps or start.denoise_steps,
+        replan_steps=config.replan_steps or start.replan_steps,
+    )
+    if config.replan_steps > start.contract.horizon:
+        raise ConfigError(
+            f"replan_steps is {config.replan_steps}, but a chunk has {start.contract.horizon} "
+            "actions"
+        )
+    return config
+
+
+class _Data(NamedTuple):
+    frames: Frames
+    held: Frames
+    normalization: Normalization
+    episodes: int
+    held_episodes: int
+
+
+def _load(
+    config: SFTConfig, start: Start, directory: Path, tasks: list[str], device: torch.device
+) -> _Data:
+    """Read training and held-out episodes into memory."""
+    episodes, held = split_seeds(directory, tasks, config.held_out)
+    normalization = start.normalization(directory, episodes, keep=config.keep_normalization)
+    sizes = start.geometry
+    tokenizer = PromptTokenizer(start.tokenizer, sizes.prompt_tokens, sizes.vocab)
+    shared = (start.contract, normalization, tokenizer, sizes.action_dim)
+    frames, held_frames = (
+        _place(load_frames(directory, some, *shared, start.prompt.discrete_state), device)
+        for some in (episodes, held)
+    )
+    return _Data(frames, held_frames, normalization, len(episodes), len(held))
 
 
 def _device(name: str) -> torch.device:
@@ -246,21 +280,24 @@ def _place(frames: Frames, device: torch.device) -> Frames:
 
 
 def _train(
-    config: SFTConfig, trainer: Trainer, frames: Frames, held: Frames, run: Path, checkpoint: Path
+    config: SFTConfig, trainer: Trainer, data: _Data, run: Path, checkpoint: Path
 ) -> dict[str, float]:
     """Run the loop with a progress bar and a log; returns the last validation."""
 
     def validate(trainer: Trainer) -> dict[str, float]:
-        return validation(trainer, held, config.denoise_steps)
+        return validation(trainer, data.held, config.denoise_steps)
 
     final: dict[str, float] = {}
     columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn())
     with ExitStack() as stack:
         progress = stack.enter_context(Progress(*columns, TimeRemainingColumn()))
+        encoding = progress.add_task("encoding frames", total=1.0, visible=False)
+        for done in trainer.fill_cache(data.frames) if trainer.progress < 1 else ():
+            progress.update(encoding, completed=done, visible=True)
         bar = progress.add_task("training", total=1.0, completed=trainer.progress)
         log = stack.enter_context((run / "log.jsonl").open("a", encoding="utf-8"))
         board = _tensorboard(run, stack)
-        for record in _with_final_validation(trainer, frames, checkpoint, validate):
+        for record in _with_final_validation(trainer, data.frames, checkpoint, validate):
             log.write(json.dumps(record) + "\n")
             log.flush()
             for name, value in record.items():
