@@ -1,0 +1,157 @@
+"""The names of π0.5's weights in the published layouts and in ours. Names only, no files.
+
+Three layouts are in use: openpi's PyTorch port, also that of LeRobot's published base model;
+LeRobot's own saves, which put ``model.`` before the same names; and that of our bundles.
+Both hold weights that feed nothing, which we neither need nor keep.
+Source: openpi ``src/openpi/models_pytorch/pi0_pytorch.py``, LeRobot ``policies/pi05``; transformers
+writes SigLIP's names with ``vision_model.`` before 5.6 and without it since.
+"""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from z1_ros.errors import CheckpointError
+
+_PALIGEMMA = "paligemma_with_expert.paligemma."
+_VISION = _PALIGEMMA + "model.vision_tower."
+_NESTED = _VISION + "vision_model."
+_RENAMES = (
+    (_VISION, "vision."),
+    (_PALIGEMMA + "model.multi_modal_projector.linear.", "projector."),
+    (_PALIGEMMA + "lm_head.", "vlm.lm_head."),
+    (_PALIGEMMA + "model.language_model.", "vlm."),
+    ("paligemma_with_expert.gemma_expert.lm_head.", "expert.lm_head."),
+    ("paligemma_with_expert.gemma_expert.model.", "expert."),
+    ("time_mlp_", "time.time_mlp_"),
+    ("action_in_proj.", "action_in_proj."),
+    ("action_out_proj.", "action_out_proj."),
+)
+"""Prefixes of openpi's layout and of ours; the longer of two comes first."""
+_LAYER = re.compile(r"(?:language_model|gemma_expert\.model|^expert)\.layers\.(\d+)\.")
+_OURS = ("vision.", "projector.", "vlm.", "expert.", "time.", "action_in_proj.", "action_out_proj.")
+
+EMBEDDING = "vlm.embed_tokens.weight"
+HEAD = "vlm.lm_head.weight"
+"""The text head: the embedding itself where a file has no embedding, else a stale copy of it."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Layout:
+    """How one file spells the names of its weights."""
+
+    name: str
+    """``openpi``, ``lerobot`` or ``z1_ros``."""
+    depth: int
+    """Layers of the VLM; of the last one only keys and values are used."""
+    nested_vision: bool = True
+    """SigLIP's names have ``vision_model.`` in them."""
+
+    def ours(self, key: str) -> str | None:
+        """Return our name of the file's ``key``, or None if the layout has no such key."""
+        if self.name == "z1_ros":
+            return key if key.startswith(_OURS) else None
+        if self.name == "lerobot":
+            if not key.startswith("model."):
+                return None
+            key = key.removeprefix("model.")
+        return from_openpi(key, self.depth)
+
+    def theirs(self, name: str) -> str:
+        """Return the file's key of our ``name``."""
+        if self.name == "z1_ros":
+            return name
+        key = to_openpi(name, self.depth)
+        if not self.nested_vision:
+            key = key.replace(_NESTED, _VISION)
+        return f"model.{key}" if self.name == "lerobot" else key
+
+
+def from_openpi(key: str, depth: int) -> str | None:
+    """Return our name of one of openpi's keys, or None if that layout has no such key.
+
+    Weights that feed nothing have names too, see ``is_unused``.
+
+    Args:
+        key: Key in openpi's ``model.safetensors``.
+        depth: Layers of the VLM.
+    """
+    key = key.replace(_NESTED, _VISION)
+    for theirs, ours in _RENAMES:
+        if key.startswith(theirs):
+            name = ours + key.removeprefix(theirs)
+            for kept in ("self_attn.k_proj.", "self_attn.v_proj.", "input_layernorm."):
+                whole = f"vlm.layers.{depth - 1}.{kept}"
+                name = name.replace(whole, f"vlm.last.{kept.removeprefix('self_attn.')}")
+            return name
+    return None
+
+
+def to_openpi(name: str, depth: int) -> str:
+    """Return openpi's key of one of our names, with SigLIP's as in openpi (``vision_model.``)."""
+    if name.startswith("vlm.last."):
+        kept = name.removeprefix("vlm.last.")
+        block = "" if kept.startswith("input_layernorm.") else "self_attn."
+        name = f"vlm.layers.{depth - 1}.{block}{kept}"
+    for theirs, ours in _RENAMES:
+        if name.startswith(ours):
+            return theirs.replace(_VISION, _NESTED) + name.removeprefix(ours)
+    raise ValueError(f"{name!r} is no name of a weight")
+
+
+def is_unused(name: str, depth: int) -> bool:
+    """Whether a weight feeds nothing: text heads, the final norm, the last layer past keys."""
+    last = f"vlm.layers.{depth - 1}."
+    return name.startswith(("vlm.lm_head.", "expert.lm_head.", "vlm.norm.", last))
+
+
+def find_layout(keys: Iterable[str], source: str) -> Layout:
+    """Tell the layout from the names of the weights.
+
+    Args:
+        keys: Every key of a checkpoint.
+        source: What to call the checkpoint in errors.
+
+    Raises:
+        CheckpointError: It is another model's, π0's for instance, or no model's.
+    """
+    keys = set(keys)
+    refuse_other_models(keys, source)
+    depth = 1 + max((int(found[1]) for key in keys if (found := _LAYER.search(key))), default=0)
+    if any(k.startswith("model.paligemma_with_expert.") for k in keys):
+        name = "lerobot"
+    elif any(k.startswith("paligemma_with_expert.") for k in keys):
+        name = "openpi"
+    elif any(k.startswith(("vlm.", "expert.")) for k in keys):
+        name = "z1_ros"
+    else:
+        some = ", ".join(sorted(keys)[:3]) or "nothing at all"
+        raise CheckpointError(
+            f"{source} is no π0.5 checkpoint: it holds {some}; expected are weights named "
+            "paligemma_with_expert.… (openpi), model.paligemma_with_expert.… (LeRobot) or "
+            "vlm.… (z1_ros)"
+        )
+    return Layout(name=name, depth=depth, nested_vision=any("vision_model." in k for k in keys))
+
+
+def refuse_other_models(keys: set[str], source: str) -> None:
+    """Raise CheckpointError if the names are those of a relative of π0.5."""
+    parts = {key.removeprefix("model.").partition(".")[0] for key in keys}
+    if any(".lora_A." in key for key in keys):
+        raise CheckpointError(
+            f"{source} holds LoRA adapters; merge them into their base model and give that"
+        )
+    has_time = any(part.startswith("time_mlp_") for part in parts)
+    if not has_time and any("state_proj." in key or "action_time_mlp_" in key for key in keys):
+        raise CheckpointError(
+            f"{source} is a π0 checkpoint (it has state_proj or action_time_mlp weights); only "
+            "π0.5 is supported, whose actions are conditioned through time_mlp and adaRMS"
+        )
+    has_vlm = any("language_model." in key for key in keys)
+    if has_vlm and not any("expert." in key.replace("with_expert.", "") for key in keys):
+        raise CheckpointError(
+            f"{source} has no action expert: it is a π0-FAST or PaliGemma checkpoint; only π0.5 "
+            "is supported"
+        )
+    if any(key.startswith(("in.", "mid.", "out.", "grad.")) for key in keys):
+        raise CheckpointError(f"{source} holds golden data of a parity test, not a checkpoint")
