@@ -5,7 +5,7 @@ LeRobot ``src/lerobot/processor/normalize_processor.py`` (``policy_preprocessor.
 ``state_file``) and the ``meta/stats.json`` of its datasets.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -14,10 +14,10 @@ import numpy as np
 
 from z1_ros.errors import CheckpointError, ConfigError, closest
 from z1_ros.files import read_json
+from z1_ros.models.lerobot_steps import POSTPROCESSOR, PREPROCESSOR, find_step, read_steps
 from z1_ros.models.manifest import NormStats
 
 OPENPI_FILE = "norm_stats.json"
-PREPROCESSOR, POSTPROCESSOR = "policy_preprocessor.json", "policy_postprocessor.json"
 NORMALIZERS = {PREPROCESSOR: "normalizer_processor", POSTPROCESSOR: "unnormalizer_processor"}
 PARTS = ("mean", "std", "q01", "q99", "min", "max", "q10", "q90")
 ENDS = {"QUANTILES": ("q01", "q99"), "QUANTILE10": ("q10", "q90"), "MIN_MAX": ("min", "max")}
@@ -124,29 +124,11 @@ def _read_processors(directory: Path) -> Stats:
 
 def _normalizer(path: Path) -> tuple[Mapping[str, Any], dict[str, str]]:
     """Return the flat statistics and the modes of one pipeline's (un)normaliser."""
-    step = find_step(processor_steps(path), NORMALIZERS[path.name])
+    step = find_step(read_steps(path), NORMALIZERS[path.name])
     if step is None:
         raise CheckpointError(f"{path} has no step {NORMALIZERS[path.name]!r}")
-    norm_map = step.get("config", {}).get("norm_map", {})
-    state_file = step.get("state_file")
-    if state_file is None:
-        return {}, modes_of(norm_map, path)
-    if not isinstance(state_file, str) or Path(state_file).name != state_file:
-        raise CheckpointError(f"{path} names {state_file!r}, which is not a plain file name")
-    return _read_flat(path.parent / state_file), modes_of(norm_map, path)
-
-
-def processor_steps(path: Path) -> list[dict[str, Any]]:
-    """Return the steps of a LeRobot processor's JSON file; raises CheckpointError."""
-    steps = read_json(path).get("steps")
-    if not isinstance(steps, list) or not all(isinstance(step, dict) for step in steps):
-        raise CheckpointError(f"{path} has no list of steps")
-    return steps
-
-
-def find_step(steps: Iterable[dict[str, Any]], name: str) -> dict[str, Any] | None:
-    """Return the step registered as ``name``, or None."""
-    return next((step for step in steps if step.get("registry_name") == name), None)
+    modes = modes_of(step.config.get("norm_map"), path)
+    return _read_flat(path.parent / step.state_file) if step.state_file else {}, modes
 
 
 def modes_of(norm_map: Any, path: Path) -> dict[str, str]:

@@ -12,18 +12,24 @@ from typing import Any
 
 from z1_ros.errors import CheckpointError
 from z1_ros.files import read_json
-from z1_ros.models.norm_stats import (
+from z1_ros.models.lerobot_steps import (
     POSTPROCESSOR,
     PREPROCESSOR,
+    Step,
     find_step,
-    modes_of,
-    processor_steps,
+    read_steps,
 )
+from z1_ros.models.norm_stats import modes_of
 
 OPENPI_SLOTS = ("base_0_rgb", "left_wrist_0_rgb", "right_wrist_0_rgb")
 """Image slots of openpi's models, always in this order."""
 EMPTY_CAMERA = "empty_camera_"
 """LeRobot's slots without a camera."""
+OLD_RELEASE = (
+    "Saved by LeRobot 0.5.0 or older. Releases up to 0.4.4 padded the state in the prompt to 32 "
+    "numbers and images with -3; if it was trained with one of them, it sees something else here "
+    "than it did in training."
+)
 _STATE_STEP = "pi05_prepare_state_tokenizer_processor_step"
 _TOKENIZER_STEP = "tokenizer_processor"
 _RENAME_STEP = "rename_observations_processor"
@@ -88,39 +94,34 @@ def _lerobot(path: Path, config: dict[str, Any], ignored_steps: tuple[str, ...])
     file = path / "config.json"
     _refuse_unsupported(config, file)
     features = _features(config, file)
-    slots = [name.removeprefix(_IMAGES) for name, f in features.items() if f["type"] == "VISUAL"]
-    slots += [f"{EMPTY_CAMERA}{i}" for i in range(config.get("empty_cameras", 0))]
-    resolution = config.get("image_resolution", (224, 224))
-    if len(set(resolution)) != 1:
-        raise CheckpointError(f"{file}: image_resolution is {resolution}, not a square")
-    sizes = {}
-    for kind, name in (("state", "observation.state"), ("action", "action")):
-        size = features.get(name, {"shape": [None]})["shape"][0]
-        if size != config.get(f"max_{kind}_dim", 32):
-            sizes[kind] = size
+    sizes = {
+        kind: features[name]["shape"][0]
+        for kind, name in (("state", "observation.state"), ("action", "action"))
+        # The base model's are padding that belongs to no robot.
+        if name in features and features[name]["shape"][0] != config.get(f"max_{kind}_dim", 32)
+    }
     known = {
         "denoise_steps": _whole(config, "num_inference_steps", file),
         "replan_steps": _whole(config, "n_action_steps", file),
     }
     known = {name: value for name, value in known.items() if value is not None}
-    notes: tuple[str, ...] = ()
-    if "use_relative_actions" not in config:
-        notes = (
-            "Saved by LeRobot 0.5.0 or older. Releases up to 0.4.4 padded the state in the prompt "
-            "to 32 numbers and images with -3; if it was trained with one of them, it sees "
-            "something else here than it did in training.",
-        )
     return Origin(
         kind="lerobot",
-        # The missing ones come last, whatever their place among the features.
-        slots=tuple(sorted(dict.fromkeys(slots), key=lambda slot: slot.startswith(EMPTY_CAMERA))),
+        slots=_slots(config, features),
         sizes=sizes,
         modes=modes_of(config["normalization_mapping"], file)
         if "normalization_mapping" in config
         else {},
-        notes=notes,
-        **(known | _read_steps(path, ignored_steps)),
+        notes=() if "use_relative_actions" in config else (OLD_RELEASE,),
+        **(known | _read_processors(path, ignored_steps)),
     )
+
+
+def _slots(config: dict[str, Any], features: dict[str, Any]) -> tuple[str, ...]:
+    """Return the image slots; missing cameras come last, whatever their place in the features."""
+    slots = [name.removeprefix(_IMAGES) for name, f in features.items() if f["type"] == "VISUAL"]
+    slots += [f"{EMPTY_CAMERA}{i}" for i in range(int(config.get("empty_cameras", 0)))]
+    return tuple(sorted(dict.fromkeys(slots), key=lambda slot: slot.startswith(EMPTY_CAMERA)))
 
 
 def _refuse_unsupported(config: dict[str, Any], file: Path) -> None:
@@ -135,6 +136,9 @@ def _refuse_unsupported(config: dict[str, Any], file: Path) -> None:
     ):
         if config.get(key):
             raise CheckpointError(f"{file}: {key} is on; {what} are not supported")
+    resolution = config.get("image_resolution", (224, 224))
+    if len(resolution) != 2 or resolution[0] != resolution[1]:
+        raise CheckpointError(f"{file}: image_resolution is {resolution}, expected two equal sides")
     if config.get("n_obs_steps", 1) != 1:
         raise CheckpointError(f"{file}: n_obs_steps is {config['n_obs_steps']}, expected 1")
 
@@ -153,39 +157,41 @@ def _features(config: dict[str, Any], file: Path) -> dict[str, Any]:
     return features
 
 
-def _read_steps(path: Path, ignored: tuple[str, ...]) -> dict[str, Any]:
+def _read_processors(path: Path, ignored: tuple[str, ...]) -> dict[str, Any]:
     """Return the parts of an Origin that the processors' steps tell."""
     if not (path / PREPROCESSOR).is_file():
         return {}
-    steps = processor_steps(path / PREPROCESSOR)
+    steps = read_steps(path / PREPROCESSOR)
     _check_steps(steps, path / PREPROCESSOR, ignored)
     if (path / POSTPROCESSOR).is_file():
-        _check_steps(processor_steps(path / POSTPROCESSOR), path / POSTPROCESSOR, ignored)
-    known: dict[str, Any] = {"discrete_state": find_step(steps, _STATE_STEP) is not None}
-    tokenizer = (find_step(steps, _TOKENIZER_STEP) or {}).get("config", {})
-    if tokenizer.get("tokenizer_name"):
-        known["tokenizer"] = str(tokenizer["tokenizer_name"])
-    rename = (find_step(steps, _RENAME_STEP) or {}).get("config", {}).get("rename_map") or {}
-    known["renamed"] = {
-        slot.removeprefix(_IMAGES): camera.removeprefix(_IMAGES)
-        for camera, slot in rename.items()
-        if slot.startswith(_IMAGES)
+        _check_steps(read_steps(path / POSTPROCESSOR), path / POSTPROCESSOR, ignored)
+    tokenizer, rename = find_step(steps, _TOKENIZER_STEP), find_step(steps, _RENAME_STEP)
+    names = (rename.config.get("rename_map") if rename else None) or {}
+    texts = isinstance(names, dict) and all(isinstance(name, str) for name in names.values())
+    if not texts:
+        raise CheckpointError(f"{path / PREPROCESSOR}: rename_map must map names to names")
+    return {
+        "discrete_state": find_step(steps, _STATE_STEP) is not None,
+        "tokenizer": str((tokenizer and tokenizer.config.get("tokenizer_name")) or "") or None,
+        "renamed": {
+            slot.removeprefix(_IMAGES): camera.removeprefix(_IMAGES)
+            for camera, slot in names.items()
+            if slot.startswith(_IMAGES)
+        },
     }
-    return known
 
 
-def _check_steps(steps: list[dict[str, Any]], file: Path, ignored: tuple[str, ...]) -> None:
+def _check_steps(steps: list[Step], file: Path, ignored: tuple[str, ...]) -> None:
     for step in steps:
-        name = step.get("registry_name") or step.get("class") or "without a name"
-        if name in _RELATIVE_STEPS and step.get("config", {}).get("enabled"):
+        if step.name in _RELATIVE_STEPS and step.config.get("enabled"):
             raise CheckpointError(
-                f"{file}: step {name!r} is enabled; actions relative to the state are not "
+                f"{file}: step {step.name!r} is enabled; actions relative to the state are not "
                 f"supported, train with absolute or delta commands of the robot"
             )
-        if name not in _KNOWN_STEPS and name not in ignored:
+        if step.name not in _KNOWN_STEPS and step.name not in ignored:
             raise CheckpointError(
-                f"{file} has a step {name!r} that is not known here; if the network's inputs and "
-                f"outputs do not depend on it, pass --ignore-steps {name}"
+                f"{file} has a step {step.name!r} that is not known here; if the network's inputs "
+                f"and outputs do not depend on it, pass --ignore-steps {step.name}"
             )
 
 

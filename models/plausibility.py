@@ -52,13 +52,12 @@ class Column:
 
 
 def list_columns(fields: Sequence[Field], parts: Parts) -> Iterator[Column]:
-    """Yield the columns of fields, in flat order."""
+    """Yield the columns of fields, in flat order; statistics that are not finite are left out."""
     at = 0
     for field in fields:
         for name in field.dim_names:
-            yield Column(
-                name, field.unit, at, {part: float(values[at]) for part, values in parts.items()}
-            )
+            known = {p: float(values[at]) for p, values in parts.items() if np.isfinite(values[at])}
+            yield Column(name, field.unit, at, known)
             at += 1
 
 

@@ -1,6 +1,7 @@
 """A public checkpoint becomes a bundle that acts as its own project's code would, or nothing."""
 
 import json
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -9,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from foreign import (
     BASE_FIRST,
+    DATA,
     EE_FIRST,
     WEIGHTS,
     edit_json,
@@ -34,7 +36,9 @@ from z1_ros.models.geometry import Geometry
 from z1_ros.models.import_checkpoint import cli, import_checkpoint, main
 from z1_ros.models.import_config import ImportConfig
 from z1_ros.models.manifest import load_bundle
+from z1_ros.models.tokenizer import PromptTokenizer
 from z1_ros.policy.backends import load_policy
+from z1_ros.policy.transforms import Preprocessor, unnormalize
 from z1_ros.policy.vla import flow_noise
 from z1_ros.specs import PANDA, PANDA_OMRON
 from z1_ros.types import Observation
@@ -157,6 +161,35 @@ def test_an_openpi_policy_acts_as_in_openpi(openpi):
     np.testing.assert_allclose(chunk.actions, normalised[:, :12] * (std + 1e-6) + mean, atol=1e-4)
     assert chunk.dims == PANDA_OMRON.action_dims
     assert bundle.manifest.contract.cameras == (LEFT, RIGHT) and bundle.manifest.image.slots == 3
+
+
+def test_lerobots_own_processor_files_give_its_golden_prompt_and_actions(lerobot):
+    for name in (DATA / "processor").glob("policy_*"):
+        shutil.copyfile(name, lerobot / name.name)
+    # The golden statistics are random numbers, which no robot has.
+    bundle = write(config(lerobot, allow_suspicious_stats=True))
+    golden = json.loads((DATA / "processor" / "processor_golden.json").read_text())
+    manifest, state, at = bundle.manifest, {}, 0
+    for field in manifest.contract.state:
+        state[field.name] = np.float32(golden["raw_state"][at : at + field.size])
+        at += field.size
+    tokenizer = PromptTokenizer(bundle.tokenizer, 160)
+    seen = replace(observation(), state=state, instruction=golden["task"])
+    tokens, valid = Preprocessor(manifest, tokenizer).prompt(seen)
+    assert tokens[valid].tolist() == tokenizer.ids(golden["prompt"])
+    scaling = manifest.normalization
+    actions = unnormalize(
+        np.array(golden["action_normalized"]), scaling.action, scaling.action_mode, scaling.form
+    )
+    np.testing.assert_array_equal(actions, np.float32(golden["action_unnormalized"]))
+
+
+def test_statistics_that_are_not_finite_are_named(lerobot):
+    stats = stats_of(BASE_FIRST)
+    stats["state"]["q01"][3] = float("nan")
+    write_lerobot_stats(lerobot, stats)
+    with pytest.raises(CheckpointError, match="q01 of number 3 is not finite"):
+        write(config(lerobot, modality="base-first"))
 
 
 def test_the_manifest_says_what_was_decided(lerobot):

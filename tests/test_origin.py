@@ -97,7 +97,7 @@ def test_an_old_release_leaves_a_note(lerobot):
         ({"use_relative_actions": True}, "relative actions are not supported"),
         ({"use_peft": True}, "must be merged first"),
         ({"n_obs_steps": 2}, "n_obs_steps is 2, expected 1"),
-        ({"image_resolution": [224, 256]}, "not a square"),
+        ({"image_resolution": [224, 256]}, "expected two equal sides"),
         ({"n_action_steps": 0}, "n_action_steps is 0, expected a whole number"),
         ({"num_inference_steps": True}, "num_inference_steps is True"),
         ({"input_features": {"observation.state": {"shape": []}}}, "must map names"),
