@@ -22,6 +22,7 @@ collect_ignore = (
             ),
             *("camera_slots", "card", "import_checkpoint", "modality", "norm_stats", "origin"),
             "plausibility",
+            *("checkpoint", "layouts", "parity", "weight_files"),
         )
     ]
 )
