@@ -120,7 +120,6 @@ def plan(config: ImportConfig, checkpoint: Checkpoint, origin: Origin, name: str
     """
     robot = embodiment(config.embodiment)
     geometry = _geometry(config, checkpoint, origin)
-    slots = map_cameras(origin, robot, config.cameras)
     if config.discrete_state and not origin.discrete_state:
         raise ConfigError(
             f"{config.checkpoint} was saved with prompts that hold no state: pass "
@@ -133,6 +132,8 @@ def plan(config: ImportConfig, checkpoint: Checkpoint, origin: Origin, name: str
         state=config.state,
         action=config.action,
     )
+    origin = replace(origin, renamed={**order.cameras, **origin.renamed})
+    slots = map_cameras(origin, robot, config.cameras)
     stats = _read_stats(config, checkpoint)
     scaling = plan_scaling(
         robot,

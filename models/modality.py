@@ -5,7 +5,7 @@ always spelled out: by a ``modality.json``, by name, or field by field.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,8 @@ from z1_ros.files import read_json
 from z1_ros.specs import Embodiment, Field
 
 KINDS = ("state", "action")
+IMAGES = "observation.images."
+"""What LeRobot's names of image features begin with."""
 _EEF = ("end_effector_position_relative", "end_effector_rotation_relative")
 _BASE = ("base_position", "base_rotation")
 
@@ -30,6 +32,8 @@ class Order:
     """Where the order comes from."""
     spelled_out: tuple[str, ...] = KINDS
     """Those of ``state`` and ``action`` that somebody stated; the other is the robot's own."""
+    cameras: Mapping[str, str] = field(default_factory=dict)
+    """Image feature -> name of its camera, where a modality.json says."""
 
 
 KNOWN_ORDERS = {
@@ -86,14 +90,26 @@ def choose_order(
     elif file := Path(modality).expanduser() if modality else find_modality(checkpoint):
         order = read_modality(file, robot)
     else:
-        own = {kind: tuple(field.name for field in getattr(robot, kind)) for kind in KINDS}
-        order = Order(**own, source="the robot's own order", spelled_out=())
-    for kind, given in (("state", state), ("action", action)):
-        if given:
-            names = tuple(name.strip() for name in given.split(","))
-            order = replace(order, **{kind: names}, source=f"{order.source}; --{kind} as given")
-            order = replace(order, spelled_out=(*order.spelled_out, kind))
+        order = Order(
+            state=tuple(own.name for own in robot.state),
+            action=tuple(own.name for own in robot.action),
+            source="the robot's own order",
+            spelled_out=(),
+        )
+    if state:
+        order = replace(_stated(order, "state"), state=_split(state))
+    if action:
+        order = replace(_stated(order, "action"), action=_split(action))
     return order
+
+
+def _stated(order: Order, kind: str) -> Order:
+    source = f"{order.source}; --{kind} as given"
+    return replace(order, source=source, spelled_out=(*order.spelled_out, kind))
+
+
+def _split(names: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in names.split(","))
 
 
 def find_modality(checkpoint: Path | None) -> Path | None:
@@ -112,7 +128,20 @@ def read_modality(path: Path, robot: Embodiment) -> Order:
             the robot's fields.
     """
     data = read_json(path)
-    return Order(**{kind: _names_of(data, kind, path, robot) for kind in KINDS}, source=path.name)
+    return Order(
+        state=_names_of(data, "state", path, robot),
+        action=_names_of(data, "action", path, robot),
+        source=path.name,
+        cameras=_cameras_of(data, path),
+    )
+
+
+def _cameras_of(data: dict[str, Any], path: Path) -> dict[str, str]:
+    video = data.get("video", {})
+    if not isinstance(video, dict) or not all(isinstance(v, dict) for v in video.values()):
+        raise CheckpointError(f"{path}: video must map names to objects")
+    keys = {name: str(entry.get("original_key", name)) for name, entry in video.items()}
+    return {key.removeprefix(IMAGES): name for name, key in keys.items()}
 
 
 def _names_of(data: dict[str, Any], kind: str, path: Path, robot: Embodiment) -> tuple[str, ...]:
@@ -176,10 +205,8 @@ def list_sizes(fields: Iterable[Field]) -> str:
 def columns(fields: Iterable[Field]) -> list[tuple[str, str, str]]:
     """Return (column range, field, dims) of each field for a table."""
     rows, at = [], 0
-    for field in fields:
-        last = at + field.size - 1
-        rows.append(
-            (f"{at}" if field.size == 1 else f"{at}–{last}", field.name, " ".join(field.dims))
-        )
-        at += field.size
+    for part in fields:
+        span = f"{at}" if part.size == 1 else f"{at}–{at + part.size - 1}"
+        rows.append((span, part.name, " ".join(part.dims)))
+        at += part.size
     return rows

@@ -19,6 +19,7 @@ from z1_ros.models.lerobot_steps import (
     find_step,
     read_steps,
 )
+from z1_ros.models.modality import IMAGES
 from z1_ros.models.norm_stats import modes_of
 
 OPENPI_SLOTS = ("base_0_rgb", "left_wrist_0_rgb", "right_wrist_0_rgb")
@@ -42,7 +43,6 @@ _KNOWN_STEPS = {
     *(_STATE_STEP, _TOKENIZER_STEP, _RENAME_STEP, *_RELATIVE_STEPS),
     *("to_batch_processor", "device_processor", "normalizer_processor", "unnormalizer_processor"),
 }
-_IMAGES = "observation.images."
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -119,7 +119,7 @@ def _lerobot(path: Path, config: dict[str, Any], ignored_steps: tuple[str, ...])
 
 def _slots(config: dict[str, Any], features: dict[str, Any]) -> tuple[str, ...]:
     """Return the image slots; missing cameras come last, whatever their place in the features."""
-    slots = [name.removeprefix(_IMAGES) for name, f in features.items() if f["type"] == "VISUAL"]
+    slots = [name.removeprefix(IMAGES) for name, f in features.items() if f["type"] == "VISUAL"]
     slots += [f"{EMPTY_CAMERA}{i}" for i in range(int(config.get("empty_cameras", 0)))]
     return tuple(sorted(dict.fromkeys(slots), key=lambda slot: slot.startswith(EMPTY_CAMERA)))
 
@@ -174,9 +174,9 @@ def _read_processors(path: Path, ignored: tuple[str, ...]) -> dict[str, Any]:
         "discrete_state": find_step(steps, _STATE_STEP) is not None,
         "tokenizer": str((tokenizer and tokenizer.config.get("tokenizer_name")) or "") or None,
         "renamed": {
-            slot.removeprefix(_IMAGES): camera.removeprefix(_IMAGES)
+            slot.removeprefix(IMAGES): camera.removeprefix(IMAGES)
             for camera, slot in names.items()
-            if slot.startswith(_IMAGES)
+            if slot.startswith(IMAGES)
         },
     }
 

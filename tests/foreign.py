@@ -8,7 +8,8 @@ import numpy as np
 from safetensors.numpy import load_file, save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
-from z1_ros.models.modality import KNOWN_ORDERS, Order
+from z1_ros.models.modality import KNOWN_ORDERS, Order, fields_of
+from z1_ros.specs import PANDA_OMRON
 
 DATA = Path(__file__).parent / "data"
 WEIGHTS = DATA / "pi05_micro_float32" / "openpi.safetensors"
@@ -61,6 +62,18 @@ def stats_of(order: Order, pad: int = 0, **changed: np.ndarray) -> dict[str, dic
     """Return ``state`` and ``action`` -> statistics, in the order of ``order``."""
     values = samples() | changed
     return {kind: parts_of(flat(getattr(order, kind), values), pad) for kind in ("state", "action")}
+
+
+def modality(order: Order, keys: tuple = ("observation.state", "action")) -> dict:
+    """Return the content of a modality.json, its fields in the order of their names."""
+    data = {"video": {}, "annotation": {}}
+    for kind, key in zip(("state", "action"), keys, strict=True):
+        at, spans = 0, {}
+        for field in fields_of(getattr(order, kind), PANDA_OMRON, kind):
+            spans[field.name] = {"original_key": key, "start": at, "end": at + field.size}
+            at += field.size
+        data[kind] = dict(sorted(spans.items()))
+    return data
 
 
 def openpi_stats(stats: dict[str, dict]) -> dict:

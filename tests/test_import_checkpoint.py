@@ -15,6 +15,7 @@ from foreign import (
     WEIGHTS,
     edit_json,
     flat,
+    modality,
     openpi_stats,
     samples,
     stats_of,
@@ -316,6 +317,24 @@ def test_the_wrong_order_of_columns_is_refused_and_the_right_one_named(lerobot, 
         write(config(openpi, modality="base-first"))
     bundle = write(config(lerobot, allow_suspicious_stats=True))
     assert bundle.manifest.contract.action_dims == PANDA_OMRON.action_dims
+
+
+def test_a_modality_file_in_the_checkpoint_names_columns_and_cameras(lerobot):
+    def rename(data):
+        features = data["input_features"]
+        features["observation.images.image"] = features.pop(f"observation.images.{LEFT}")
+
+    edit_json(lerobot / "config.json", rename)
+    data = modality(BASE_FIRST)
+    write_json(lerobot / "meta" / "modality.json", data)
+    with pytest.raises(ConfigError, match="image slots image: pass --cameras"):
+        write(config(lerobot, modality=""))
+    data["video"] = {LEFT: {"original_key": "observation.images.image"}}
+    write_json(lerobot / "meta" / "modality.json", data)
+    manifest = write(config(lerobot, modality="")).manifest
+    assert manifest.made_by["slots"] == {WRIST: WRIST, RIGHT: RIGHT, "image": LEFT}
+    assert manifest.made_by["order"] == "modality.json"
+    assert manifest.contract.action_dims[0] == "base_motion.forward"
 
 
 def test_sizes_that_do_not_add_up_are_refused(lerobot, openpi):

@@ -3,23 +3,11 @@
 import json
 
 import pytest
-from foreign import BASE_FIRST, EE_FIRST, write_json
+from foreign import BASE_FIRST, EE_FIRST, modality, write_json
 
 from z1_ros.errors import CheckpointError, ConfigError
 from z1_ros.models.modality import choose_order, columns, fields_of, read_modality
 from z1_ros.specs import PANDA, PANDA_OMRON
-
-
-def modality(order, keys=("observation.state", "action")):
-    """Return a modality.json of an order, its fields listed by name."""
-    data = {"video": {}, "annotation": {}}
-    for kind, key in zip(("state", "action"), keys, strict=True):
-        at, spans = 0, {}
-        for field in fields_of(getattr(order, kind), PANDA_OMRON, kind):
-            spans[field.name] = {"original_key": key, "start": at, "end": at + field.size}
-            at += field.size
-        data[kind] = dict(sorted(spans.items()))
-    return data
 
 
 @pytest.mark.parametrize("order", [EE_FIRST, BASE_FIRST], ids=["ee-first", "base-first"])
@@ -27,6 +15,19 @@ def test_columns_decide_the_order_not_the_file(tmp_path, order):
     file = write_json(tmp_path / "modality.json", modality(order))
     read = read_modality(file, PANDA_OMRON)
     assert (read.state, read.action) == (order.state, order.action)
+
+
+def test_cameras_are_named_by_their_features(tmp_path):
+    data = modality(EE_FIRST)
+    data["video"] = {
+        "left": {"original_key": "observation.images.image"},
+        "wrist": {},
+    }
+    order = read_modality(write_json(tmp_path / "modality.json", data), PANDA_OMRON)
+    assert order.cameras == {"image": "left", "wrist": "wrist"}
+    data["video"] = ["left"]
+    with pytest.raises(CheckpointError, match="video must map names to objects"):
+        read_modality(write_json(tmp_path / "modality.json", data), PANDA_OMRON)
 
 
 @pytest.mark.parametrize(
