@@ -157,7 +157,9 @@ def plan(config: ImportConfig, checkpoint: Checkpoint, origin: Origin, name: str
             f"{geometry.action_dim}"
         )
     check_contract(contract, robot, name)
-    replan_steps = config.replan_steps or min(origin.replan_steps, geometry.horizon)
+    replan_steps, denoise_steps = config.replan_steps, config.denoise_steps
+    if replan_steps is None:
+        replan_steps = min(origin.replan_steps, geometry.horizon)
     try:
         manifest = Manifest(
             name=name,
@@ -173,7 +175,7 @@ def plan(config: ImportConfig, checkpoint: Checkpoint, origin: Origin, name: str
             ),
             normalization=scaling.normalization,
             geometry=asdict(geometry),
-            denoise_steps=config.denoise_steps or origin.denoise_steps,
+            denoise_steps=origin.denoise_steps if denoise_steps is None else denoise_steps,
             replan_steps=replan_steps,
             made_by=_made_by(config, checkpoint, origin, slots, stats, order, scaling),
         )
