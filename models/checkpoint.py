@@ -19,7 +19,7 @@ from torch import Tensor
 
 from z1_ros.errors import CheckpointError
 from z1_ros.models.geometry import FULL, Geometry
-from z1_ros.models.layouts import EMBEDDING, HEAD, Layout, find_layout, is_unused
+from z1_ros.models.layouts import EMBEDDING, HEAD, Layout, find_layout, is_unused, refuse_relatives
 from z1_ros.models.manifest import WEIGHTS
 from z1_ros.models.pi05 import Pi05
 from z1_ros.models.shapes import count_sizes, shape_of
@@ -99,9 +99,10 @@ def describe(path: str | Path) -> Checkpoint:
         raise CheckpointError(
             f"{index} names {len(lacking)} tensors that its shards lack: {_some(lacking)}"
         )
+    refuse_relatives(stored, str(path))
+    has_siblings = path.is_dir() or path.name in (WEIGHTS, INDEX)
+    hints = read_hints(files[0].parent) if has_siblings else {}
     layout = find_layout(stored, str(path))
-    known = path.is_dir() or path.name in (WEIGHTS, INDEX)
-    hints = read_hints(files[0].parent) if known else {}
     return Checkpoint(path, layout, tuple(stored.values()), hints)
 
 
@@ -132,6 +133,9 @@ def infer_geometry(checkpoint: Checkpoint, **stated: int) -> Geometry:
             tell ``vision_heads`` (except at the published width), ``cameras``, ``prompt_tokens``
             and ``horizon``, nor set several ``kv_heads`` apart from a wide one, which is assumed.
 
+    Returns:
+        The geometry; of a broken checkpoint the one that most of its tensors fit.
+
     Raises:
         CheckpointError: Nothing tells a size.
     """
@@ -150,13 +154,15 @@ def infer_geometry(checkpoint: Checkpoint, **stated: int) -> Geometry:
 def _from_shapes(checkpoint: Checkpoint, kv_heads: int) -> dict[str, int]:
     named, _ = by_name(checkpoint.stored, checkpoint.layout)
     sizes = count_sizes({name: tensor.shape for name, tensor in named.items()})
-    sizes["depth"] = checkpoint.layout.depth
-    if "keys" in sizes and "queries" in sizes:
-        head_dim = max(1, sizes["keys"] // kv_heads)
-        sizes |= {"kv_heads": kv_heads, "head_dim": head_dim, "heads": sizes["queries"] // head_dim}
-    if "image_tokens" in sizes and "patch" in sizes:
-        sizes["image_size"] = math.isqrt(sizes["image_tokens"]) * sizes["patch"]
-    if sizes.get("vision_width") == FULL.vision_width:
+    head_dim = max(1, sizes["keys"] // kv_heads)
+    sizes |= {
+        "depth": checkpoint.layout.depth,
+        "kv_heads": kv_heads,
+        "head_dim": head_dim,
+        "heads": sizes["queries"] // head_dim,
+        "image_size": math.isqrt(sizes["image_tokens"]) * sizes["patch"],
+    }
+    if sizes["vision_width"] == FULL.vision_width:
         sizes["vision_heads"] = FULL.vision_heads
     return sizes
 

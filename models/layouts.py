@@ -113,10 +113,9 @@ def find_layout(keys: Iterable[str], source: str) -> Layout:
         source: What to call the checkpoint in errors.
 
     Raises:
-        CheckpointError: It is another model's, π0's for instance, or no model's.
+        CheckpointError: It is none of π0.5's.
     """
     keys = set(keys)
-    refuse_other_models(keys, source)
     depth = 1 + max((int(found[1]) for key in keys if (found := _LAYER.search(key))), default=0)
     if any(k.startswith("model.paligemma_with_expert.") for k in keys):
         name = "lerobot"
@@ -134,8 +133,9 @@ def find_layout(keys: Iterable[str], source: str) -> Layout:
     return Layout(name=name, depth=depth, nested_vision=any("vision_model." in k for k in keys))
 
 
-def refuse_other_models(keys: set[str], source: str) -> None:
-    """Raise CheckpointError if the names are those of a relative of π0.5."""
+def refuse_relatives(keys: Iterable[str], source: str) -> None:
+    """Raise CheckpointError if the names are those of a relative of π0.5, π0 for instance."""
+    keys = set(keys)
     parts = {key.removeprefix("model.").partition(".")[0] for key in keys}
     if any(".lora_A." in key for key in keys):
         raise CheckpointError(

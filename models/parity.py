@@ -196,7 +196,8 @@ def compare(
     A gradient that the network has no weight for is a row that fails.
     """
     valid = values["mid.prefix_pad"][:, None, :, None]
-    largest = max((golden[k].abs().max().item() for k in golden.tensors if "grad." in k), default=0)
+    gradients = [golden[key] for key in golden.tensors if key.startswith("grad.")]
+    largest = max((gradient.abs().max().item() for gradient in gradients), default=0.0)
     rows = []
     for key in sorted({*values, *_gradient_keys(golden)}):
         tolerance = tolerances[key.partition(".")[0]]
@@ -207,7 +208,7 @@ def compare(
             mask = valid if key.startswith("mid.kv") else None
             # What all keys share does not change a softmax: this gradient is zero, and in both
             # implementations rounding errors of larger ones.
-            scale = largest if key.endswith("k_proj.bias") else None
+            scale = largest if key.endswith("k_proj.bias") else 0.0
             rows.append(_compare(key, values[key], golden[key], tolerance, mask, scale))
         elif key.startswith("grad."):
             error = math.inf if values[key].any() else 0.0
@@ -221,8 +222,9 @@ def _compare(
     reference: Tensor,
     tolerance: float,
     mask: Tensor | None,
-    scale: float | None,
+    scale: float,
 ) -> Comparison:
+    """Compare where ``mask`` is true, relative to ``scale`` or, if 0, to the largest value."""
     if value.ndim == 0:
         value = value.expand_as(reference)
     if value.shape != reference.shape:
@@ -232,9 +234,9 @@ def _compare(
         return Comparison(key, float((value != reference.bool()).any()), 0.0)
     value, reference = value.double(), reference.double()
     if mask is not None:
-        value, reference = value * mask, reference * mask
+        value, reference = value.where(mask, 0.0), reference.where(mask, 0.0)
     difference = (value - reference).abs().max().item()
-    if scale is not None:
+    if scale:
         return Comparison(key, difference / scale, tolerance, "zero; relative to the largest")
     scale = reference.abs().max().item()
     if scale == 0:
@@ -264,6 +266,8 @@ def run(config: ParityConfig) -> dict[str, Any]:
         values = results(checkpoint, geometry, golden, dtype, DTYPES[rope])
         tried[rope] = compare(values, golden, tolerances)
     rope = min(tried, key=lambda name: _worst(tried[name]))
+    if not tried[rope]:
+        raise CheckpointError(f"{golden.path} holds nothing to compare with: no mid, out or grad")
     rows, left = tried[rope], golden.tensors.keys() - values.keys() - set(_gradient_keys(golden))
     return {
         "golden": str(golden.path),

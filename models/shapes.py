@@ -4,7 +4,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Mapping
 
-from z1_ros.models.geometry import Geometry
+from z1_ros.models.geometry import FULL, Geometry
 
 _LAYER_SHAPES = {
     "self_attn.q_proj": ("queries", "{width}"),
@@ -68,36 +68,45 @@ def sizes_of(name: str) -> tuple[str, ...] | None:
 def shape_of(name: str, geometry: Geometry) -> tuple[int, ...] | None:
     """Return the shape that one of our weights has in a geometry, unused ones included."""
     sizes = sizes_of(name)
-    if sizes is None:
-        return None
+    values = all_sizes(geometry)
+    return None if sizes is None else tuple(values[size] for size in sizes)
+
+
+def all_sizes(geometry: Geometry) -> dict[str, int]:
+    """Return every size that the shape of a weight tells something about."""
+    told = {size for shape in _SHAPES.values() for size in shape}
     made = {
         "colors": 3,
         "queries": geometry.heads * geometry.head_dim,
         "keys": geometry.kv_heads * geometry.head_dim,
         "modulation": 3 * geometry.expert_width,
     }
-    return tuple(made[s] if s in made else getattr(geometry, s) for s in sizes)
+    return made | {size: getattr(geometry, size) for size in told - made.keys()}
 
 
 def count_sizes(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, int]:
     """Return every size that a file's shapes tell, by the vote of all tensors that have it.
 
-    A vote, so that one tensor of a wrong shape is what stands out, not what is believed.
+    A vote, so that one tensor of a wrong shape is what stands out, not what is believed. The
+    published size wins a tie, and stands where the one tensor that tells a size is missing.
 
     Args:
         shapes: Our names of weights -> shape.
 
     Returns:
-        Values by ``Geometry``'s names, except ``queries`` and ``keys``: of all heads together.
-        ``vision_depth`` is counted; ``depth`` is known from the layout.
+        Values by the names of ``all_sizes``, and ``vision_depth``, which is counted.
     """
+    published = all_sizes(FULL)
     votes: defaultdict[str, Counter[int]] = defaultdict(Counter)
     for name, shape in shapes.items():
         sizes = sizes_of(name) or ()
         if len(sizes) == len(shape):
             for size, value in zip(sizes, shape, strict=True):
                 votes[size][value] += 1
-    counted = {size: count.most_common(1)[0][0] for size, count in votes.items()}
+    counted = {
+        size: max(count, key=lambda value: (count[value], value == published[size]))
+        for size, count in votes.items()
+    }
     layers = (re.match(r"vision\.encoder\.layers\.(\d+)\.", name) for name in shapes)
-    numbers = [int(found[1]) for found in layers if found]
-    return {**counted, "vision_depth": 1 + max(numbers)} if numbers else counted
+    depth = 1 + max((int(found[1]) for found in layers if found), default=FULL.vision_depth - 1)
+    return {**published, **counted, "vision_depth": depth}

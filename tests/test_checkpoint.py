@@ -278,3 +278,19 @@ def test_assigning_copies_all_or_nothing():
     assign(network, other.state_dict(), "a run")
     for name, tensor in network.state_dict().items():
         assert torch.equal(tensor, other.state_dict()[name])
+
+
+@pytest.mark.parametrize("layout", [unchanged, as_lerobot])
+def test_whatever_tensor_is_wrong_is_named_without_help(layout, tmp_path):
+    """The geometry is taken from the broken file itself, as the commands take it."""
+    path = tmp_path / "a.safetensors"
+    weights = layout(openpi_weights())
+    used = {stored.key for stored in describe(saved(weights, path)).tensors.values()}
+    for key in [*sorted(used)[::3], *(key for key in used if "embed" in key)]:
+        for wrong in (None, weights[key][None], weights[key][:-1]):
+            given = {k: t for k, t in {**weights, key: wrong}.items() if t is not None}
+            if wrong is None and "embed_tokens" in key:
+                continue  # LeRobot before 0.5 saved the head alone
+            checkpoint = describe(saved(given, path))
+            text = refusal(load_checkpoint, checkpoint, infer_geometry(checkpoint, **UNTOLD))
+            assert key in text

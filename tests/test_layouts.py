@@ -8,7 +8,15 @@ import pytest
 
 from z1_ros.errors import CheckpointError
 from z1_ros.models.geometry import FULL
-from z1_ros.models.layouts import EMBEDDING, HEAD, Layout, find_layout, from_openpi, is_unused
+from z1_ros.models.layouts import (
+    EMBEDDING,
+    HEAD,
+    Layout,
+    find_layout,
+    from_openpi,
+    is_unused,
+    refuse_relatives,
+)
 from z1_ros.models.pi05 import Pi05
 from z1_ros.models.shapes import count_sizes, shape_of
 
@@ -96,12 +104,13 @@ def test_pi0_is_refused_by_name_in_every_spelling():
     assert len(keys) - 1 == 777
     for spelled in (keys, [f"model.{key}" for key in keys]):
         with pytest.raises(CheckpointError, match=r"thing is a π0 checkpoint .* only π0\.5"):
-            find_layout(spelled, "thing")
+            refuse_relatives(spelled, "thing")
 
 
 def test_a_stray_state_proj_does_not_make_pi05_a_pi0():
-    layout = find_layout([*published("openpi"), "state_proj.weight"], "x")
-    assert layout.ours("state_proj.weight") is None
+    keys = [*published("openpi"), "state_proj.weight"]
+    refuse_relatives(keys, "x")
+    assert find_layout(keys, "x").ours("state_proj.weight") is None
 
 
 @pytest.mark.parametrize(
@@ -111,13 +120,20 @@ def test_a_stray_state_proj_does_not_make_pi05_a_pi0():
         ([k for k in published("openpi") if "paligemma.model" in k], "π0-FAST or PaliGemma"),
         (["base_model.model.x.lora_A.weight"], "merge them"),
         (["in.tokens", "out.loss", "grad.action_in_proj.bias"], "golden data"),
-        (["encoder.weight", "decoder.weight"], "holds decoder.weight, encoder.weight; expected"),
-        ([], "holds nothing at all"),
     ],
 )
-def test_other_models_are_refused_each_by_its_own_sentence(keys, words):
+def test_relatives_are_refused_each_by_its_own_sentence(keys, words):
     with pytest.raises(CheckpointError, match=words):
-        find_layout(keys, "thing")
+        refuse_relatives(keys, "thing")
+
+
+def test_of_other_models_some_names_are_told(own):
+    for keys in (own, published("openpi"), []):
+        refuse_relatives(keys, "thing")
+    with pytest.raises(CheckpointError, match=r"holds decoder\.weight, encoder\.weight; expected"):
+        find_layout(["encoder.weight", "decoder.weight"], "thing")
+    with pytest.raises(CheckpointError, match="holds nothing at all"):
+        find_layout([], "thing")
 
 
 def test_sizes_are_what_most_tensors_say():
@@ -142,3 +158,11 @@ def test_sizes_are_what_most_tensors_say():
         "vlm_width": 2048,
         "vocab": 257_152,
     }
+
+
+def test_the_published_size_stands_where_no_tensor_tells_and_where_votes_are_even():
+    shapes = {from_openpi(key, 18): shape for key, shape in published("openpi").items()}
+    kept = {HEAD: (5, 2048), "expert.lm_head.weight": shapes["expert.lm_head.weight"]}
+    assert count_sizes(kept)["vocab"] == 257_152
+    assert count_sizes({HEAD: (5, 2048)})["vocab"] == 5
+    assert count_sizes({})["patch"] == 14 and count_sizes({})["vision_depth"] == 27

@@ -115,7 +115,7 @@ def test_wrong_heads_of_the_vision_tower_are_caught():
 
 def test_what_padding_holds_is_not_compared(tmp_path):
     tensors = load_file(GOLDEN)
-    noise = torch.where(tensors["mid.prefix_pad"][:, None, :, None], 0.0, 7.0)
+    noise = torch.where(tensors["mid.prefix_pad"][:, None, :, None], 0.0, torch.nan)
     off = {key: tensors[key] + noise for key in tensors if key.startswith("mid.kv")}
     assert failed(parity(changed_golden(tmp_path, **off))) == []
 
@@ -239,6 +239,14 @@ def test_golden_inputs_that_do_not_fit_each_other_are_named(tensors, words, tmp_
     path = changed_golden(tmp_path, **tensors)
     assert run_command("parity", main, ParityConfig, [str(path), str(OPENPI)]) == 2
     assert words in capsys.readouterr().err
+
+
+def test_golden_data_without_results_are_refused(tmp_path, capsys):
+    inputs = {key: t for key, t in load_file(GOLDEN).items() if key.startswith("in.")}
+    note = {"geom": metadata()["geom"]}
+    path = saved(inputs, tmp_path / "golden.safetensors", **note)
+    assert run_command("parity", main, ParityConfig, [str(path), str(OPENPI)]) == 2
+    assert "holds nothing to compare with" in capsys.readouterr().err
 
 
 def test_golden_data_of_other_sizes_name_the_weights_that_differ(tmp_path, capsys):

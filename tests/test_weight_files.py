@@ -164,3 +164,19 @@ def test_openpis_configuration_tells_the_inputs(tmp_path):
 def test_a_configuration_that_asks_for_something_else_is_refused(config, words, tmp_path):
     text = refusal(describe, directory_with(tmp_path, "config.json", config))
     assert words in text and "config.json" in text
+
+
+def test_another_policy_of_lerobot_is_refused_by_its_type(tmp_path):
+    directory_with(tmp_path, "config.json", {"type": "smolvla"})
+    weights = {"model.vlm_with_expert.lm_expert.norm.weight": torch.zeros(3)}
+    saved(weights, tmp_path / "model.safetensors")
+    assert "says type 'smolvla'" in refusal(describe, tmp_path)
+
+
+def test_pi0_is_recognised_by_its_weights_whatever_the_configuration_says(tmp_path):
+    weights = openpi_weights()
+    pi0 = {key.replace("time_mlp_", "action_time_mlp_"): t for key, t in weights.items()}
+    for kind in ("pi0", "pi05"):
+        directory_with(tmp_path, "config.json", {"type": kind})
+        saved(pi0, tmp_path / "model.safetensors")
+        assert "is a π0 checkpoint" in refusal(describe, tmp_path)
