@@ -156,6 +156,9 @@ def main(config: PolicyBenchConfig) -> dict[str, Any]:
     geometry = preset(config.geometry)
     dtype = DTYPES[config.dtype]
     flops, bandwidth = measure_ceilings(config.device, dtype)
+    if dtype != torch.float32:
+        # What a cast leaves in float32, the vision tower above all, then uses the tensor cores.
+        torch.set_float32_matmul_precision("high")
     with torch.device(config.device):
         model = Pi05(geometry).cast(dtype).eval()
     for parameter in model.parameters():

@@ -59,9 +59,8 @@ class AdaRMSNorm(nn.Module):
     def forward(self, x: Tensor, condition: Tensor) -> tuple[Tensor, Tensor]:
         """Return normed x (B, T, width) and the gate (B, 1, width) of the branch it feeds."""
         condition = condition.to(self.dense.weight.dtype)
-        scale, shift, gate = self.dense(condition)[:, None].chunk(3, dim=-1)
-        normed = rms_normalize(x) * (1 + scale.float()) + shift.float()
-        return normed.to(x.dtype), gate.to(x.dtype)
+        scale, shift, gate = self.dense(condition).float()[:, None].chunk(3, dim=-1)
+        return rms_normalize(x) * (1 + scale) + shift, gate
 
 
 class ExpertAttention(nn.Module):
@@ -124,10 +123,11 @@ class ExpertLayer(nn.Module):
         key_mask: Tensor,
     ) -> Tensor:
         """Map x (B, H, width) to the same shape."""
+        dtype = self.mlp.up_proj.weight.dtype
         normed, gate = self.input_layernorm(x, condition)
-        x = x + gate * self.self_attn(normed, angles, prefix_k, prefix_v, key_mask)
+        x = x + gate * self.self_attn(normed.to(dtype), angles, prefix_k, prefix_v, key_mask)
         normed, gate = self.post_attention_layernorm(x, condition)
-        return x + gate * self.mlp(normed)
+        return x + gate * self.mlp(normed.to(dtype))
 
 
 class ActionExpert(nn.Module):
@@ -154,9 +154,11 @@ class ActionExpert(nn.Module):
         Returns:
             (B, H, width).
         """
+        # The residual stream stays in float32: for so few tokens that costs nothing.
+        x = x.float()
         first: Any = self.layers[0]
-        x = x.to(first.self_attn.q_proj.weight.dtype)
-        k, v = k.to(x.dtype), v.to(x.dtype)
+        dtype = first.self_attn.q_proj.weight.dtype
+        k, v = k.to(dtype), v.to(dtype)
         positions = pad.long().sum(1, keepdim=True) + torch.arange(x.shape[1], device=x.device)
         angles = rope_angles(positions, self.head_dim, self.rope_dtype)
         key_mask = torch.cat([pad, torch.ones_like(x[..., 0], dtype=torch.bool)], dim=1)

@@ -61,14 +61,15 @@ class Pi05(nn.Module):
         return network
 
     def cast(self, dtype: torch.dtype) -> "Pi05":
-        """Cast the weights for inference and return the network; small exact parts stay float32.
+        """Cast the weights for inference and return the network; some parts stay float32.
 
         As openpi does (``to_bfloat16_for_selected_params``), the norms of VLM and expert, the
-        time condition and the projections of actions keep float32.
+        time condition and the projections of actions keep float32; so does the vision tower, as
+        in LeRobot: rounding it costs more accuracy than all the rest together.
         """
-        small: list[nn.Module] = [self.time, self.action_in_proj, self.action_out_proj]
-        small += [m for m in self.modules() if isinstance(m, (AdaRMSNorm, GemmaRMSNorm))]
-        exact = {id(parameter) for module in small for parameter in module.parameters()}
+        kept = [self.vision, self.projector, self.time, self.action_in_proj, self.action_out_proj]
+        kept += [m for m in self.modules() if isinstance(m, (AdaRMSNorm, GemmaRMSNorm))]
+        exact = {id(parameter) for module in kept for parameter in module.parameters()}
         for parameter in self.parameters():
             wanted = torch.float32 if id(parameter) in exact else dtype
             parameter.data = parameter.data.to(wanted)

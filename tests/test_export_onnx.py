@@ -91,8 +91,7 @@ def test_a_differing_graph_is_refused_and_the_bundle_left_as_it_was(tmp_path, mo
 
 def test_parity_sees_a_wrong_weight(exported):
     bundle, _ = exported
-    network = export_onnx.Pi05(TINY)
-    export_onnx.load_weights(bundle.file("model.safetensors"), network)
+    network = export_onnx.load_network(bundle.file("model.safetensors"), TINY)
     with torch.no_grad():
         network.action_out_proj.bias[0] += 0.01
         differences = export_onnx.parity(network, bundle.path)

@@ -31,13 +31,13 @@ def loss_of(network, prefix=None):
     return (network.denoise(x_t, draws["time"], prefix) - target).square().mean()
 
 
-def test_a_cast_keeps_norms_time_and_action_projections_in_float32(network):
+def test_a_cast_keeps_vision_norms_time_and_action_projections_in_float32(network):
     before = {name: p.detach().clone() for name, p in network.named_parameters()}
     rates = network.time.rates.clone()
     network.cast(torch.bfloat16)
-    exact = ("layernorm", "expert.norm", "time.", "action_")
+    exact = ("vision.", "projector.", "layernorm", "expert.norm", "time.", "action_")
     for name, parameter in network.named_parameters():
-        kept = any(part in name for part in exact) and not name.startswith("vision")
+        kept = any(part in name for part in exact)
         assert parameter.dtype == (torch.float32 if kept else torch.bfloat16), name
         if kept:
             assert torch.equal(parameter, before[name])
