@@ -37,9 +37,9 @@ TOLERANCES = {
     "bfloat16": {"out": 1e-2, "mid": 2e-2, "grad": 5e-2},
 }
 """Largest difference relative to the largest value of a key. Measured among LeRobot 0.6.1, openpi's
-PyTorch port (15a9616) and openpi in JAX with the same random weights: in float32 up to 3e-6, and up to
-1e-5 in actions where flow times or their sines are computed in float32; in bfloat16 up to 1.2e-2, in
-gradients 3e-2."""
+PyTorch port (15a9616) and openpi in JAX with the same random weights: in float32 up to 3e-6, and
+up to 1e-5 in actions where flow times or their sines are computed in float32; in bfloat16 up to
+1.2e-2, in gradients 3e-2."""
 DENOISE_STEPS = 10
 """Euler steps of ``out.sample_actions`` where the golden does not list them."""
 
