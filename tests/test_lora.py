@@ -176,6 +176,14 @@ def test_adapters_learn_and_validation_sees_them():
     assert validation(made, frames, 3)["held_out_loss"] < 0.7 * before
 
 
+def test_adapters_of_the_expert_train_over_cached_prefixes():
+    config = replace(LORA, lora_targets="expert", freeze_vlm=True, prefix_cache_gb=1.0)
+    made = made_trainer(config, made_network())
+    assert not any(name.startswith(("vlm", "vision", "projector")) for name in made.parameters)
+    losses = take_steps(made, made_frames(), 40)
+    assert sum(losses[-10:]) < sum(losses[:10])
+
+
 def test_the_same_seed_makes_the_same_adapters_whatever_was_drawn_before():
     one = made_trainer(LORA)
     torch.rand(3)

@@ -68,9 +68,12 @@ class Start:
         if self.bundle is None:
             return {}
         manifest = self.bundle.manifest
+        made_by = manifest.made_by
         origin = {"name": manifest.name, "sha256": self.bundle.sha256}
-        if "source" in manifest.made_by:
-            origin["source"] = manifest.made_by["source"]
+        # Of a bundle that was itself fine-tuned: what the first one was imported from.
+        source = made_by.get("source") or made_by.get("init", {}).get("source")
+        if source:
+            origin["source"] = source
         return {"init": origin}
 
 

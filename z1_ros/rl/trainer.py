@@ -10,7 +10,7 @@ average and the optimiser's state; with ``precision="bfloat16"`` the layers comp
 import json
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -325,17 +325,18 @@ def validation(
                 actions = network.sample(prefix, noise, denoise_steps)
             error = (actions - chunks)[..., : trainer.real_dims].abs().mean(-1)
             errors.append((error * valid).sum())
+    loss, error, weight = (torch.stack(column).sum() for column in (losses, errors, weights))
     return {
-        "held_out_loss": (sum(losses) / sum(weights)).item(),
-        "held_out_action_error": (sum(errors) / sum(weights)).item(),
+        "held_out_loss": (loss / weight).item(),
+        "held_out_action_error": (error / weight).item(),
     }
 
 
 class _Named:
     """Looks like a module to ``assign``."""
 
-    def __init__(self, tensors: dict[str, Tensor]):
+    def __init__(self, tensors: Mapping[str, Tensor]):
         self._tensors = tensors
 
-    def state_dict(self) -> dict[str, Tensor]:
+    def state_dict(self) -> Mapping[str, Tensor]:
         return self._tensors
