@@ -24,7 +24,8 @@ class TrainConfig:
     draws: int = 4
     """(noise, time) draws per encoded observation."""
     learning_rate: float = 1e-3
-    """Peak of the schedule: linear warm-up, then a cosine down to 2 % of it."""
+    """Peak of the schedule: linear warm-up, then a cosine down to 2 % of it. The default is for
+    small new networks; openpi and LeRobot fine-tune the published π0.5 with 2.5e-5."""
     vlm_learning_rate: float | None = None
     """Peak for vision tower, projector and VLM; None is ``learning_rate``."""
     warmup: float = 0.03
