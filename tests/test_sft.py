@@ -160,6 +160,26 @@ def test_fine_tuning_starts_from_the_bundle_and_keeps_how_its_inputs_are_made(in
     load_policy(tuned.bundle, backend="torch", threads=1)
 
 
+def test_image_slots_without_a_camera_stay_empty(init, tuned):
+    """Training leaves them out; to the network that is the same as a masked image."""
+    manifest = init.manifest
+    two = replace(manifest.contract, cameras=manifest.contract.cameras[1:])
+    write_manifest(init.path, replace(manifest, contract=two))
+    sft.main(tuned)
+    made = load_bundle(tuned.bundle).manifest
+    assert made.contract.cameras == two.cameras and made.image.slots == 3
+    network = start_network(init)
+    random = torch.Generator().manual_seed(0)
+    images = torch.rand(2, 3, 3, 48, 48, generator=random) * 2 - 1
+    tokens = torch.randint(1, 999, (2, 48), generator=random)
+    token_mask, image_mask = torch.ones(2, 48, dtype=bool), torch.tensor([[True, True, False]] * 2)
+    masked = network.prefix(images, image_mask, tokens, token_mask)
+    left_out = network.prefix(images[:, :2], image_mask[:, :2], tokens, token_mask)
+    noise, time = torch.randn(2, 8, 12, generator=random), torch.full((2,), 0.5)
+    found, expected = (network.denoise(noise, time, prefix) for prefix in (left_out, masked))
+    torch.testing.assert_close(found, expected)
+
+
 def test_normalization_is_fitted_anew_in_the_bundles_mode_unless_it_is_kept(init, tuned):
     sft.main(tuned)
     fitted = load_bundle(tuned.bundle).manifest.normalization
