@@ -40,7 +40,7 @@ def run_jobs(
     """
     # spawn: neither an OpenGL context nor a thread survives a fork.
     context = multiprocessing.get_context("spawn")
-    with _one_thread_each():
+    with one_thread_each():
         pool = ProcessPoolExecutor(workers, context, _begin, (start, start_args))
         done = False
         try:
@@ -62,7 +62,7 @@ def _begin(start: Callable[..., None], args: tuple[Any, ...]) -> None:
 
 
 @contextmanager
-def _one_thread_each() -> Iterator[None]:
+def one_thread_each() -> Iterator[None]:
     """Libraries of processes started inside use one thread; they read this when loaded."""
     before = {name: os.environ.get(name) for name in _ONE_THREAD}
     os.environ.update(_ONE_THREAD)

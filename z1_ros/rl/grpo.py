@@ -1,0 +1,218 @@
+"""GRPO on sampled chunks: from groups of rollouts to one update of the weights.
+
+No critic, no reference policy, no KL term. The loss is averaged over the trainable chunks of a
+global batch. Source: Z-1 (arXiv 2606.31846) §3.1.2, Eq. 2-4; clip-higher: DAPO (arXiv 2503.14476).
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from z1_ros.models.pi05 import Pi05, Prefix
+from z1_ros.rl.advantage import calibrated_returns, group_advantages, kept_groups
+from z1_ros.rl.collect import Executed, Group
+from z1_ros.rl.flow_sde import FlowSde, Transitions, chunk_log_prob, log_prob
+from z1_ros.rl.grpo_config import GrpoConfig
+from z1_ros.rl.plan import Samples, samples_of
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Everything that is trained on in one iteration: M chunks, N ≥ M rows of the loss."""
+
+    rows: Tensor
+    """Where each chunk's encoded observation is kept (M,) int64."""
+    chain: Transitions
+    """Stochastic steps of each chunk."""
+    start: Tensor
+    """Noise each began from (M, H, action_dim)."""
+    counted: Tensor
+    """Executed actions, real dimensions (M, H, action_dim) bool."""
+    old_log_prob: Tensor
+    """As they were sampled (M,)."""
+    chunk: Tensor
+    """Chunk of each row of the loss (N,) int64."""
+    advantage: Tensor
+    """(N,) float32."""
+    weight: Tensor
+    """(N,) float32."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """A group with what it is worth."""
+
+    group: Group
+    """Its rollouts."""
+    returns: np.ndarray
+    """Calibrated rewards (G,)."""
+    samples: Samples
+    """Its rows."""
+    kept: bool
+    """Its mean return is within the filter's bounds."""
+
+
+def score(group: Group, config: GrpoConfig) -> Scored:
+    """Return a group's rewards, advantages and rows."""
+    success, lengths = group.success, group.lengths
+    returns = calibrated_returns(success, lengths, config.gamma, config.calibration)
+    advantages = group_advantages(returns, success, config.normalization, config.calibration)
+    samples = samples_of(group.job.plan, lengths.tolist(), advantages, returns, config.credit)
+    kept = kept_groups(returns.mean(keepdims=True), config.filter_low, config.filter_high)[0]
+    # Rows without an advantage have no gradient; the filter alone decides what is averaged over.
+    return Scored(group, returns, samples, bool(kept) and bool(np.any(samples.advantage)))
+
+
+def make_batch(scored: Sequence[Scored], sde: FlowSde, real_dims: int) -> Batch | None:
+    """Return the rows of all kept groups, or None if there is nothing to learn from."""
+    chunks: list[Executed] = []
+    at: list[np.ndarray] = []
+    for item in scored:
+        if not item.kept:
+            continue
+        place: dict[tuple[int, int], int] = {}
+        for segment, chunk in zip(item.samples.segment, item.samples.chunk, strict=True):
+            if (segment, chunk) not in place:
+                place[segment, chunk] = len(chunks)
+                first = item.group.job.plan.segments[segment].start
+                chunks.append(item.group.segments[segment].executed[chunk - first])
+        pairs = zip(item.samples.segment, item.samples.chunk, strict=True)
+        at.append(np.array([place[pair] for pair in pairs], np.int64))
+    if not chunks:
+        return None
+    start = torch.stack([e.chunk.start for e in chunks])
+    steps = torch.tensor([e.steps for e in chunks])
+    _, horizon, dims = start.shape
+    counted = torch.arange(horizon)[None, :, None] < steps[:, None, None]
+    counted = counted & (torch.arange(dims) < real_dims)
+    log_probs = torch.stack([e.chunk.log_probs for e in chunks])
+    parts = zip(*(e.chunk.chain for e in chunks), strict=True)
+    kept = [item.samples for item in scored if item.kept]
+    return Batch(
+        rows=torch.tensor([e.chunk.row for e in chunks]),
+        chain=Transitions(*(torch.stack(part) for part in parts)),
+        start=start,
+        counted=counted,
+        old_log_prob=chunk_log_prob(log_probs, counted, start, sde),
+        chunk=torch.from_numpy(np.concatenate(at)),
+        advantage=torch.from_numpy(np.concatenate([s.advantage for s in kept])).float(),
+        weight=torch.from_numpy(np.concatenate([s.weight for s in kept])).float(),
+    )
+
+
+def clipped_loss(ratio: Tensor, advantage: Tensor, low: float, high: float) -> Tensor:
+    """Return PPO's clipped surrogate of each row, to be minimised.
+
+    Args:
+        ratio: New over old probability.
+        advantage: Same shape.
+        low: The ratio counts from 1 - low …
+        high: … to 1 + high.
+    """
+    return -torch.minimum(ratio * advantage, ratio.clamp(1 - low, 1 + high) * advantage)
+
+
+class Update:
+    """Updates weights from batches, and says how far it went."""
+
+    def __init__(
+        self,
+        network: Pi05,
+        optimizer: torch.optim.Optimizer,
+        config: GrpoConfig,
+        sde: FlowSde,
+        prefix_of: Callable[[Tensor], Prefix],
+    ):
+        """Set up.
+
+        Args:
+            network: What is trained.
+            optimizer: Over its trainable parameters.
+            config: Epochs, minibatches, clipping.
+            sde: As the chunks were sampled.
+            prefix_of: Encoded observations of rows (B,), with gradients if the VLM is trained.
+        """
+        self._network = network
+        self._optimizer = optimizer
+        self._config = config
+        self._sde = sde
+        self._prefix_of = prefix_of
+        self._trained = [p for group in optimizer.param_groups for p in group["params"]]
+
+    def run(self, batch: Batch, generator: torch.Generator) -> dict[str, float]:
+        """Train on a batch; return figures of the update."""
+        config, rows = self._config, len(batch.chunk)
+        total: dict[str, Tensor] = {}
+        norms: list[float] = []
+        mismatch = math.nan
+        for _ in range(config.update_epochs):
+            order = torch.randperm(rows, generator=generator)
+            for part in order.chunk(min(config.minibatches, rows)):
+                weight = batch.weight[part].sum()
+                for micro in part.split(config.micro_batch):
+                    drift = self._backward(batch, micro, weight, total)
+                    if math.isnan(mismatch):
+                        mismatch = drift.abs().max().item()
+                norm = torch.nn.utils.clip_grad_norm_(self._trained, config.clip_norm)
+                self._optimizer.step()
+                self._optimizer.zero_grad(set_to_none=True)
+                norms.append(norm.item())
+        figures = summarise(total, self._sde.steps)
+        return figures | {
+            "rows": float(rows),
+            "chunks": float(len(batch.rows)),
+            "grad_norm": float(np.mean(norms)),
+            "log_prob_mismatch": mismatch,
+        }
+
+    def _backward(
+        self, batch: Batch, micro: Tensor, weight: Tensor, total: dict[str, Tensor]
+    ) -> Tensor:
+        """Add the gradient of some rows; return how their log-probabilities have moved."""
+        config = self._config
+        chunk, advantage = batch.chunk[micro], batch.advantage[micro]
+        chain = Transitions(*(part[chunk] for part in batch.chain))
+        new = log_prob(
+            self._network,
+            self._prefix_of(batch.rows[chunk]),
+            chain,
+            batch.counted[chunk],
+            batch.start[chunk],
+            self._sde,
+        )
+        drift = new - batch.old_log_prob[chunk]
+        ratio = drift.exp()
+        high = config.clip_high or config.clip
+        each = clipped_loss(ratio, advantage, config.clip, high)
+        loss = (each * batch.weight[micro]).sum() / weight
+        loss.backward()
+        with torch.no_grad():
+            clipped = ((ratio < 1 - config.clip) & (advantage < 0)) | (
+                (ratio > 1 + high) & (advantage > 0)
+            )
+            measured = {"loss": each, "clipped": clipped.float(), "kl": ratio - 1 - drift}
+            for name, values in measured.items():
+                sums = torch.zeros(self._sde.steps, 2)
+                first = chain.index[:, 0]
+                sums[:, 0].index_add_(0, first, values.detach())
+                sums[:, 1].index_add_(0, first, torch.ones_like(values))
+                total[name] = total.get(name, 0) + sums
+        return drift.detach()
+
+
+def summarise(total: Mapping[str, Tensor], steps: int) -> dict[str, float]:
+    """Return means over all rows, and by denoise step, of sums and counts (steps, 2)."""
+    figures = {}
+    for name, sums in total.items():
+        value, count = sums.sum(0)
+        figures[name] = (value / count.clamp(min=1)).item()
+        if name == "loss":
+            continue
+        for step in range(steps):
+            if sums[step, 1] > 0:
+                figures[f"{name}_step{step}"] = (sums[step, 0] / sums[step, 1]).item()
+    return figures

@@ -1,0 +1,297 @@
+"""``z1-train``: Z-1's reinforcement learning of a policy bundle, task by task.
+
+One iteration: roll out groups of episodes that share a scene and a prefix, turn successes into
+advantages, update the expert a little, now and then measure the policy as it would be deployed.
+Every draw follows from (seed, iteration), so a run that was killed goes on with the same numbers.
+"""
+
+import json
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import tyro
+from rich.console import Console
+
+from z1_ros.command import run_command
+from z1_ros.errors import ConfigError, TrainingError
+from z1_ros.models.checkpoint import load_network
+from z1_ros.models.geometry import Geometry
+from z1_ros.models.manifest import WEIGHTS, Bundle, load_bundle
+from z1_ros.models.pi05 import Pi05
+from z1_ros.rl.actor import Actor
+from z1_ros.rl.collect import WHOLE_EPISODE, Collector, Group, GroupJob
+from z1_ros.rl.flow_sde import FlowSde
+from z1_ros.rl.grpo import Update, make_batch, score
+from z1_ros.rl.grpo_config import GrpoConfig
+from z1_ros.rl.lanes import KitchenMaker, LanePool, local_lanes
+from z1_ros.rl.memory import Memory
+from z1_ros.rl.plan import plan_group, prefix_at
+from z1_ros.rl.train_state import TrainState
+from z1_ros.sim.evaluate import parse_tasks
+from z1_ros.sim.kitchen import TASKS
+from z1_ros.sim.kitchen.config import KitchenConfig
+from z1_ros.specs import check_contract, embodiment
+
+VALIDATION_SEED = 9_000
+"""Scenes from here to 9999 measure progress; training draws from those below."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Z1Config:
+    """Improve a policy on one task by Z-1's GRPO, in simulation."""
+
+    bundle: str
+    """Bundle to start from: a directory, or the name of a shipped one."""
+    task: str
+    """Task to improve."""
+    out: Path
+    """Bundle to write."""
+    through: str = "inproc"
+    """``inproc``: environments in processes of this machine; ``ros``: behind sim_bridge_node."""
+    minutes: float = 60.0
+    """Time budget [min]; 0 trains for ``iterations``."""
+    iterations: int = 100
+    """Iterations, unless ``minutes`` is given."""
+    lanes: int = 8
+    """Environments at work side by side."""
+    threads: int = 1
+    """Threads of inference during rollouts; the update uses all cores."""
+    grpo: tyro.conf.OmitArgPrefixes[GrpoConfig] = field(default_factory=GrpoConfig)
+    """Groups, rewards, updates."""
+    noise_level: float = 0.5
+    """Noise a of the flow-SDE."""
+    stochastic: str = "one"
+    """Stochastic denoise steps: ``one``, ``all_sum`` or ``all_mean``."""
+    ignore_last: bool = False
+    """Never make the last denoise step stochastic."""
+    eval_every: int = 10
+    """Iterations between two measurements of the policy without noise."""
+    eval_episodes: int = 100
+    """Episodes of each."""
+    run: Path | None = None
+    """Folder of checkpoints and logs; ``runs/<bundle name>`` if not given."""
+    resume: bool = True
+    """Go on from the run folder's checkpoint if there is one."""
+    seed: int = 0
+    """Seeds scenes, noise and batches."""
+    json: Path | None = None
+    """Write the final figures here."""
+
+    def __post_init__(self) -> None:
+        """Check ranges and choices."""
+        if self.through not in ("inproc", "ros"):
+            raise ConfigError(f"through is {self.through!r}, expected 'inproc' or 'ros'")
+        if min(self.lanes, self.threads, self.eval_every, self.eval_episodes, self.iterations) < 1:
+            raise ConfigError(
+                "lanes, threads, eval_every, eval_episodes and iterations must be at least 1"
+            )
+        if not (math.isfinite(self.minutes) and self.minutes >= 0):
+            raise ConfigError(f"minutes is {self.minutes}, expected 0 or more")
+        if self.eval_episodes > 10_000 - VALIDATION_SEED:
+            raise ConfigError(f"eval_episodes is {self.eval_episodes}, expected at most 1000")
+
+
+class Training:
+    """One run: weights, environments and where it stands."""
+
+    def __init__(self, config: Z1Config, bundle: Bundle, pool: LanePool, run: Path):
+        self.config = config
+        self.bundle = bundle
+        manifest = bundle.manifest
+        robot = embodiment(manifest.embodiment)
+        geometry = Geometry(**manifest.geometry)
+        self.network = load_network(bundle.file(WEIGHTS), geometry, torch.float32)
+        self.network.eval()
+        self.sde = FlowSde(
+            noise_level=config.noise_level,
+            steps=manifest.denoise_steps,
+            stochastic=config.stochastic,
+            ignore_last=config.ignore_last,
+        )
+        self.actor = Actor(self.network, bundle, robot, config.seed)
+        self.collector = Collector(pool, self.actor, manifest.replan_steps)
+        self.memory = Memory(self.network, joint=config.grpo.trained == "joint")
+        self.optimizer = make_optimizer(self.network, config.grpo)
+        self.update = Update(
+            self.network, self.optimizer, config.grpo, self.sde, self.memory.prefix_of
+        )
+        self.state = TrainState(run, self.network, self.optimizer, identity(config, bundle))
+
+    def iterate(self) -> dict[str, float]:
+        """Roll out, learn, and return the iteration's figures."""
+        grpo, iteration = self.config.grpo, self.state.iteration
+        began = time.perf_counter()
+        self.memory.clear()
+        torch.set_num_threads(self.config.threads)
+        groups = self.roll_out(iteration)
+        rolled = time.perf_counter()
+        torch.set_num_threads(max(self.config.threads, self.update_threads))
+        scored = [score(group, grpo) for group in groups]
+        batch = make_batch(scored, self.sde, self.actor.real_dims)
+        figures = {
+            "train_success": float(np.mean([g.success.mean() for g in groups])),
+            "kept_groups": float(np.mean([s.kept for s in scored])),
+            "chunks_to_success": mean_chunks(groups),
+            "rollout_s": rolled - began,
+        }
+        if batch is not None:
+            generator = torch.Generator().manual_seed(self.config.seed * 1_000_003 + iteration)
+            figures |= self.update.run(batch, generator)
+        self.state.iteration += 1
+        return figures | {"update_s": time.perf_counter() - rolled}
+
+    update_threads = torch.get_num_threads()
+
+    def roll_out(self, iteration: int) -> list[Group]:
+        """Return an iteration's groups; with ``resample``, others in the place of useless ones."""
+        grpo = self.config.grpo
+        prefix = prefix_at(iteration, grpo.prefix, grpo.prefix_end, grpo.prefix_iterations)
+        plan = plan_group(grpo.group_size, grpo.sharing, prefix)
+        seeds = np.random.default_rng([self.config.seed, iteration]).permutation(VALIDATION_SEED)
+        groups: list[Group] = []
+        wanted, at = grpo.groups, 0
+        rounds = 1 + (grpo.max_resample if grpo.filter_by == "resample" else 0)
+        for _ in range(rounds):
+            jobs = [
+                GroupJob((iteration, at + i), plan, int(seeds[(at + i) % VALIDATION_SEED]))
+                for i in range(wanted)
+            ]
+            groups += self.collector.run(jobs, self.sde, self.memory)
+            at += wanted
+            wanted = grpo.groups - sum(score(group, grpo).kept for group in groups)
+            if wanted <= 0:
+                break
+        return groups
+
+    def evaluate(self) -> float:
+        """Return the success rate of the policy as it is deployed, on scenes not trained on."""
+        torch.set_num_threads(self.config.threads)
+        jobs = [
+            GroupJob((0, i), WHOLE_EPISODE, VALIDATION_SEED + i)
+            for i in range(self.config.eval_episodes)
+        ]
+        groups = self.collector.run(jobs, None)
+        return float(np.mean([group.success[0] for group in groups]))
+
+
+def main(config: Z1Config) -> dict[str, Any]:
+    """Train and write the bundle; returns the final figures."""
+    bundle = load_bundle(config.bundle)
+    manifest = bundle.manifest
+    check_contract(manifest.contract, embodiment(manifest.embodiment), manifest.name)
+    (task,) = parse_tasks(config.task, TASKS)
+    run = config.run or Path("runs") / config.out.name
+    run.mkdir(parents=True, exist_ok=True)
+    side = KitchenConfig().image_size
+    image_bytes = len(manifest.contract.cameras) * 3 * side * side
+    maker = KitchenMaker(task=task, embodiment=manifest.embodiment)
+    with local_lanes(maker, config.lanes, image_bytes) as pool:
+        training = Training(config, bundle, pool, run)
+        if config.resume:
+            training.state.resume()
+        for record in train(training):
+            report(record, run)
+    return training.state.facts
+
+
+def train(training: Training) -> Iterator[dict[str, float]]:
+    """Iterate until the budget is used up; yields each iteration's figures.
+
+    Raises:
+        TrainingError: The policy diverged; the best weights are kept.
+    """
+    config, state = training.config, training.state
+    while not state.finished(config.minutes, config.iterations):
+        began = time.perf_counter()
+        figures: dict[str, float] = {"iteration": float(state.iteration)}
+        if state.iteration % config.eval_every == 0:
+            figures["eval_success"] = training.evaluate()
+            state.note_success(figures["eval_success"])
+        figures |= training.iterate()
+        state.elapsed_s += time.perf_counter() - began
+        state.save()
+        yield figures | {"elapsed_s": state.elapsed_s}
+        if not figures.get("kl", 0.0) <= config.grpo.max_kl:
+            raise TrainingError(
+                f"the policy diverged at iteration {state.iteration}: an update moved it by KL "
+                f"{figures['kl']:.3g}; the best weights are kept, try a lower learning_rate"
+            )
+
+
+def make_optimizer(network: Pi05, config: GrpoConfig) -> torch.optim.AdamW:
+    """Freeze what is not trained; return an optimiser of the rest."""
+    network.requires_grad_(config.trained == "joint")
+    expert = [
+        parameter
+        for module in (
+            network.expert,
+            network.time,
+            network.action_in_proj,
+            network.action_out_proj,
+        )
+        for parameter in module.parameters()
+    ]
+    for parameter in expert:
+        parameter.requires_grad_(True)
+    groups: list[dict[str, Any]] = [{"params": expert, "lr": config.learning_rate}]
+    if config.trained == "joint":
+        known = {id(parameter) for parameter in expert}
+        vlm = [p for p in network.parameters() if id(p) not in known]
+        groups.append({"params": vlm, "lr": config.vlm_learning_rate})
+    return torch.optim.AdamW(groups, betas=(0.9, 0.95), weight_decay=config.weight_decay)
+
+
+def mean_chunks(groups: list[Group]) -> float:
+    """Return the mean number of chunks of the rollouts that succeeded; nan if none did."""
+    lengths = np.concatenate([group.lengths[group.success] for group in groups])
+    return float(lengths.mean()) if len(lengths) else math.nan
+
+
+def identity(config: Z1Config, bundle: Bundle) -> dict[str, Any]:
+    """Return everything that shapes the numbers of a run."""
+    return {
+        "bundle": bundle.sha256,
+        "task": config.task,
+        "grpo": asdict(config.grpo),
+        "sde": [config.noise_level, config.stochastic, config.ignore_last],
+        "lanes": config.lanes,
+        "threads": config.threads,
+        "eval": [config.eval_every, config.eval_episodes],
+        "seed": config.seed,
+    }
+
+
+def report(record: dict[str, float], run: Path) -> None:
+    """Log an iteration and show its essentials."""
+    with (run / "log.jsonl").open("a", encoding="utf-8") as log:
+        log.write(json.dumps(record) + "\n")
+    shown = (
+        "iteration",
+        "eval_success",
+        "train_success",
+        "kept_groups",
+        "chunks_to_success",
+        "clipped",
+        "kl",
+        "grad_norm",
+        "log_prob_mismatch",
+        "rollout_s",
+        "update_s",
+        "elapsed_s",
+    )
+    Console().print("  ".join(f"{k} {record[k]:.4g}" for k in shown if k in record))
+
+
+def cli() -> int:
+    """Entry point of ``z1-train``."""
+    return run_command("z1-train", main, Z1Config)
+
+
+if __name__ == "__main__":
+    raise SystemExit(cli())

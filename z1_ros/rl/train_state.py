@@ -1,0 +1,120 @@
+"""Where a run of reinforcement learning stands, on disk: weights, optimiser, best so far."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from z1_ros.errors import TrainingError
+from z1_ros.models.checkpoint import assign, read_facts, read_tensors, write_tensors
+from z1_ros.models.pi05 import Pi05
+
+CHECKPOINT, BEST = "checkpoint.safetensors", "best.safetensors"
+
+
+class TrainState:
+    """Weights and optimiser of a run, its counters and its folder."""
+
+    def __init__(
+        self,
+        run: Path,
+        network: Pi05,
+        optimizer: torch.optim.Optimizer,
+        identity: dict[str, Any],
+    ):
+        """Begin at iteration 0.
+
+        Args:
+            run: Folder of checkpoints.
+            network: Weights.
+            optimizer: Its state is saved too.
+            identity: Everything that shapes the numbers; a checkpoint of another is refused.
+        """
+        self._run = run
+        self._network = network
+        self._optimizer = optimizer
+        self._identity = json.loads(json.dumps(identity))
+        self._trained = {n: p for n, p in network.named_parameters() if p.requires_grad}
+        self.iteration = 0
+        self.elapsed_s = 0.0
+        self.best_success = -1.0
+        self.best_iteration = 0
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """Counters, ready for JSON."""
+        return {
+            "iteration": self.iteration,
+            "elapsed_s": self.elapsed_s,
+            "best_success": self.best_success,
+            "best_iteration": self.best_iteration,
+        }
+
+    def finished(self, minutes: float, iterations: int) -> bool:
+        """Whether the budget is used up: of time, or without one of iterations."""
+        if minutes:
+            return self.elapsed_s >= 60 * minutes
+        return self.iteration >= iterations
+
+    def note_success(self, success: float) -> None:
+        """Keep the present weights if they are the best so far."""
+        if success >= self.best_success:
+            self.best_success, self.best_iteration = success, self.iteration
+            write_tensors(self._run / BEST, self._trained, self.facts)
+
+    def save(self) -> None:
+        """Write everything that going on needs to one file, atomically."""
+        tensors = {f"model.{name}": p for name, p in self._trained.items()}
+        for name, parameter in self._trained.items():
+            held = self._optimizer.state.get(parameter, {})
+            tensors |= {f"{key}.{name}": held[key] for key in ("exp_avg", "exp_avg_sq") if held}
+        steps = [int(held["step"]) for held in self._optimizer.state.values()]
+        facts = self.facts | {"identity": self._identity, "steps": max(steps, default=0)}
+        write_tensors(self._run / CHECKPOINT, tensors, facts)
+
+    def resume(self) -> bool:
+        """Go on from the folder's checkpoint; return whether there was one.
+
+        Raises:
+            TrainingError: It was made with other settings.
+            CheckpointError: It is unreadable or does not fit.
+        """
+        path = self._run / CHECKPOINT
+        if not path.exists():
+            return False
+        facts = read_facts(path)
+        theirs = facts.pop("identity", {})
+        for name, value in self._identity.items():
+            if theirs.get(name) != value:
+                raise TrainingError(
+                    f"{path} was made with {name} = {theirs.get(name)}, not {value}; choose "
+                    "another run folder or pass --no-resume"
+                )
+        groups: dict[str, dict[str, torch.Tensor]] = {}
+        for key, tensor in read_tensors(path).items():
+            kind, _, name = key.partition(".")
+            groups.setdefault(kind, {})[name] = tensor
+        assign(_Trained(self._trained), groups["model"], str(path))
+        steps = facts.pop("steps")
+        for name, parameter in self._trained.items():
+            if steps:
+                self._optimizer.state[parameter] = {
+                    "step": torch.tensor(float(steps)),
+                    "exp_avg": groups["exp_avg"][name],
+                    "exp_avg_sq": groups["exp_avg_sq"][name],
+                }
+        for name, value in facts.items():
+            setattr(self, name, value)
+        return True
+
+
+class _Trained(torch.nn.Module):
+    """Looks like a module of the trained weights alone, for ``assign``."""
+
+    def __init__(self, tensors: dict[str, torch.Tensor]):
+        super().__init__()
+        self._tensors = tensors
+
+    def state_dict(self, *_: Any, **__: Any) -> dict[str, torch.Tensor]:
+        return self._tensors
