@@ -19,6 +19,8 @@ def test_emergency_stop_latches_until_it_is_released_and_reset(mode):
         button.publish(Bool(data=True))
         stopped = "stopped: emergency stop pressed"
         client.wait(lambda: client.status("guard_node")[0] == stopped, 5, "it is named")
+        # Actions from before the stop may still be on their way; a topic keeps its order.
+        client.wait(lambda: safe.seen and is_hold(safe.seen[-1][1]), 5, "a hold arrives")
         safe.seen.clear()
         safe.collect(0.3)
         assert safe.seen
