@@ -91,6 +91,11 @@ def describe(path: str | Path) -> Checkpoint:
         with open_weights(file) as stream:
             for key in stream.keys():  # noqa: SIM118
                 if shards.get(key, file.name) == file.name:
+                    if key in stored:
+                        raise CheckpointError(
+                            f"{index} does not name {key}, which lies in {stored[key].file.name} "
+                            f"and {file.name}"
+                        )
                     view = stream.get_slice(key)
                     shape, dtype = tuple(view.get_shape()), view.get_dtype()
                     stored[key] = StoredTensor(file, key, shape, dtype)
@@ -132,6 +137,8 @@ def infer_geometry(checkpoint: Checkpoint, **stated: int) -> Geometry:
             those over the shapes, which ``load_checkpoint`` then finds to differ. Shapes do not
             tell ``vision_heads`` (except at the published width), ``cameras``, ``prompt_tokens``
             and ``horizon``, nor set several ``kv_heads`` apart from a wide one, which is assumed.
+            At the published widths the depths are the published ones, so that a file that lost
+            its last layers is not taken for a shallower network.
 
     Returns:
         The geometry; of a broken checkpoint the one that most of its tensors fit.
@@ -146,24 +153,29 @@ def infer_geometry(checkpoint: Checkpoint, **stated: int) -> Geometry:
     if untold:
         raise CheckpointError(
             f"{checkpoint.path} does not tell {', '.join(untold)}: neither the shapes of its "
-            "weights nor a configuration beside them do, so state them"
+            "weights nor a configuration beside them do, so pass "
+            + " and ".join(f"--{name.replace('_', '-')}" for name in untold)
         )
     return Geometry(**{**{name: told[name] for name in names}, **stated})
 
 
 def _from_shapes(checkpoint: Checkpoint, kv_heads: int) -> dict[str, int]:
     named, _ = by_name(checkpoint.stored, checkpoint.layout)
-    sizes = count_sizes({name: tensor.shape for name, tensor in named.items()})
+    depth = checkpoint.layout.depth
+    used_first = sorted(named, key=lambda name: is_unused(name, depth))
+    sizes = count_sizes({name: named[name].shape for name in used_first})
     head_dim = max(1, sizes["keys"] // kv_heads)
     sizes |= {
-        "depth": checkpoint.layout.depth,
+        "depth": depth,
         "kv_heads": kv_heads,
         "head_dim": head_dim,
         "heads": sizes["queries"] // head_dim,
         "image_size": math.isqrt(sizes["image_tokens"]) * sizes["patch"],
     }
     if sizes["vision_width"] == FULL.vision_width:
-        sizes["vision_heads"] = FULL.vision_heads
+        sizes |= {"vision_heads": FULL.vision_heads, "vision_depth": FULL.vision_depth}
+    if sizes["vlm_width"] == FULL.vlm_width:
+        sizes["depth"] = FULL.depth
     return sizes
 
 

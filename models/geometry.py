@@ -1,6 +1,6 @@
 """Sizes of a π0.5 network. A small network is other numbers, never other code."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from z1_ros.errors import ConfigError, closest
 
@@ -52,7 +52,12 @@ class Geometry:
     """Numbers per action, the unused ones at the end being padding."""
 
     def __post_init__(self) -> None:
-        """Raise ConfigError where sizes do not fit together."""
+        """Raise ConfigError where sizes are not positive or do not fit together."""
+        for field in fields(self):
+            if getattr(self, field.name) < 1:
+                raise ConfigError(
+                    f"geometry: {field.name} is {getattr(self, field.name)}, expected at least 1"
+                )
         for whole, part in (
             ("image_size", "patch"),
             ("vision_width", "vision_heads"),

@@ -88,7 +88,8 @@ def count_sizes(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, int]:
     """Return every size that a file's shapes tell, by the vote of all tensors that have it.
 
     A vote, so that one tensor of a wrong shape is what stands out, not what is believed. The
-    published size wins a tie, and stands where the one tensor that tells a size is missing.
+    published size wins a tie, else the first; it stands where the one tensor that tells a size is
+    missing or empty.
 
     Args:
         shapes: Our names of weights -> shape.
@@ -102,7 +103,8 @@ def count_sizes(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, int]:
         sizes = sizes_of(name) or ()
         if len(sizes) == len(shape):
             for size, value in zip(sizes, shape, strict=True):
-                votes[size][value] += 1
+                if value:
+                    votes[size][value] += 1
     counted = {
         size: max(count, key=lambda value: (count[value], value == published[size]))
         for size, count in votes.items()

@@ -3,13 +3,13 @@
 Only safetensors is read. A file of another kind is refused by its name, with what to do instead.
 """
 
-import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from z1_ros.errors import CheckpointError
+from z1_ros.files import read_json
 from z1_ros.models.manifest import MANIFEST, WEIGHTS
 
 INDEX = "model.safetensors.index.json"
@@ -87,7 +87,7 @@ def read_index(path: Path) -> dict[str, str]:
     Raises:
         CheckpointError: It is malformed, or names a file that is outside its folder or missing.
     """
-    shards = _read_object(path).get("weight_map")
+    shards = read_json(path).get("weight_map")
     is_map = isinstance(shards, dict) and all(isinstance(s, str) for s in shards.values())
     if not is_map or not shards:
         raise CheckpointError(f"{path} is malformed: weight_map must map keys to file names")
@@ -117,7 +117,7 @@ def read_hints(directory: Path) -> dict[str, int]:
     where = manifest if manifest.is_file() else config
     if not where.is_file():
         return {}
-    facts = _read_object(where)
+    facts = read_json(where)
     try:
         if where == manifest:
             return {name: int(value) for name, value in facts["geometry"].items()}
@@ -161,13 +161,3 @@ def _lerobot_hints(facts: Mapping[str, Any], path: Path) -> dict[str, int]:
     if "image_resolution" in facts:
         hints["image_size"] = int(facts["image_resolution"][0])
     return {"cameras": len(images), **hints} if images else hints
-
-
-def _read_object(path: Path) -> dict[str, Any]:
-    try:
-        data = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path} is not readable JSON: {error}") from error
-    if not isinstance(data, dict):
-        raise CheckpointError(f"{path} is malformed: it must hold a JSON object")
-    return data

@@ -1,6 +1,6 @@
 """Checkpoints of every layout load exactly, or one error says all that is wrong with them."""
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -201,6 +201,7 @@ def test_sizes_come_from_the_shapes_and_the_rest_must_be_stated(tmp_path):
     assert infer_geometry(checkpoint, **UNTOLD) == MICRO
     text = refusal(infer_geometry, checkpoint)
     assert "does not tell cameras, horizon, prompt_tokens, vision_heads:" in text
+    assert text.endswith("--prompt-tokens and --vision-heads")
     assert infer_geometry(checkpoint, **{**UNTOLD, "depth": 3}).depth == 3
 
 
@@ -224,6 +225,28 @@ def test_the_published_width_tells_the_vision_heads():
     widened = type(checkpoint)(checkpoint.path, checkpoint.layout, stored, {})
     untold = {name: value for name, value in UNTOLD.items() if name != "vision_heads"}
     assert infer_geometry(widened, **untold).vision_heads == 16
+
+
+def test_a_published_width_with_fewer_layers_is_a_file_that_lost_its_last_ones():
+    checkpoint = describe(OPENPI)
+    sizes = {48: FULL.vision_width, 64: FULL.vlm_width}
+    stored = tuple(
+        replace(s, shape=tuple(sizes.get(size, size) for size in s.shape))
+        for s in checkpoint.stored
+    )
+    geometry = infer_geometry(replace(checkpoint, stored=stored), **UNTOLD | {"vision_heads": 16})
+    assert (geometry.depth, geometry.vision_depth) == (18, 27)
+
+
+def test_a_dead_or_empty_tensor_does_not_outvote_the_one_that_is_used():
+    checkpoint = describe(OPENPI)
+    dead = "paligemma_with_expert.gemma_expert.lm_head.weight"
+    position = PALIGEMMA + "model.vision_tower.vision_model.embeddings.position_embedding.weight"
+    for key, shape in ((dead, (513, 32)), (dead, (0, 32)), (position, (0, 48))):
+        stored = (replace(s, shape=shape) if s.key == key else s for s in checkpoint.stored)
+        broken = replace(checkpoint, stored=tuple(stored))
+        text = refusal(load_checkpoint, broken, infer_geometry(broken, **UNTOLD))
+        assert f"1 of another shape or type: {key} {shape} instead of" in text
 
 
 def resized(stored):

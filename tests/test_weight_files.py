@@ -6,6 +6,7 @@ import shutil
 import pytest
 import torch
 from micro import DATA, MICRO, OPENPI, directory_with, openpi_weights, refusal, saved
+from safetensors.torch import load_file
 
 from z1_ros.errors import CheckpointError
 from z1_ros.models.checkpoint import describe, infer_geometry, load_checkpoint
@@ -45,6 +46,15 @@ def test_a_missing_shard_is_named(sharded):
     (sharded / "model-00002-of-00003.safetensors").unlink()
     text = refusal(describe, sharded)
     assert "lacks the shard model-00002-of-00003.safetensors (31 tensors)" in text
+
+
+def test_a_tensor_in_two_shards_is_read_where_the_index_says_or_refused(sharded):
+    index, key = read_index(sharded), "action_in_proj.bias"
+    other = next(name for name in index.values() if name != index[key])
+    saved({**load_file(sharded / other), key: torch.zeros(32)}, sharded / other)
+    assert describe(sharded).tensors[key].file.name == index[key]
+    write_index(sharded, {k: name for k, name in index.items() if k != key})
+    assert f"does not name {key}, which lies in " in refusal(describe, sharded)
 
 
 def test_an_index_that_names_what_no_shard_has_is_refused(sharded):
@@ -159,6 +169,7 @@ def test_openpis_configuration_tells_the_inputs(tmp_path):
         ({"type": "pi05", "input_features": 3}, "is malformed"),
         ("{", "is not readable JSON"),
         ("[]", "must hold a JSON object"),
+        ("[" * 100_000, "is not readable JSON"),
     ],
 )
 def test_a_configuration_that_asks_for_something_else_is_refused(config, words, tmp_path):
