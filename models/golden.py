@@ -11,6 +11,7 @@ from torch import Tensor
 
 from z1_ros.errors import CheckpointError
 from z1_ros.models.checkpoint import open_weights, read_tensors
+from z1_ros.models.layouts import GOLDEN_KINDS
 
 _SIZES = {
     "vlm_width": ("vlm", "width"),
@@ -75,6 +76,11 @@ def read_golden(path: Path, inputs: Path | None = None) -> Golden:
         CheckpointError: A file is unreadable, or inputs are missing.
     """
     tensors, metadata = read_tensors(path), _read_metadata(path)
+    if not any(key.startswith(GOLDEN_KINDS) for key in tensors):
+        raise CheckpointError(
+            f"{path} holds no golden data (in.*, mid.*, out.*, grad.*); the golden file is named "
+            "first, the checkpoint after it"
+        )
     geom = _read_json(path, metadata, "geom", dict)
     if inputs is not None:
         others = read_tensors(inputs).items()

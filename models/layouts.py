@@ -31,6 +31,8 @@ _RENAMES = (
 _LAYER = re.compile(r"(?:language_model|gemma_expert\.model|^expert)\.layers\.(\d+)\.")
 _OURS = ("vision.", "projector.", "vlm.", "expert.", "time.", "action_in_proj.", "action_out_proj.")
 
+GOLDEN_KINDS = ("in.", "mid.", "out.", "grad.")
+"""How the names of golden data begin, which are no weights."""
 EMBEDDING = "vlm.embed_tokens.weight"
 HEAD = "vlm.lm_head.weight"
 """The text head: the embedding itself where a file has no embedding, else a stale copy of it."""
@@ -153,5 +155,5 @@ def refuse_relatives(keys: Iterable[str], source: str) -> None:
             f"{source} has no action expert: it is a π0-FAST or PaliGemma checkpoint; only π0.5 "
             "is supported"
         )
-    if any(key.startswith(("in.", "mid.", "out.", "grad.")) for key in keys):
+    if any(key.startswith(GOLDEN_KINDS) for key in keys):
         raise CheckpointError(f"{source} holds golden data of a parity test, not a checkpoint")

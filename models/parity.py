@@ -274,6 +274,7 @@ def run(config: ParityConfig) -> dict[str, Any]:
         "golden": str(golden.path),
         "checkpoint": str(checkpoint.path),
         "layout": checkpoint.layout.name,
+        "stored": checkpoint.dtypes,
         "geometry": asdict(geometry),
         "dtype": precision,
         "made_in": golden.precision,
@@ -321,6 +322,8 @@ def _remarks(report: dict[str, Any]) -> Iterator[str]:
         )
     if report["failed"] and report["dtype"] != report["made_in"]:
         yield f"The golden was made in {report['made_in']}, this is {report['dtype']}."
+    if report["failed"] and report["dtype"] == "float32" and "BF16" in report["stored"]:
+        yield "The checkpoint's weights are rounded to bfloat16; the golden's may not have been."
     failed, count = report["failed"], len(report["rows"])
     verdict = f"{failed} of {count} keys are above" if failed else f"all {count} keys are within"
     yield f"{verdict} tolerance"

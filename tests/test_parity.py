@@ -109,6 +109,13 @@ def test_a_weight_that_is_a_little_off_is_caught_where_it_shows_first(key, caugh
     assert not set(order[: order.index(caught)]) & set(keys)
 
 
+def test_weights_that_were_rounded_before_are_named_as_a_reason(tmp_path, capsys):
+    rounded = {key: t.bfloat16() for key, t in openpi_weights().items()}
+    path = saved(rounded, tmp_path / "model.safetensors")
+    assert run_command("parity", main, ParityConfig, [str(GOLDEN), str(path)]) == 1
+    assert "weights are rounded to bfloat16" in capsys.readouterr().out
+
+
 def test_wrong_heads_of_the_vision_tower_are_caught():
     assert "mid.prefix_embs" in failed(parity(vision_heads=8))
 
@@ -214,7 +221,7 @@ def test_the_command_prints_a_table_and_ends_with_a_code(tmp_path, capsys):
         (["nowhere.safetensors", OPENPI], "no checkpoint at nowhere.safetensors"),
         ([GOLDEN, "nowhere"], "no checkpoint at nowhere"),
         ([GOLDEN_OPENPI, OPENPI], "lacks in.tokens"),
-        ([OPENPI, GOLDEN], "lacks in.tokens"),
+        ([OPENPI, GOLDEN], "holds no golden data (in.*, mid.*, out.*, grad.*); the golden file is"),
         ([GOLDEN, GOLDEN], "golden data"),
     ],
 )
