@@ -3,10 +3,12 @@
 import numpy as np
 import pytest
 import torch
+from tiny_bundle import TINY, write_tiny_bundle
 
 from z1_ros.errors import ConfigError
+from z1_ros.models.checkpoint import load_network, write_tensors
 from z1_ros.models.geometry import FULL, KITCHEN
-from z1_ros.models.manifest import WEIGHTS
+from z1_ros.models.manifest import WEIGHTS, write_manifest
 from z1_ros.models.random_bundle import write_random_bundle
 from z1_ros.policy.backends import load_policy
 from z1_ros.policy.load_bench import LoadBenchConfig, main, random_observation
@@ -22,6 +24,21 @@ def test_a_random_bundle_is_complete_seeded_and_answers_without_graphs(tmp_path)
     assert chunk.dims == PANDA.action_dims
     assert chunk.actions.shape == (KITCHEN.horizon, PANDA.action_dim)
     assert chunk.actions.dtype == np.float32 and chunk.actions.std() > 0
+
+
+def test_what_never_computes_in_bfloat16_does_not_where_a_file_is_bfloat16_throughout(tmp_path):
+    chunks = []
+    for name in ("throughout", "partly"):
+        bundle = write_tiny_bundle(tmp_path / name)
+        weights = bundle.path / WEIGHTS
+        network = load_network(weights, TINY).to(torch.bfloat16)
+        if name == "partly":
+            network.cast(torch.bfloat16)
+        write_tensors(weights, network.state_dict())
+        bundle = write_manifest(bundle.path, bundle.manifest)
+        policy = load_policy(bundle.path, backend="torch", threads=1)
+        chunks.append(policy.infer(random_observation(bundle.manifest)).actions)
+    np.testing.assert_allclose(*chunks, atol=1e-5)
 
 
 def test_a_random_bundle_replaces_nothing(tmp_path):

@@ -48,6 +48,9 @@ def torch_backends(bundle: Bundle, threads: int) -> dict[str, TorchBackend]:
         torch.set_num_threads(threads)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     network = load_network(bundle.file(WEIGHTS), Geometry(**bundle.manifest.geometry))
+    # A file may be bfloat16 throughout, as openpi's converter writes them; some parts never compute
+    # in it, here as in openpi.
+    network.cast(network.vlm.last.k_proj.weight.dtype)
     network.to(device).eval().requires_grad_(False)
 
     def prefix(**inputs: torch.Tensor) -> dict[str, torch.Tensor]:
