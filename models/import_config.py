@@ -36,7 +36,7 @@ class ImportConfig:
     norm_mode: Literal["quantile", "mean_std"] | None = None
     """Normalisation of state and actions; else as LeRobot's files say, else quantile."""
     allow_suspicious_stats: bool = False
-    """Go on although the statistics do not look like the fields'."""
+    """Go on although the statistics look like those of another known order."""
     discrete_state: bool = True
     """State in the prompt; off for checkpoints trained without it (openpi's pi05_libero)."""
     resize: Literal["area", "bilinear", "bilinear_antialias"] | None = None

@@ -68,23 +68,21 @@ def plan_scaling(
         order: Of the columns.
         mode: ``quantile`` or ``mean_std`` instead of what the files say.
         with_state: Whether the prompt holds the state.
-        allow_suspicious: Take statistics that do not look like those of the fields.
+        allow_suspicious: Take statistics that look like those of another order.
 
     Raises:
         ConfigError: Sizes do not add up, or a field is unknown.
-        CheckpointError: Statistics are missing, impossible, or not those of the fields.
+        CheckpointError: Statistics are missing, impossible, or those of another known order.
     """
     kinds = KINDS if with_state else ("action",)
     fields = {kind: fields_of(getattr(order, kind), robot, kind) for kind in kinds}
     for kind in kinds:
         _check_size(fields[kind], kind, robot, origin, stats, order)
     parts = _cut(fields, stats)
-    if not allow_suspicious:
-        _refuse_suspicious(fields, parts, robot, stats)
-
+    doubts = _doubts(fields, parts, robot, stats, allow_suspicious)
     stated = stats.modes or origin.modes
     modes = {kind: OURS[mode] if mode else stated.get(kind, "QUANTILES") for kind in kinds}
-    notes = [] if mode or stated else [UNSTATED]
+    notes = doubts if mode or stated else [*doubts, UNSTATED]
     switches = switches_from_zero(fields["action"], parts["action"])
     notes += [SWITCH.format(column.name) for column in switches]
     for kind in kinds:
@@ -146,20 +144,25 @@ def _cut(fields: Mapping[str, Sequence[Field]], stats: Stats) -> dict[str, Parts
     }
 
 
-def _refuse_suspicious(
+def _doubts(
     fields: Mapping[str, Sequence[Field]],
     parts: Mapping[str, Parts],
     robot: Embodiment,
     stats: Stats,
-) -> None:
+    allow_suspicious: bool,
+) -> list[str]:
+    """Return what looks odd about the statistics; raise if another known order explains it."""
     found = find_suspicious(fields, parts, robot)
-    if found:
-        more = f" (and {len(found) - 1} more columns like it)" if len(found) > 1 else ""
+    if not found:
+        return []
+    more = f" (and {len(found) - 1} more columns like it)" if len(found) > 1 else ""
+    odd = f"{stats.file.name} does not look like statistics of these fields: {found[0]}{more}"
+    hint = _hint(robot, stats)
+    if hint and not allow_suspicious:
         raise CheckpointError(
-            f"{stats.file} does not look like statistics of these fields: {found[0]}{more}. Is "
-            f"the order of the columns another (--modality)? --allow-suspicious-stats goes on "
-            f"all the same.{_hint(robot, stats)}"
+            f"{odd}.{hint} Say the order with --modality; --allow-suspicious-stats goes on as it is"
         )
+    return [f"{odd}. Make sure that the order of the columns is right before it moves a robot."]
 
 
 def _hint(robot: Embodiment, stats: Stats) -> str:
