@@ -8,7 +8,7 @@ import numpy as np
 from safetensors.numpy import load_file, save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
-from z1_ros.models.modality import KNOWN_ORDERS, Order, fields_of
+from z1_ros.models.importing.modality import KNOWN_ORDERS, Order, fields_of
 from z1_ros.specs import PANDA_OMRON
 
 DATA = Path(__file__).parent / "data"

@@ -31,11 +31,11 @@ from safetensors.numpy import load_file, save_file
 from tokenizers import Tokenizer
 
 from z1_ros.errors import BundleError, CheckpointError, ConfigError, ContractMismatch, Z1Error
-from z1_ros.models import import_checkpoint as module
 from z1_ros.models.checkpoint import describe, load_checkpoint
 from z1_ros.models.geometry import Geometry
-from z1_ros.models.import_checkpoint import cli, import_checkpoint, main
-from z1_ros.models.import_config import ImportConfig
+from z1_ros.models.importing import command as module
+from z1_ros.models.importing.command import cli, import_checkpoint, main
+from z1_ros.models.importing.config import ImportConfig
 from z1_ros.models.manifest import load_bundle
 from z1_ros.models.tokenizer import PromptTokenizer
 from z1_ros.policy.backends import load_policy

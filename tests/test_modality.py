@@ -6,7 +6,7 @@ import pytest
 from foreign import BASE_FIRST, EE_FIRST, modality, write_json
 
 from z1_ros.errors import CheckpointError, ConfigError
-from z1_ros.models.modality import choose_order, columns, fields_of, read_modality
+from z1_ros.models.importing.modality import choose_order, columns, fields_of, read_modality
 from z1_ros.specs import PANDA, PANDA_OMRON
 
 

@@ -16,7 +16,7 @@ from foreign import (
 from safetensors.numpy import save_file
 
 from z1_ros.errors import CheckpointError, ConfigError
-from z1_ros.models.norm_stats import cut, identity, norm_stats, read_stats
+from z1_ros.models.importing.norm_stats import cut, identity, norm_stats, read_stats
 
 STATS = stats_of(EE_FIRST)
 

@@ -6,7 +6,7 @@ import pytest
 from foreign import DATA, edit_json, write_json
 
 from z1_ros.errors import CheckpointError
-from z1_ros.models.origin import OPENPI_SLOTS, Origin, read_origin
+from z1_ros.models.importing.origin import OPENPI_SLOTS, Origin, read_origin
 
 CONFIG, PREPROCESSOR = "config.json", "policy_preprocessor.json"
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from foreign import BASE_FIRST, EE_FIRST, stats_of
 
-from z1_ros.models.modality import KINDS, fields_of
-from z1_ros.models.plausibility import (
+from z1_ros.models.importing.modality import KINDS, fields_of
+from z1_ros.models.importing.plausibility import (
     Column,
     find_suspicious,
     rescale,

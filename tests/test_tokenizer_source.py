@@ -11,8 +11,8 @@ from huggingface_hub.errors import (
 from tiny_tokenizers import as_tokenizer_json, train_sentencepiece
 
 from z1_ros.errors import BundleError
+from z1_ros.models.importing.tokenizer_source import PALIGEMMA, fetch_tokenizer
 from z1_ros.models.tokenizer import PromptTokenizer
-from z1_ros.models.tokenizer_source import PALIGEMMA, fetch_tokenizer
 
 
 @pytest.fixture(scope="module")

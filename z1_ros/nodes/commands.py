@@ -28,7 +28,7 @@ def _entry(name: str, module: str) -> Callable[[], int]:
 evaluate = _entry("z1-eval", "z1_ros.nodes.evaluate")
 demos = _entry("z1-demos", "z1_ros.rl.demos")
 sft = _entry("z1-sft", "z1_ros.rl.sft")
-import_checkpoint = _entry("z1-import", "z1_ros.models.import_checkpoint")
+import_checkpoint = _entry("z1-import", "z1_ros.models.importing.command")
 export = _entry("z1-export", "z1_ros.models.export_onnx")
 bench = _entry("z1-bench", "z1_ros.nodes.bench")
 demo = _entry("z1-demo", "z1_ros.nodes.demo")

@@ -56,8 +56,8 @@ class ImportConfig:
     ignore_steps: str = ""
     """Unknown steps of LeRobot's processors to pass over, commas between."""
     dtype: Literal["keep", "bfloat16", "float32"] = "keep"
-    """Of the weights. bfloat16 keeps the parts in float32 that openpi keeps so; what changes its
-    type has to fit into memory, 13 GB for all of π0.5 in float32."""
+    """Of the weights. bfloat16 leaves vision, norms, time and action projections in float32; what
+    changes its type has to fit into memory, 13 GB for all of π0.5 in float32."""
     json: Path | None = None
     """Write what was decided here."""
 

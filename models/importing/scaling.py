@@ -8,9 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from z1_ros.errors import CheckpointError, ConfigError
-from z1_ros.models.manifest import Normalization, NormStats
-from z1_ros.models.modality import KINDS, KNOWN_ORDERS, Order, fields_of, list_sizes
-from z1_ros.models.norm_stats import (
+from z1_ros.models.importing.modality import KINDS, KNOWN_ORDERS, Order, fields_of, list_sizes
+from z1_ros.models.importing.norm_stats import (
     ENDS,
     OURS,
     Parts,
@@ -19,8 +18,9 @@ from z1_ros.models.norm_stats import (
     identity,
     norm_stats,
 )
-from z1_ros.models.origin import Origin
-from z1_ros.models.plausibility import find_suspicious, rescale, switches_from_zero
+from z1_ros.models.importing.origin import Origin
+from z1_ros.models.importing.plausibility import find_suspicious, rescale, switches_from_zero
+from z1_ros.models.manifest import Normalization, NormStats
 from z1_ros.specs import Embodiment, Field
 
 UNSTATED = (

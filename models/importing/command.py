@@ -21,7 +21,6 @@ from rich.table import Table
 from z1_ros.command import run_command
 from z1_ros.errors import BundleError, CheckpointError, ConfigError
 from z1_ros.files import replace_directory, write_json, write_text
-from z1_ros.models.camera_slots import map_cameras
 from z1_ros.models.card import CARD, model_card
 from z1_ros.models.checkpoint import (
     Checkpoint,
@@ -31,7 +30,13 @@ from z1_ros.models.checkpoint import (
     write_tensors,
 )
 from z1_ros.models.geometry import Geometry
-from z1_ros.models.import_config import ImportConfig
+from z1_ros.models.importing.camera_slots import map_cameras
+from z1_ros.models.importing.config import ImportConfig
+from z1_ros.models.importing.modality import Order, choose_order, columns
+from z1_ros.models.importing.norm_stats import Stats, read_stats
+from z1_ros.models.importing.origin import Origin, read_origin
+from z1_ros.models.importing.scaling import Scaling, plan_scaling
+from z1_ros.models.importing.tokenizer_source import FILES, PALIGEMMA, fetch_tokenizer
 from z1_ros.models.manifest import (
     MANIFEST,
     WEIGHTS,
@@ -42,13 +47,8 @@ from z1_ros.models.manifest import (
     file_sha256,
     write_manifest,
 )
-from z1_ros.models.modality import Order, choose_order, columns
-from z1_ros.models.norm_stats import Stats, read_stats
-from z1_ros.models.origin import Origin, read_origin
 from z1_ros.models.pi05 import Pi05
-from z1_ros.models.scaling import Scaling, plan_scaling
 from z1_ros.models.tokenizer import PromptTokenizer
-from z1_ros.models.tokenizer_source import FILES, PALIGEMMA, fetch_tokenizer
 from z1_ros.models.weight_files import INDEX
 from z1_ros.specs import Contract, check_contract, embodiment
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from z1_ros.models.norm_stats import Parts
+from z1_ros.models.importing.norm_stats import Parts
 from z1_ros.specs import Embodiment, Field
 
 SLACK = 0.05

@@ -12,15 +12,15 @@ from typing import Any
 
 from z1_ros.errors import CheckpointError
 from z1_ros.files import read_json
-from z1_ros.models.lerobot_steps import (
+from z1_ros.models.importing.lerobot_steps import (
     POSTPROCESSOR,
     PREPROCESSOR,
     Step,
     find_step,
     read_steps,
 )
-from z1_ros.models.modality import IMAGES
-from z1_ros.models.norm_stats import modes_of
+from z1_ros.models.importing.modality import IMAGES
+from z1_ros.models.importing.norm_stats import modes_of
 
 OPENPI_SLOTS = ("base_0_rgb", "left_wrist_0_rgb", "right_wrist_0_rgb")
 """Image slots of openpi's models, always in this order."""

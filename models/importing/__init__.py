@@ -1,0 +1,1 @@
+"""Other projects' checkpoints become bundles: ``z1-import``."""
