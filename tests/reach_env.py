@@ -4,6 +4,7 @@ import hashlib
 
 import numpy as np
 
+from z1_ros.sim.snapshot import pack, unpack
 from z1_ros.specs import PANDA, Embodiment
 from z1_ros.types import Observation, Step
 
@@ -70,6 +71,17 @@ class ReachEnv:
         return Observation(
             images={}, state=state, instruction=self.instruction, stamp_ns=self.stamp_ns
         )
+
+    def snapshot(self) -> bytes:
+        """Return the present state."""
+        arrays = {"place": np.concatenate([self.position, self.target])}
+        return pack({"steps": self.steps, "scene": self.scene_id}, arrays)
+
+    def restore(self, data: bytes) -> None:
+        """Go back to a snapshot."""
+        facts, arrays = unpack(data)
+        self.position, self.target = arrays["place"][:2], arrays["place"][2:]
+        self.steps, self.success, self.scene_id = facts["steps"], False, facts["scene"]
 
     def close(self) -> None:
         """Nothing to free."""
