@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parent.parent
     [
         ("sft", "torch", "z1-sft needs torch"),
         ("export", "torch", "z1-export needs torch"),
-        ("import_checkpoint", "safetensors", "z1-import needs safetensors"),
+        ("import_checkpoint", "torch", "z1-import needs torch"),
         ("demo", "rclpy", "source a ROS 2 installation"),
     ],
 )

@@ -37,6 +37,7 @@ def test_pictures_come_when_the_policy_needs_them():
 
 
 def test_replan_steps_can_be_overridden_and_nothing_else_of_the_bundle_with_it(tmp_path):
+    pytest.importorskip("torch", reason="the small bundle is made with it")
     from tiny_bundle import write_tiny_bundle
 
     from z1_ros.models.manifest import write_manifest
