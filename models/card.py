@@ -37,6 +37,8 @@ def model_card(manifest: Manifest, directory: Path) -> str:
         origin = _trained(made_by)
     elif "source" in made_by:
         origin = _imported(made_by)
+    elif made_by.get("weights") == "random":
+        origin = "A network of π0.5's architecture with random weights: it has learnt nothing."
     else:
         origin = "A policy of π0.5's architecture."
     parts = [f"# {manifest.name}", origin, _interface(manifest), _columns(manifest)]
@@ -70,7 +72,7 @@ the embedded kitchen. Its success rates are those of that kitchen, not of RoboCa
 {_facts(rows)}
 
 It sees camera images, the instruction and the state below; no object poses and no task ids.
-Weights are the exponential moving average."""
+Weights are the exponential moving average.{_notes(made_by)}"""
 
 
 def _imported(made_by: Mapping[str, Any]) -> str:
@@ -85,13 +87,17 @@ def _imported(made_by: Mapping[str, Any]) -> str:
         "versions": _versions(made_by),
     }
     rows |= {f"sha256 of the source's {name}": sha for name, sha in source["sha256"].items()}
-    notes = "".join(f"\n- {note}" for note in made_by["notes"])
     return f"""\
 A π0.5 policy of {made_by["parameters"] / 1e6:,.1f} M parameters, imported from a public layout.
 Names and file format changed and weights that feed nothing were left out; it was not trained here
 and not measured here.
 
-{_facts(rows)}{chr(10) + notes if notes else ""}"""
+{_facts(rows)}{_notes(made_by)}"""
+
+
+def _notes(made_by: Mapping[str, Any]) -> str:
+    notes = "".join(f"\n- {note}" for note in made_by.get("notes", ()))
+    return "\n" + notes if notes else ""
 
 
 def _interface(manifest: Manifest) -> str:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from z1_ros.errors import ConfigError
 from z1_ros.files import write_text
+from z1_ros.models.card import CARD, model_card
 from z1_ros.models.checkpoint import write_tensors
 from z1_ros.models.geometry import Geometry
 from z1_ros.models.manifest import (
@@ -73,6 +74,7 @@ def write_random_bundle(
         replan_steps=min(8, geometry.horizon),
         made_by={"weights": "random", "seed": seed},
     )
+    write_text(folder / CARD, model_card(manifest, folder))
     return write_manifest(folder, manifest)
 
 

@@ -114,18 +114,29 @@ class _Task:
 class Collector:
     """Runs groups on the lanes of a pool."""
 
-    def __init__(self, pool: LanePool, actor: Actor, replan_steps: int, *, trace: bool = False):
+    def __init__(
+        self,
+        pool: LanePool,
+        actor: Actor,
+        replan_steps: int,
+        *,
+        max_chunks: int = 0,
+        trace: bool = False,
+    ):
         """Connect lanes and policy.
 
         Args:
             pool: Where environments step.
             actor: Answers their observations.
             replan_steps: Actions executed of each chunk.
+            max_chunks: An episode that is sampled ends as a failure after so many chunks; 0: at
+                the task's own horizon. Evaluation always has the task's own.
             trace: Keep bytes of actions and states, to compare runs bit for bit.
         """
         self._pool = pool
         self._actor = actor
         self._replan_steps = replan_steps
+        self._max_chunks = max_chunks
         self._trace = trace
         self.counts = Counts()
         self.inputs: list[dict[str, Tensor]] = []
@@ -141,6 +152,7 @@ class Collector:
             keep: Keeps encoded observations of the chunks that will be trained on.
         """
         groups = [Group(job, [Rollout() for _ in job.plan.segments]) for job in jobs]
+        limit = self._max_chunks if sde is not None else 0
         waiting: deque[_Task] = deque()
         for number, job in enumerate(jobs):
             for root, segment in enumerate(job.plan.segments):
@@ -153,7 +165,7 @@ class Collector:
             for shift in shifts:
                 for lane, task in shift.items():
                     if task is not None:
-                        done = self._take_in(groups, waiting, task, self._pool.receive(lane))
+                        done = self._take_in(groups, waiting, task, self._pool.receive(lane), limit)
                         shift[lane] = None if done else task
                 for lane, task in shift.items():
                     if task is None and waiting:
@@ -207,7 +219,12 @@ class Collector:
             self.counts.chunks += 1
 
     def _take_in(
-        self, groups: list[Group], waiting: deque[_Task], task: _Task, reply: Reply
+        self,
+        groups: list[Group],
+        waiting: deque[_Task],
+        task: _Task,
+        reply: Reply,
+        max_chunks: int,
     ) -> bool:
         """Note an answer of a lane; return whether its job is done."""
         task.seen = reply.observation
@@ -222,7 +239,7 @@ class Collector:
         task.chunk += 1
         self.counts.env_steps += reply.step.consumed
         self.counts.renders += reply.observation is not None
-        if reply.step.done:
+        if reply.step.done or task.chunk == max_chunks:
             rollout.success, rollout.over = reply.step.success, True
             return True
         if task.chunk != group.job.plan.segments[task.number].end:

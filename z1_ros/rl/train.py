@@ -74,6 +74,8 @@ class Z1Config:
     """Iterations between two measurements of the policy without noise."""
     eval_episodes: int = 100
     """Episodes of each."""
+    max_chunks: int = 0
+    """Chunks after which a training episode counts as failed; 0: the task's own horizon."""
     run: Path | None = None
     """Folder of checkpoints and logs; ``runs/<bundle name>`` if not given."""
     resume: bool = True
@@ -115,7 +117,9 @@ class Training:
             ignore_last=config.ignore_last,
         )
         self.actor = Actor(self.network, bundle, robot, config.seed)
-        self.collector = Collector(pool, self.actor, manifest.replan_steps)
+        self.collector = Collector(
+            pool, self.actor, manifest.replan_steps, max_chunks=config.max_chunks
+        )
         self.memory = Memory(self.network, joint=config.grpo.trained == "joint")
         self.optimizer = make_optimizer(self.network, config.grpo)
         self.update = Update(
@@ -262,6 +266,7 @@ def identity(config: Z1Config, bundle: Bundle) -> dict[str, Any]:
         "sde": [config.noise_level, config.stochastic, config.ignore_last],
         "lanes": config.lanes,
         "threads": config.threads,
+        "max_chunks": config.max_chunks,
         "eval": [config.eval_every, config.eval_episodes],
         "seed": config.seed,
     }
