@@ -35,6 +35,8 @@ def model_card(manifest: Manifest, directory: Path) -> str:
     made_by = manifest.made_by
     if "train" in made_by:
         origin = _trained(made_by)
+    elif "z1" in made_by:
+        origin = _reinforced(made_by)
     elif "source" in made_by:
         origin = _imported(made_by)
     elif made_by.get("weights") == "random":
@@ -73,6 +75,25 @@ the embedded kitchen. Its success rates are those of that kitchen, not of RoboCa
 
 It sees camera images, the instruction and the state below; no object poses and no task ids.
 Weights are the exponential moving average.{_notes(made_by)}"""
+
+
+def _reinforced(made_by: Mapping[str, Any]) -> str:
+    run, init = made_by["z1"], made_by["init"]
+    rows = {
+        "started from": f"{init['name']} (sha256 `{init['sha256']}`)",
+        "task": run["task"],
+        "command": f"`{made_by['command']}`",
+        "seed": run["seed"],
+        "training": f"{run['iteration']} iterations, {run['elapsed_s'] / 60:.1f} min",
+        "kept": f"iteration {run['best_iteration']}, success {run['best_success']:.2f} of "
+        f"{run['eval'][1]} training-side scenes",
+        "versions": _versions(made_by),
+    }
+    return f"""\
+A policy improved by reinforcement learning (Z-1) on one task of the embedded kitchen, by the task's
+own success alone. Its success rates are those of that kitchen, not of RoboCasa.
+
+{_facts(rows)}{_notes(made_by)}"""
 
 
 def _imported(made_by: Mapping[str, Any]) -> str:

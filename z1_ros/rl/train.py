@@ -7,9 +7,14 @@ Every draw follows from (seed, iteration), so a run that was killed goes on with
 
 import json
 import math
+import platform
+import shlex
+import sys
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +25,7 @@ from rich.console import Console
 
 from z1_ros.command import run_command
 from z1_ros.errors import ConfigError, TrainingError
+from z1_ros.files import write_json
 from z1_ros.models.checkpoint import load_network
 from z1_ros.models.geometry import Geometry
 from z1_ros.models.manifest import WEIGHTS, Bundle, load_bundle
@@ -32,6 +38,7 @@ from z1_ros.rl.grpo_config import GrpoConfig
 from z1_ros.rl.lanes import KitchenMaker, LanePool, local_lanes
 from z1_ros.rl.memory import Memory
 from z1_ros.rl.plan import plan_group, prefix_at
+from z1_ros.rl.result import write_result
 from z1_ros.rl.train_state import TrainState
 from z1_ros.sim.evaluate import parse_tasks
 from z1_ros.sim.kitchen import TASKS
@@ -82,6 +89,8 @@ class Z1Config:
     """Go on from the run folder's checkpoint if there is one."""
     seed: int = 0
     """Seeds scenes, noise and batches."""
+    export: bool = True
+    """Export prefix.onnx and denoise.onnx at the end."""
     json: Path | None = None
     """Write the final figures here."""
 
@@ -199,9 +208,35 @@ def main(config: Z1Config) -> dict[str, Any]:
         training = Training(config, bundle, pool, run)
         if config.resume:
             training.state.resume()
-        for record in train(training):
-            report(record, run)
-    return training.state.facts
+        with ExitStack() as stack:
+            board = tensorboard(run, stack)
+            for record in train(training):
+                report(record, run, board)
+        if training.state.iteration % config.eval_every:
+            training.state.note_success(training.evaluate())
+        training.state.load_best()
+    figures = training.state.facts | {"task": task}
+    made = write_result(
+        bundle, training.network.state_dict(), config.out, made_by(config, figures, bundle)
+    )
+    if config.export:
+        from z1_ros.models.export_onnx import export
+
+        export(made)
+    if config.json:
+        write_json(config.json, figures)
+    return figures
+
+
+def made_by(config: Z1Config, figures: dict[str, Any], bundle: Bundle) -> dict[str, Any]:
+    """Return what the new bundle's manifest says of its making."""
+    return {
+        "command": shlex.join(["z1-train", *sys.argv[1:]]),
+        "init": {"name": bundle.manifest.name, "sha256": bundle.sha256},
+        "z1": figures | identity(config, bundle),
+        "versions": {name: version(name) for name in ("torch", "numpy", "mujoco", "transformers")}
+        | {"python": platform.python_version()},
+    }
 
 
 def train(training: Training) -> Iterator[dict[str, float]]:
@@ -224,7 +259,8 @@ def train(training: Training) -> Iterator[dict[str, float]]:
         if not figures.get("kl", 0.0) <= config.grpo.max_kl:
             raise TrainingError(
                 f"the policy diverged at iteration {state.iteration}: an update moved it by KL "
-                f"{figures['kl']:.3g}; the best weights are kept, try a lower learning_rate"
+                f"{figures['kl']:.3g}; the best weights are in {state.best_path}, try a lower "
+                "learning_rate"
             )
 
 
@@ -272,8 +308,20 @@ def identity(config: Z1Config, bundle: Bundle) -> dict[str, Any]:
     }
 
 
-def report(record: dict[str, float], run: Path) -> None:
+def tensorboard(run: Path, stack: ExitStack) -> Any:
+    """Return a TensorBoard writer, or None where it is not installed."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        return None
+    return stack.enter_context(SummaryWriter(str(run / "tensorboard")))
+
+
+def report(record: dict[str, float], run: Path, board: Any) -> None:
     """Log an iteration and show its essentials."""
+    if board is not None:
+        for name, value in record.items():
+            board.add_scalar(name, value, int(record["iteration"]))
     with (run / "log.jsonl").open("a", encoding="utf-8") as log:
         log.write(json.dumps(record) + "\n")
     shown = (

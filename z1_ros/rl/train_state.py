@@ -57,11 +57,21 @@ class TrainState:
             return self.elapsed_s >= 60 * minutes
         return self.iteration >= iterations
 
+    @property
+    def best_path(self) -> Path:
+        """File of the best weights."""
+        return self._run / BEST
+
+    def load_best(self) -> None:
+        """Put the best weights that were measured into the network."""
+        if self.best_path.exists():
+            assign(_Trained(self._trained), read_tensors(self.best_path), str(self.best_path))
+
     def note_success(self, success: float) -> None:
         """Keep the present weights if they are the best so far."""
         if success >= self.best_success:
             self.best_success, self.best_iteration = success, self.iteration
-            write_tensors(self._run / BEST, self._trained, self.facts)
+            write_tensors(self.best_path, self._trained, self.facts)
 
     def save(self) -> None:
         """Write everything that going on needs to one file, atomically."""

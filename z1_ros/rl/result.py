@@ -1,0 +1,37 @@
+"""The bundle that a run of reinforcement learning leaves."""
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from z1_ros.files import replace_directory, write_text
+from z1_ros.models.card import CARD, model_card
+from z1_ros.models.checkpoint import write_tensors
+from z1_ros.models.manifest import WEIGHTS, Bundle, load_bundle, write_manifest
+
+
+def write_result(
+    start: Bundle, weights: Mapping[str, Tensor], out: Path, made_by: Mapping[str, Any]
+) -> Bundle:
+    """Write trained weights as a bundle; an older one stays whole until it is replaced.
+
+    Args:
+        start: Bundle that training began from; all but weights, graphs and card are its own.
+        weights: Every weight, by name.
+        out: Directory to write.
+        made_by: What made it, ready for JSON.
+    """
+    partial = out.with_name(out.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    write_tensors(partial / WEIGHTS, weights)
+    shutil.copyfile(start.tokenizer, partial / start.tokenizer.name)
+    manifest = replace(start.manifest, name=out.name, made_by=dict(made_by))
+    write_text(partial / CARD, model_card(manifest, partial))
+    write_manifest(partial, manifest)
+    replace_directory(out, by=partial)
+    return load_bundle(out)
