@@ -2,12 +2,16 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from rich.console import Console
 from safetensors.numpy import load_file, save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
+from z1_ros.models.importing.command import import_checkpoint
+from z1_ros.models.importing.config import ImportConfig
 from z1_ros.models.importing.modality import KNOWN_ORDERS, Order, fields_of
 from z1_ros.specs import PANDA_OMRON
 
@@ -153,3 +157,21 @@ def edit_json(path: Path, edit) -> None:
     data = json.loads(path.read_text())
     edit(data)
     path.write_text(json.dumps(data))
+
+
+EE_STATS, BASE_STATS = stats_of(EE_FIRST), stats_of(BASE_FIRST)
+
+
+def import_config(checkpoint, **changed):
+    made = ImportConfig(
+        checkpoint=checkpoint,
+        embodiment="panda_omron",
+        out=checkpoint.parent / "bundle",
+        modality="ee-first",
+        vision_heads=4,
+    )
+    return replace(made, **changed)
+
+
+def import_quietly(made):
+    return import_checkpoint(made, Console(quiet=True))

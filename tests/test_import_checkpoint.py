@@ -10,12 +10,14 @@ import torch
 import torch.nn.functional as F
 from foreign import (
     BASE_FIRST,
+    BASE_STATS,
     DATA,
     EE_FIRST,
+    EE_STATS,
     WEIGHTS,
     edit_json,
-    flat,
-    modality,
+    import_config,
+    import_quietly,
     openpi_stats,
     samples,
     stats_of,
@@ -26,26 +28,22 @@ from foreign import (
     write_tokenizer,
 )
 from PIL import Image
-from rich.console import Console
 from safetensors.numpy import load_file, save_file
 from tokenizers import Tokenizer
 
-from z1_ros.errors import BundleError, CheckpointError, ConfigError, ContractMismatch, Z1Error
+from z1_ros.errors import CheckpointError, ConfigError
 from z1_ros.models.checkpoint import describe, load_checkpoint
 from z1_ros.models.geometry import Geometry
-from z1_ros.models.importing import command as module
-from z1_ros.models.importing.command import cli, import_checkpoint, main
-from z1_ros.models.importing.config import ImportConfig
+from z1_ros.models.importing.command import main
 from z1_ros.models.manifest import load_bundle
 from z1_ros.models.tokenizer import PromptTokenizer
 from z1_ros.policy.backends import load_policy
 from z1_ros.policy.transforms import Preprocessor, unnormalize
 from z1_ros.policy.vla import flow_noise
-from z1_ros.specs import PANDA, PANDA_OMRON
+from z1_ros.specs import PANDA_OMRON
 from z1_ros.types import Observation
 
 LEFT, RIGHT, WRIST = PANDA_OMRON.cameras
-EE_STATS, BASE_STATS = stats_of(EE_FIRST), stats_of(BASE_FIRST)
 
 
 @pytest.fixture(autouse=True)
@@ -64,21 +62,6 @@ def openpi(tmp_path):
 @pytest.fixture
 def lerobot(tmp_path):
     return write_lerobot(tmp_path / "pi05_kitchen", BASE_STATS)
-
-
-def config(checkpoint, **changed):
-    made = ImportConfig(
-        checkpoint=checkpoint,
-        embodiment="panda_omron",
-        out=checkpoint.parent / "bundle",
-        modality="ee-first",
-        vision_heads=4,
-    )
-    return replace(made, **changed)
-
-
-def write(made):
-    return import_checkpoint(made, Console(quiet=True))
 
 
 def observation():
@@ -131,7 +114,7 @@ def act(bundle, seen):
 
 
 def test_a_lerobot_policy_acts_as_in_lerobot(lerobot):
-    bundle = write(config(lerobot, modality="base-first"))
+    bundle = import_quietly(import_config(lerobot, modality="base-first"))
     seen = observation()
     chunk = act(bundle, seen)
     q01, q99 = (np.float32(BASE_STATS["state"][part]) for part in ("q01", "q99"))
@@ -151,7 +134,9 @@ def test_an_openpi_policy_acts_as_in_openpi(openpi):
         openpi / "assets" / "robot" / "norm_stats.json", openpi_stats(stats_of(EE_FIRST, pad=32))
     )
     cameras = f"base_0_rgb={LEFT},right_wrist_0_rgb={RIGHT}"
-    bundle = write(config(openpi, cameras=cameras, norm_mode="mean_std", prompt_tokens=160))
+    bundle = import_quietly(
+        import_config(openpi, cameras=cameras, norm_mode="mean_std", prompt_tokens=160)
+    )
     seen = observation()
     chunk = act(bundle, seen)
     mean, std = (np.asarray(EE_STATS["state"][part]) for part in ("mean", "std"))
@@ -168,7 +153,7 @@ def test_lerobots_own_processor_files_give_its_golden_prompt_and_actions(lerobot
     for name in (DATA / "processor").glob("policy_*"):
         shutil.copyfile(name, lerobot / name.name)
     # The golden statistics are random numbers, which no robot has.
-    bundle = write(config(lerobot, allow_suspicious_stats=True))
+    bundle = import_quietly(import_config(lerobot, allow_suspicious_stats=True))
     golden = json.loads((DATA / "processor" / "processor_golden.json").read_text())
     manifest, state, at = bundle.manifest, {}, 0
     for field in manifest.contract.state:
@@ -190,12 +175,12 @@ def test_statistics_that_are_not_finite_are_named(lerobot):
     stats["state"]["q01"][3] = float("nan")
     write_lerobot_stats(lerobot, stats)
     with pytest.raises(CheckpointError, match="q01 of number 3 is not finite"):
-        write(config(lerobot, modality="base-first"))
+        import_quietly(import_config(lerobot, modality="base-first"))
 
 
 def test_the_manifest_says_what_was_decided(lerobot):
     file = lerobot.parent / "decided.json"
-    decided = main(config(lerobot, modality="base-first", json=file, denoise_steps=4))
+    decided = main(import_config(lerobot, modality="base-first", json=file, denoise_steps=4))
     manifest = load_bundle(lerobot.parent / "bundle").manifest
     assert (manifest.denoise_steps, manifest.replan_steps, manifest.contract.horizon) == (4, 8, 10)
     assert manifest.image.resize == "bilinear" and manifest.normalization.form == "lerobot"
@@ -210,7 +195,7 @@ def test_the_manifest_says_what_was_decided(lerobot):
 
 
 def test_openpi_files_give_openpis_defaults(openpi):
-    manifest = write(config(openpi)).manifest
+    manifest = import_quietly(import_config(openpi)).manifest
     assert manifest.image.resize == "bilinear_antialias"
     assert manifest.normalization.form == "openpi" and manifest.normalization.mode == "quantile"
     assert (manifest.replan_steps, manifest.prompt.max_tokens) == (5, 200)
@@ -218,13 +203,13 @@ def test_openpi_files_give_openpis_defaults(openpi):
 
 
 def test_dead_weights_are_left_out_and_types_kept(openpi):
-    kept = load_file(write(config(openpi)).path / "model.safetensors")
+    kept = load_file(import_quietly(import_config(openpi)).path / "model.safetensors")
     assert not [name for name in kept if "lm_head" in name or name == "vlm.norm.weight"]
     theirs = load_file(WEIGHTS)
     embedding = theirs["paligemma_with_expert.paligemma.lm_head.weight"]
     np.testing.assert_array_equal(kept["vlm.embed_tokens.weight"], embedding)
-    made = config(openpi, dtype="bfloat16", out=openpi.parent / "half")
-    dtypes = {t.dtype for t in describe(write(made).path).tensors.values()}
+    made = import_config(openpi, dtype="bfloat16", out=openpi.parent / "half")
+    dtypes = {t.dtype for t in describe(import_quietly(made).path).tensors.values()}
     assert dtypes == {"BF16", "F32"}
 
 
@@ -237,7 +222,7 @@ def test_a_sharded_checkpoint_is_one_file_afterwards(openpi):
         save_file({key: tensors[key] for key in keys}, openpi / shard)
     weight_map = {key: shard for shard, keys in shards.items() for key in keys}
     write_json(openpi / "model.safetensors.index.json", {"weight_map": weight_map})
-    bundle = write(config(openpi))
+    bundle = import_quietly(import_config(openpi))
     assert list(bundle.manifest.made_by["source"]["sha256"]) == sorted(shards)
     assert (bundle.path / "model.safetensors").is_file()
 
@@ -245,13 +230,15 @@ def test_a_sharded_checkpoint_is_one_file_afterwards(openpi):
 def test_a_bare_file_needs_what_it_does_not_say(openpi, tmp_path):
     file = (openpi / "model.safetensors").rename(tmp_path / "weights.safetensors")
     tokenizer = str(write_tokenizer(tmp_path / "tokenizer.json"))
-    bare = config(file, tokenizer=tokenizer)
+    bare = import_config(file, tokenizer=tokenizer)
     with pytest.raises(ConfigError, match=r"pass --horizon \(50 for pi05_base"):
-        write(bare)
+        import_quietly(bare)
     with pytest.raises(ConfigError, match="bare file of weights: pass --norm-stats"):
-        write(replace(bare, horizon=10))
+        import_quietly(replace(bare, horizon=10))
     stats = openpi / "assets" / "robot" / "norm_stats.json"
-    assert write(replace(bare, horizon=10, norm_stats=stats)).manifest.contract.horizon == 10
+    assert (
+        import_quietly(replace(bare, horizon=10, norm_stats=stats)).manifest.contract.horizon == 10
+    )
 
 
 def test_a_policy_without_state_asks_none_of_the_robot(openpi):
@@ -261,8 +248,8 @@ def test_a_policy_without_state_asks_none_of_the_robot(openpi):
         lambda d: d["norm_stats"].pop("state"),
     )
     with pytest.raises(CheckpointError, match="no statistics of the state"):
-        write(config(openpi))
-    bundle = write(config(openpi, discrete_state=False))
+        import_quietly(import_config(openpi))
+    bundle = import_quietly(import_config(openpi, discrete_state=False))
     assert bundle.manifest.contract.state == () and not bundle.manifest.prompt.discrete_state
     seen = replace(observation(), state={})
     assert np.isfinite(act(bundle, seen).actions).all()
@@ -270,10 +257,10 @@ def test_a_policy_without_state_asks_none_of_the_robot(openpi):
 
 def test_lerobots_preprocessor_decides_about_the_state(lerobot):
     edit_json(lerobot / "policy_preprocessor.json", lambda d: d["steps"].pop(4))
-    made = config(lerobot, modality="base-first")
+    made = import_config(lerobot, modality="base-first")
     with pytest.raises(ConfigError, match="pass --no-discrete-state"):
-        write(made)
-    assert write(replace(made, discrete_state=False)).manifest.contract.state == ()
+        import_quietly(made)
+    assert import_quietly(replace(made, discrete_state=False)).manifest.contract.state == ()
 
 
 def test_modes_of_lerobots_norm_map_are_mapped(lerobot):
@@ -283,7 +270,7 @@ def test_modes_of_lerobots_norm_map_are_mapped(lerobot):
             lerobot / f"{name}.json",
             lambda d, p=place: d["steps"][p]["config"].update(norm_map=norm_map),
         )
-    scaling = write(config(lerobot, modality="base-first")).manifest.normalization
+    scaling = import_quietly(import_config(lerobot, modality="base-first")).manifest.normalization
     assert (scaling.mode, scaling.action_mode) == ("quantile", "mean_std")
     assert scaling.state.q01 == tuple(BASE_STATS["state"]["min"])
     assert scaling.state.q99 == tuple(BASE_STATS["state"]["max"])
@@ -301,198 +288,10 @@ def test_a_gripper_between_zero_and_one_commands_minus_one_and_one(lerobot, mode
             lerobot / f"{name}.json",
             lambda d, p=place: d["steps"][p]["config"].update(norm_map=norm_map),
         )
-    manifest = write(config(lerobot, modality="base-first")).manifest
+    manifest = import_quietly(import_config(lerobot, modality="base-first")).manifest
     stats = manifest.normalization.action
     if mode == "QUANTILES":
         assert (stats.q01[-1], stats.q99[-1]) == (-1, 1)
     else:
         assert (stats.mean[-1], stats.std[-1]) == (-1, 2)
     assert "gripper_close.close is 0 or 1" in " ".join(manifest.made_by["notes"])
-
-
-def test_the_wrong_order_of_columns_is_refused_and_the_right_one_named(lerobot, openpi):
-    with pytest.raises(CheckpointError, match=r"column .* expected .*look like base-first\."):
-        write(config(lerobot))
-    with pytest.raises(CheckpointError, match=r"look like ee-first\."):
-        write(config(openpi, modality="base-first"))
-    bundle = write(config(lerobot, allow_suspicious_stats=True))
-    assert bundle.manifest.contract.action_dims == PANDA_OMRON.action_dims
-
-
-def test_a_modality_file_in_the_checkpoint_names_columns_and_cameras(lerobot):
-    def rename(data):
-        features = data["input_features"]
-        features["observation.images.image"] = features.pop(f"observation.images.{LEFT}")
-
-    edit_json(lerobot / "config.json", rename)
-    data = modality(BASE_FIRST)
-    write_json(lerobot / "meta" / "modality.json", data)
-    with pytest.raises(ConfigError, match="image slots image: pass --cameras"):
-        write(config(lerobot, modality=""))
-    data["video"] = {LEFT: {"original_key": "observation.images.image"}}
-    write_json(lerobot / "meta" / "modality.json", data)
-    manifest = write(config(lerobot, modality="")).manifest
-    assert manifest.made_by["slots"] == {WRIST: WRIST, RIGHT: RIGHT, "image": LEFT}
-    assert manifest.made_by["order"] == "modality.json"
-    assert manifest.contract.action_dims[0] == "base_motion.forward"
-
-
-def test_sizes_that_do_not_add_up_are_refused(lerobot, openpi):
-    with pytest.raises(
-        ConfigError, match=r"state has 16 numbers, but the robot's own order \(joint_position \(7\)"
-    ):
-        write(config(lerobot, modality=""))
-    with pytest.raises(ConfigError, match=r"has 12 numbers.* has 4\..*look like base-first"):
-        write(config(lerobot, modality="base-first", action="base_motion"))
-    with pytest.raises(CheckpointError, match=r"name only 14; number 14 is no padding"):
-        write(config(openpi, state=",".join(EE_FIRST.state[:-1])))
-    with pytest.raises(ConfigError, match=r"no state field 'base_pose'.*Did you mean"):
-        write(config(openpi, state="base_pose"))
-
-
-def test_a_policy_that_cannot_drive_the_robot_is_refused(openpi):
-    some = ",".join(EE_FIRST.action[:3])
-    stats = {
-        "state": EE_STATS["state"],
-        "action": {k: v[:7] for k, v in EE_STATS["action"].items()},
-    }
-    write_json(openpi / "assets" / "robot" / "norm_stats.json", openpi_stats(stats))
-    with pytest.raises(ContractMismatch, match=r"needs action dimensions \['base_motion"):
-        write(config(openpi, action=some))
-    with pytest.raises(ConfigError, match="robot 'panda' has no state field 'base_position'"):
-        write(config(openpi, embodiment="panda"))
-    arm = config(
-        openpi, embodiment="panda", modality="", state=EE_FIRST.state[0], discrete_state=False
-    )
-    assert write(arm).manifest.contract.action_dims == PANDA.action_dims
-
-
-def test_the_own_order_is_taken_where_sizes_are_equal(tmp_path):
-    values = samples()
-    own = {
-        kind: tuple(field.name for field in getattr(PANDA, kind)) for kind in ("state", "action")
-    }
-    assert flat(own["action"], values).shape[1] == 7
-    order = replace(EE_FIRST, **own)
-    checkpoint = write_openpi(tmp_path / "arm", stats_of(order))
-    manifest = write(config(checkpoint, embodiment="panda", modality="")).manifest
-    assert manifest.contract.state == PANDA.state
-    assert manifest.made_by["order"] == "the robot's own order"
-
-
-def test_base_weights_without_statistics_ask_for_them(lerobot, tmp_path):
-    """As LeRobot publishes pi05_base: features padded to 32, no statistics."""
-    for name, place in (("policy_preprocessor", 3), ("policy_postprocessor", 0)):
-        edit_json(lerobot / f"{name}.json", lambda d, p=place: d["steps"][p].pop("state_file"))
-
-    def pad(data):
-        data["input_features"]["observation.state"]["shape"] = [32]
-        data["output_features"]["action"]["shape"] = [32]
-
-    edit_json(lerobot / "config.json", pad)
-    with pytest.raises(CheckpointError, match=r"no statistics of the state .*pass --norm-stats"):
-        write(config(lerobot))
-    data = {"observation.state": EE_STATS["state"], "action": EE_STATS["action"]}
-    stats = write_json(tmp_path / "data" / "meta" / "stats.json", data)
-    manifest = write(config(lerobot, norm_stats=stats)).manifest
-    assert manifest.normalization.form == "lerobot"
-    assert manifest.made_by["source"]["statistics"] == "stats.json"
-
-
-def test_nothing_is_written_where_something_is(openpi):
-    bundle = write(config(openpi))
-    before = bundle.sha256
-    with pytest.raises(ConfigError, match="pass --overwrite to replace it"):
-        write(config(openpi))
-    assert write(config(openpi, overwrite=True, replan_steps=3)).sha256 != before
-    with pytest.raises(ConfigError, match="exists and is no bundle"):
-        write(config(openpi, out=openpi, overwrite=True))
-    with pytest.raises(CheckpointError, match="layout of a bundle already"):
-        write(config(openpi.parent / "bundle", out=openpi.parent / "again"))
-    (openpi.parent / "empty").mkdir()
-    assert write(config(openpi, out=openpi.parent / "empty")).path.name == "empty"
-
-
-@pytest.mark.parametrize(
-    ("error", "raised"),
-    [
-        (KeyboardInterrupt(), KeyboardInterrupt),
-        (OSError(28, "No space left on device"), BundleError),
-    ],
-)
-def test_an_interrupted_import_leaves_the_older_bundle_and_nothing_else(
-    openpi, monkeypatch, error, raised
-):
-    before = write(config(openpi)).sha256
-
-    def fail(path, tensors):
-        path.write_bytes(b"half")
-        raise error
-
-    monkeypatch.setattr(module, "write_tensors", fail)
-    with pytest.raises(raised):
-        write(config(openpi, overwrite=True))
-    assert load_bundle(openpi.parent / "bundle").sha256 == before
-    with pytest.raises(raised):
-        write(config(openpi, out=openpi.parent / "other"))
-    assert sorted(p.name for p in openpi.parent.iterdir()) == ["bundle", "pi05_robocasa"]
-
-
-def test_everything_is_checked_before_weights_are_copied(openpi, monkeypatch):
-    monkeypatch.setattr(module, "write_tensors", None)
-    for changed, words in (
-        ({"tokenizer": str(openpi / "config.json")}, "is not a tokenizer"),
-        ({"prompt_tokens": 40}, "need more than the 40 tokens"),
-        ({"replan_steps": 11}, "replan_steps is 11, expected 1 to 10"),
-        ({"replan_steps": 0}, "replan_steps is 0"),
-        ({"denoise_steps": 0}, "denoise_steps is 0"),
-        ({"cameras": "base_0_rgb=front"}, "no camera 'front'"),
-        ({"embodiment": "pandaa"}, "Did you mean 'panda'"),
-        ({"vision_heads": None}, "vision_heads"),
-        ({"vision_heads": 0}, "vision_heads is 0, expected at least 1"),
-        ({"vision_heads": 5}, "vision_width 48 is not a multiple of vision_heads 5"),
-        ({"norm_stats": openpi / "nope.json"}, "no such path"),
-        ({"checkpoint": openpi / "nope"}, "no checkpoint at"),
-    ):
-        with pytest.raises(Z1Error, match=words):
-            write(replace(config(openpi), **changed))
-    assert [p.name for p in openpi.parent.iterdir()] == ["pi05_robocasa"]
-
-
-def test_weights_that_are_not_finite_are_refused(openpi):
-    tensors = load_file(openpi / "model.safetensors")
-    tensors["action_in_proj.bias"][3] = np.nan
-    save_file(tensors, openpi / "model.safetensors")
-    with pytest.raises(CheckpointError, match=r"action_in_proj\.bias is not finite"):
-        write(config(openpi))
-
-
-def test_statistics_inside_the_weights_are_recognised(lerobot):
-    """LeRobot before 0.4 kept them in buffers of the policy."""
-    tensors = load_file(lerobot / "model.safetensors")
-    for name in ("normalize_inputs.buffer_observation_state", "unnormalize_outputs.buffer_action"):
-        tensors[f"{name}.mean"] = np.zeros(12, np.float32)
-    save_file(tensors, lerobot / "model.safetensors")
-    with pytest.raises(CheckpointError, match="migrate_policy_normalization"):
-        write(config(lerobot, modality="base-first"))
-
-
-def test_the_command_prints_every_decision_and_errors_in_one_line(openpi, capsys, monkeypatch):
-    out = openpi.parent / "bundle"
-    flags = [str(openpi), "--embodiment", "panda_omron", "--out", str(out), "--vision-heads", "4"]
-    monkeypatch.setattr("sys.argv", ["z1-import", *flags])
-    assert cli() == 2
-    said = capsys.readouterr().err
-    assert said.startswith("z1-import: the checkpoint's state has 16 numbers")
-    assert said.endswith("The statistics look like ee-first.\n") and "Traceback" not in said
-    monkeypatch.setattr("sys.argv", ["z1-import", *flags, "--modality", "ee-first"])
-    assert cli() == 0
-    said = capsys.readouterr().out
-    for words in (
-        f"slot left_wrist_0_rgb ← {WRIST}",
-        "bilinear_antialias",
-        "base_motion",
-        "note: Nothing beside the weights says",
-        "z1-export",
-    ):
-        assert words in said
