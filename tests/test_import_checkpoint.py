@@ -46,14 +46,6 @@ from z1_ros.types import Observation
 LEFT, RIGHT, WRIST = PANDA_OMRON.cameras
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture
 def openpi(tmp_path):
     return write_openpi(tmp_path / "pi05_robocasa", EE_STATS)

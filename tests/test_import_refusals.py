@@ -4,7 +4,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-import torch
 from foreign import (
     BASE_FIRST,
     BASE_STATS,
@@ -31,14 +30,6 @@ from z1_ros.models.manifest import load_bundle
 from z1_ros.specs import PANDA, PANDA_OMRON
 
 LEFT, RIGHT, WRIST = PANDA_OMRON.cameras
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture
