@@ -23,18 +23,10 @@ from z1_ros.models.pi05 import Pi05
 from z1_ros.rl.lora import plain_weights
 from z1_ros.rl.trainer import validation
 
+pytest.importorskip("peft")
+
 LORA = replace(CONFIG, lora_rank=2, lora_alpha=4.0)
 ALL = replace(LORA, lora_targets="vlm,vision,expert")
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """A network this small only waits for its threads."""
-    pytest.importorskip("peft")
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def adapted(trainer) -> set[str]:

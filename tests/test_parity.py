@@ -20,15 +20,6 @@ GOLDEN_OPENPI = DATA / "golden_openpi.safetensors"
 GOLDEN_BFLOAT16 = DATA.parent / "pi05_micro_bfloat16" / "golden.safetensors"
 
 
-@pytest.fixture(autouse=True)
-def _one_thread():
-    """More threads only wait for each other at these sizes."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 def parity(golden=GOLDEN, checkpoint=OPENPI, **settings):
     return run(ParityConfig(golden=golden, checkpoint=checkpoint, **settings))
 

@@ -25,15 +25,6 @@ CACHED = replace(FROZEN, prefix_cache_gb=1.0)
 CPU = torch.device("cpu")
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    """A network this small only waits for its threads."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 def made_prefix(batch, seed=0, dtype=torch.float32) -> Prefix:
     random = torch.Generator().manual_seed(seed)
     k, v = torch.randn(2, 3, batch, 1, 5, 4, generator=random).to(dtype)

@@ -28,15 +28,6 @@ from z1_ros.rl.train_config import TrainConfig
 from z1_ros.rl.trainer import validation
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    """A network this small only waits for its threads."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 def test_loss_is_the_mean_square_of_velocity_error_over_what_counts():
     frames = made_frames(4)
     network = Pi05(TINY).init_weights(0)  # velocity is exactly zero
