@@ -11,7 +11,7 @@ import platform
 import shlex
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
@@ -193,8 +193,17 @@ class Training:
         return float(np.mean([group.success[0] for group in groups]))
 
 
-def main(config: Z1Config) -> dict[str, Any]:
-    """Train and write the bundle; returns the final figures."""
+Lanes = Callable[[KitchenMaker, int, int], LanePool]
+"""Opens lanes: how to make their environment, how many, bytes of the images of an observation."""
+
+
+def main(config: Z1Config, open_lanes: Lanes = local_lanes) -> dict[str, Any]:
+    """Train and write the bundle; returns the final figures.
+
+    Args:
+        config: What to train.
+        open_lanes: Where its environments are.
+    """
     bundle = load_bundle(config.bundle)
     manifest = bundle.manifest
     check_contract(manifest.contract, embodiment(manifest.embodiment), manifest.name)
@@ -204,7 +213,7 @@ def main(config: Z1Config) -> dict[str, Any]:
     side = KitchenConfig().image_size
     image_bytes = len(manifest.contract.cameras) * 3 * side * side
     maker = KitchenMaker(task=task, embodiment=manifest.embodiment)
-    with local_lanes(maker, config.lanes, image_bytes) as pool:
+    with open_lanes(maker, config.lanes, image_bytes) as pool:
         training = Training(config, bundle, pool, run)
         if config.resume:
             training.state.resume()
