@@ -1,4 +1,4 @@
-"""``z1-bench sim | policy | load``: side-by-side ratios and floors, each with its own flags."""
+"""``z1-bench sim | policy | load | rl | memory``: ratios and floors, each with its own flags."""
 
 import sys
 from importlib import import_module
@@ -11,6 +11,8 @@ _BENCHES = {
     "sim": ("z1_ros.sim.bench", "SimBenchConfig"),
     "policy": ("z1_ros.models.bench", "PolicyBenchConfig"),
     "load": ("z1_ros.policy.load_bench", "LoadBenchConfig"),
+    "rl": ("z1_ros.nodes.rl_bench", "RlBenchConfig"),
+    "memory": ("z1_ros.rl.memory_bench", "MemoryBenchConfig"),
 }
 
 

@@ -1,0 +1,21 @@
+"""``z1-bench rl`` with every way to reach an environment: in processes here, or over ROS."""
+
+from typing import Any
+
+from z1_ros.models.manifest import load_bundle
+from z1_ros.rl.bench import Opener, RlBenchConfig
+from z1_ros.rl.bench import main as measure
+from z1_ros.rl.lanes import local_lanes
+
+__all__ = ["RlBenchConfig", "main"]
+
+
+def main(config: RlBenchConfig) -> dict[str, Any]:
+    """Measure, print a table, return the figures."""
+    openers: dict[str, Opener] = {"inproc": local_lanes}
+    if "ros" in config.through:
+        # ROS is imported where it is used, so that rollouts in-process need none of it.
+        from z1_ros.nodes.ros_lanes import RosLanes
+
+        openers["ros"] = RosLanes(replan_steps=load_bundle(config.bundle).manifest.replan_steps)
+    return measure(config, openers)
