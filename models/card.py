@@ -14,6 +14,7 @@ from z1_ros.models.manifest import (
     NormStats,
     file_sha256,
 )
+from z1_ros.models.task_experts import TaskExpert, weights_file
 from z1_ros.specs import Field
 
 CARD = "README.md"
@@ -43,7 +44,9 @@ def model_card(manifest: Manifest, directory: Path) -> str:
         origin = "A network of π0.5's architecture with random weights: it has learnt nothing."
     else:
         origin = "A policy of π0.5's architecture."
-    parts = [f"# {manifest.name}", origin, _interface(manifest), _columns(manifest)]
+    parts = [f"# {manifest.name}", origin]
+    parts += [_experts(manifest, directory)] if manifest.experts else []
+    parts += [_interface(manifest), _columns(manifest)]
     return "\n\n".join([*parts, _network(manifest, directory), _files(directory)]) + "\n"
 
 
@@ -78,9 +81,18 @@ Weights are the exponential moving average.{_notes(made_by)}"""
 
 
 def _reinforced(made_by: Mapping[str, Any]) -> str:
+    return f"""\
+A policy improved by reinforcement learning (Z-1) on one task of the embedded kitchen, by the task's
+own success alone. Its success rates are those of that kitchen, not of RoboCasa.
+
+{_facts(_z1_rows(made_by))}{_notes(made_by)}"""
+
+
+def _z1_rows(made_by: Mapping[str, Any]) -> dict[str, Any]:
     run, init = made_by["z1"], made_by["init"]
-    rows = {
-        "started from": f"{init['name']} (sha256 `{init['sha256']}`)",
+    part = f", its expert {init['expert']}" if init.get("expert") else ""
+    return {
+        "started from": f"{init['name']} (sha256 `{init['sha256']}`){part}",
         "task": run["task"],
         "command": f"`{made_by['command']}`",
         "seed": run["seed"],
@@ -89,11 +101,39 @@ def _reinforced(made_by: Mapping[str, Any]) -> str:
         f"{run['eval'][1]} training-side scenes",
         "versions": _versions(made_by),
     }
-    return f"""\
-A policy improved by reinforcement learning (Z-1) on one task of the embedded kitchen, by the task's
-own success alone. Its success rates are those of that kitchen, not of RoboCasa.
 
-{_facts(rows)}{_notes(made_by)}"""
+
+def _experts(manifest: Manifest, directory: Path) -> str:
+    combined = manifest.made_by.get("combined")
+    origin = ""
+    if combined:
+        base = combined["base"]
+        origin = (
+            f"\n\nPut together by `{combined['command']}`; all but these experts is {base['name']} "
+            f"(sha256 `{base['sha256']}`)."
+        )
+    tables = [_expert(name, expert, directory) for name, expert in manifest.experts.items()]
+    return f"""\
+## Task-wise experts
+
+What stands above is about the VLM and the base expert. An instruction that matches a pattern below
+goes to an action expert of its own, over the same VLM; any other instruction to the base
+expert.{origin}
+
+""" + "\n\n".join(tables)
+
+
+def _expert(name: str, expert: TaskExpert, directory: Path) -> str:
+    rows: dict[str, Any] = {"follows": ", ".join(f"`{text}`" for text in expert.instructions)}
+    file = directory / weights_file(name)
+    if file.is_file():
+        rows["parameters"] = f"{weight_facts(file)[0]:,}"
+    made_by = expert.made_by
+    if "bundle" in made_by:
+        rows["made as"] = f"{made_by['bundle']['name']} (sha256 `{made_by['bundle']['sha256']}`)"
+    if "z1" in made_by:
+        rows |= _z1_rows(made_by)
+    return f"### {name}\n\n{_facts(rows)}{_notes(made_by)}"
 
 
 def _imported(made_by: Mapping[str, Any]) -> str:

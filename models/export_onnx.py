@@ -1,15 +1,16 @@
 """``z1-export``: a bundle's network as prefix.onnx and denoise.onnx, checked before it is kept.
 
-Two graphs, because the prefix runs once per observation and the denoising step several times;
-the Euler loop stays in float32 outside. Any batch size; opset 20 and float32, which onnxruntime
-and TensorRT both take (opset 23 fuses norms into operators that neither handles everywhere).
+Two graphs, because the prefix runs once per observation and the denoising step several times, and
+one more for each task-wise expert; the Euler loop stays in float32 outside. Any batch size; opset
+20 and float32, which onnxruntime and TensorRT both take (opset 23 fuses norms into operators that
+neither handles everywhere).
 """
 
 import logging
 import shutil
 import tempfile
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,10 +24,11 @@ from torch import Tensor, nn
 from z1_ros.command import run_command
 from z1_ros.errors import BackendUnavailable, BundleError
 from z1_ros.files import write_json
-from z1_ros.models.checkpoint import load_network
+from z1_ros.models.bundle_network import load_bundle_network, with_expert
 from z1_ros.models.geometry import Geometry
-from z1_ros.models.manifest import GRAPHS, WEIGHTS, Bundle, load_bundle, write_manifest
+from z1_ros.models.manifest import GRAPHS, Bundle, load_bundle, write_manifest
 from z1_ros.models.pi05 import Pi05, Prefix
+from z1_ros.models.task_experts import denoise_graph
 from z1_ros.models.tokenizer import BOS_ID
 
 OPSET = 20
@@ -84,8 +86,14 @@ def main(config: ExportConfig) -> None:
         write_json(config.json, differences)
 
 
-def export(bundle: Bundle) -> dict[str, float]:
-    """Export both graphs into the bundle and update its manifest.
+def export(bundle: Bundle, graphs: Sequence[str] = ()) -> dict[str, float]:
+    """Export graphs into the bundle and update its manifest.
+
+    Whoever loads the bundle meanwhile finds it as it was, or refuses it because of a hash.
+
+    Args:
+        bundle: A verified bundle.
+        graphs: Which of ``manifest.graphs``; empty means all.
 
     Returns:
         Largest relative difference between torch and onnxruntime per graph.
@@ -95,13 +103,17 @@ def export(bundle: Bundle) -> dict[str, float]:
         BackendUnavailable: onnx, onnxscript or onnxruntime is not installed.
     """
     # The graphs are float32 whatever the weights are stored in.
-    geometry = Geometry(**bundle.manifest.geometry)
-    network = load_network(bundle.file(WEIGHTS), geometry, torch.float32)
-    network.eval().requires_grad_(False)
+    network = load_bundle_network(bundle, dtype=torch.float32)
+    networks = dict.fromkeys(GRAPHS, network)
+    for name in bundle.manifest.experts:
+        networks[denoise_graph(name)] = with_expert(network, bundle, name)
+    networks = {name: networks[name].eval() for name in graphs or networks}
+    for made in networks.values():
+        made.requires_grad_(False)
     with tempfile.TemporaryDirectory(dir=bundle.path.parent, prefix=".export-") as folder:
-        for graph in GRAPHS:
-            _export_graph(network, graph, Path(folder) / f"{graph}.onnx")
-        differences = parity(network, Path(folder))
+        for graph, made in networks.items():
+            _export_graph(made, graph, Path(folder) / f"{graph}.onnx")
+        differences = parity(networks, Path(folder))
         for graph, difference in differences.items():
             if not difference < TOLERANCE:
                 raise BundleError(
@@ -139,7 +151,7 @@ def _export_graph(network: Pi05, graph: str, path: Path) -> None:
             module,
             kwargs=inputs,
             input_names=list(inputs),
-            output_names=list(OUTPUTS[graph]),
+            output_names=list(OUTPUTS["prefix" if graph == "prefix" else "denoise"]),
             dynamic_shapes=dynamic,
             opset_version=OPSET,
             dynamo=True,
@@ -161,30 +173,48 @@ def _strip_metadata(model: Any) -> None:
         value.metadata_props.clear()
 
 
-def parity(network: Pi05, folder: Path) -> dict[str, float]:
-    """Return the largest relative difference of each graph in ``folder`` from the network."""
-    run = {graph: _session(folder / f"{graph}.onnx") for graph in GRAPHS}
-    worst = dict.fromkeys(GRAPHS, 0.0)
-    for batch, seed in ((1, 1), (3, 2)):
-        inputs = example_inputs(network.geometry, batch, seed)
-        draws = example_draws(network.geometry, batch, seed)
-        with torch.no_grad():
-            prefix = network.prefix(**inputs)
-            velocity = network.denoise(draws["x_t"], draws["time"], prefix)
-        answer = run["prefix"](_numpy(inputs))
-        valid = prefix.pad[None, :, None, :, None].numpy()
-        for name, reference in (("k", prefix.k), ("v", prefix.v)):
-            found = relative_difference(answer[name] * valid, reference.numpy() * valid)
-            worst["prefix"] = max(worst["prefix"], found)
-        if not np.array_equal(answer["pad"], prefix.pad.numpy()):
-            worst["prefix"] = float("inf")
-        answer = run["denoise"](_numpy(draws) | _numpy(prefix._asdict()))
-        found = relative_difference(answer["v_t"], velocity.numpy())
-        worst["denoise"] = max(worst["denoise"], found)
+def parity(networks: Mapping[str, Pi05], folder: Path) -> dict[str, float]:
+    """Return the largest relative difference of each graph in ``folder`` from its network."""
+    worst = dict.fromkeys(networks, 0.0)
+    for graph, network in networks.items():
+        run = _session(folder / f"{graph}.onnx")
+        differ = _prefix_difference if graph == "prefix" else _denoise_difference
+        for batch, seed in ((1, 1), (3, 2)):
+            inputs = example_inputs(network.geometry, batch, seed)
+            draws = example_draws(network.geometry, batch, seed)
+            worst[graph] = max(worst[graph], differ(network, run, inputs, draws))
     return worst
 
 
-def _session(path: Path) -> Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]]:
+_Graph = Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]]
+
+
+def _prefix_difference(
+    network: Pi05, run: _Graph, inputs: dict[str, Tensor], _: dict[str, Tensor]
+) -> float:
+    with torch.no_grad():
+        prefix = network.prefix(**inputs)
+    answer = run(_numpy(inputs))
+    if not np.array_equal(answer["pad"], prefix.pad.numpy()):
+        return float("inf")
+    valid = prefix.pad[None, :, None, :, None].numpy()
+    return max(
+        relative_difference(answer[name] * valid, reference.numpy() * valid)
+        for name, reference in (("k", prefix.k), ("v", prefix.v))
+    )
+
+
+def _denoise_difference(
+    network: Pi05, run: _Graph, inputs: dict[str, Tensor], draws: dict[str, Tensor]
+) -> float:
+    with torch.no_grad():
+        prefix = network.prefix(**inputs)
+        velocity = network.denoise(draws["x_t"], draws["time"], prefix)
+    answer = run(_numpy(draws) | _numpy(prefix._asdict()))
+    return relative_difference(answer["v_t"], velocity.numpy())
+
+
+def _session(path: Path) -> _Graph:
     try:
         import onnxruntime
     except ImportError as error:

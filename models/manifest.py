@@ -14,6 +14,13 @@ from typing import Any
 from z1_ros.errors import BundleError, closest
 from z1_ros.files import write_json
 from z1_ros.models.geometry import Geometry
+from z1_ros.models.task_experts import (
+    TaskExpert,
+    check_expert_files,
+    check_experts,
+    choose_expert,
+    denoise_graph,
+)
 from z1_ros.specs import Contract, Field
 
 FORMAT = "z1_ros.bundle/1"
@@ -22,6 +29,7 @@ WEIGHTS = "model.safetensors"
 TOKENIZER = "tokenizer.json"
 SENTENCEPIECE = "tokenizer.model"
 GRAPHS = ("prefix", "denoise")
+"""Every bundle's graphs; each of its task-wise experts has one more."""
 RESIZE_METHODS = ("area", "bilinear", "bilinear_antialias")
 NORMALIZATION_FORMS = ("lerobot", "openpi")
 STATS_PARTS = {"quantile": ("q01", "q99"), "mean_std": ("mean", "std")}
@@ -121,6 +129,8 @@ class Manifest:
     """Euler steps from noise to actions."""
     replan_steps: int = 8
     """Actions executed before the next inference."""
+    experts: Mapping[str, TaskExpert] = field(default_factory=dict)
+    """Task-wise action experts by name; other instructions are the base expert's."""
     made_by: Mapping[str, Any] = field(default_factory=dict)
     """Command, seed, data and versions that made it."""
     files: Mapping[str, str] = field(default_factory=dict)
@@ -136,8 +146,9 @@ class Manifest:
         """
         for name in ("name", "embodiment", "format"):
             _require(isinstance(getattr(self, name), str), f"{name} must be text")
-        for name in ("geometry", "made_by", "files"):
+        for name in ("geometry", "experts", "made_by", "files"):
             _require(isinstance(getattr(self, name), Mapping), f"{name} must be an object")
+        check_experts(self.experts)
         contract, horizon = self.contract, self.contract.horizon
         for name, value, high in (
             ("contract.horizon", horizon, 1000),
@@ -169,6 +180,19 @@ class Manifest:
         ):
             wanted = getattr(geometry, name)
             _require(wanted == value, f"geometry.{name} is {wanted}, the manifest says {value}")
+
+    @property
+    def graphs(self) -> tuple[str, ...]:
+        """Names of all graphs: ``prefix``, ``denoise`` and one for each further expert."""
+        return (*GRAPHS, *(denoise_graph(name) for name in self.experts))
+
+    def expert_for(self, instruction: str) -> str:
+        """Return the expert that follows an instruction, empty for the base expert.
+
+        Raises:
+            BundleError: Several do.
+        """
+        return choose_expert(self.experts, instruction)
 
 
 def _require(condition: bool, otherwise: str) -> None:
@@ -249,14 +273,14 @@ def bundled_path(name: str) -> Path:
     return Path(__file__).parent / name
 
 
-def load_bundle(path: str | Path) -> Bundle:
-    """Read and verify a bundle.
+def find_bundle(path: str | Path) -> Path:
+    """Return the directory of a bundle; nothing in it is read.
 
     Args:
         path: Directory, or the name of a bundle shipped with the package (``kitchen-sft``).
 
     Raises:
-        BundleError: Missing directory, manifest or file; malformed manifest; hash mismatch.
+        BundleError: There is none.
     """
     given = Path(path).expanduser()
     directory = given
@@ -272,9 +296,22 @@ def load_bundle(path: str | Path) -> Bundle:
             f"no model bundle at {given} (a directory with {MANIFEST}); shipped bundles: "
             f"{', '.join(shipped) or 'none'}"
         )
-    manifest_path = directory / MANIFEST
-    if not manifest_path.is_file():
+    if not (directory / MANIFEST).is_file():
         raise BundleError(f"{directory} is not a model bundle: it has no {MANIFEST}")
+    return directory
+
+
+def load_bundle(path: str | Path) -> Bundle:
+    """Read and verify a bundle.
+
+    Args:
+        path: As for ``find_bundle``.
+
+    Raises:
+        BundleError: Missing directory, manifest or file; malformed manifest; hash mismatch.
+    """
+    directory = find_bundle(path)
+    manifest_path = directory / MANIFEST
     try:
         manifest = from_json(Manifest, json.loads(manifest_path.read_text("utf-8")))
     except (ValueError, TypeError, AttributeError) as error:
@@ -293,6 +330,7 @@ def load_bundle(path: str | Path) -> Bundle:
                 f"{file} is corrupted or was changed: SHA-256 {actual[:12]}…, "
                 f"manifest says {expected[:12]}…"
             )
+    check_expert_files(manifest.experts, manifest.files, str(directory))
     return Bundle(directory, manifest)
 
 
@@ -321,6 +359,7 @@ _NESTED: dict[tuple[str, str], type] = {
     ("Contract", "state"): Field,
     ("Contract", "action"): Field,
 }
+_NESTED_BY_NAME: dict[tuple[str, str], type] = {("Manifest", "experts"): TaskExpert}
 
 
 def from_json(cls: type, data: Any) -> Any:
@@ -339,6 +378,9 @@ def from_json(cls: type, data: Any) -> Any:
             value = (
                 tuple(from_json(nested, v) for v in value) if several else from_json(nested, value)
             )
+        elif (cls.__name__, key) in _NESTED_BY_NAME and isinstance(value, dict):
+            nested = _NESTED_BY_NAME[cls.__name__, key]
+            value = {name: from_json(nested, v) for name, v in value.items()}
         elif isinstance(value, list):
             value = tuple(value)
         values[key] = value

@@ -1,6 +1,6 @@
 """A bundle with random weights: sizes, memory and time are those of a trained one."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -24,12 +24,18 @@ from z1_ros.models.manifest import (
     write_manifest,
 )
 from z1_ros.models.pi05 import Pi05
+from z1_ros.models.task_experts import TaskExpert, is_expert_tensor, weights_file
 from z1_ros.models.tokenizer import kitchen_tokenizer
 from z1_ros.specs import Contract, Embodiment, Field
 
 
 def write_random_bundle(
-    folder: Path, geometry: Geometry, robot: Embodiment, dtype: str, seed: int = 0
+    folder: Path,
+    geometry: Geometry,
+    robot: Embodiment,
+    dtype: str,
+    seed: int = 0,
+    experts: Sequence[str] = (),
 ) -> Bundle:
     """Write a bundle of untrained weights for ``robot``.
 
@@ -39,6 +45,7 @@ def write_random_bundle(
         robot: Its cameras fill the image slots, its fields the prompt and the actions.
         dtype: ``bfloat16`` or ``float32``; see ``Pi05.cast`` for what stays float32.
         seed: Of the weights.
+        experts: Names of task-wise experts; each follows its own name as an instruction.
 
     Raises:
         ConfigError: The folder holds something, or the robot does not fit the geometry.
@@ -53,6 +60,9 @@ def write_random_bundle(
     folder.mkdir(parents=True, exist_ok=True)
     network = Pi05.empty(geometry).cast(getattr(torch, dtype))
     write_tensors(folder / WEIGHTS, dict(_random_weights(network, seed)))
+    for at, name in enumerate(experts, start=1):
+        own = (p for p in _random_weights(network, seed + at) if is_expert_tensor(p[0]))
+        write_tensors(folder / weights_file(name), dict(own))
     write_text(folder / TOKENIZER, kitchen_tokenizer())
     contract = Contract(
         cameras=robot.cameras,
@@ -72,6 +82,7 @@ def write_random_bundle(
         ),
         geometry=asdict(geometry),
         replan_steps=min(8, geometry.horizon),
+        experts={name: TaskExpert(instructions=(name,)) for name in experts},
         made_by={"weights": "random", "seed": seed},
     )
     write_text(folder / CARD, model_card(manifest, folder))

@@ -8,7 +8,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # Without torch (Z1_TORCH=none) what is left to test is the deployed runtime, which needs none.
 NEED_TORCH = """
-bench camera_slots card checkpoint collect dataset export_onnx flow_sde import_checkpoint
+bench camera_slots card checkpoint collect combine dataset export_onnx flow_sde import_checkpoint
 import_refusals layouts load_bench lora modality norm_stats origin parity pi05 plausibility
 precision prefix_cache sft train_z1 trainer vla weight_files
 """

@@ -11,6 +11,7 @@ from tiny_bundle import TINY, write_tiny_bundle
 
 from z1_ros.errors import BackendUnavailable, BundleError
 from z1_ros.models import export_onnx
+from z1_ros.models.bundle_network import load_bundle_network
 from z1_ros.models.export_onnx import example_draws, example_inputs, export, relative_difference
 from z1_ros.models.manifest import GRAPHS, load_bundle
 from z1_ros.policy.backends import load_policy
@@ -81,7 +82,7 @@ def test_a_differing_graph_is_refused_and_the_bundle_left_as_it_was(tmp_path, mo
     before = {p.name: p.read_bytes() for p in bundle.path.iterdir()}
     monkeypatch.setattr(export_onnx, "_export_graph", lambda network, graph, path: None)
     monkeypatch.setattr(
-        export_onnx, "parity", lambda network, folder: {"prefix": 0.0, "denoise": float("nan")}
+        export_onnx, "parity", lambda networks, folder: {"prefix": 0.0, "denoise": float("nan")}
     )
     with pytest.raises(BundleError, match=r"denoise\.onnx differs from the network by nan"):
         export(bundle)
@@ -91,10 +92,10 @@ def test_a_differing_graph_is_refused_and_the_bundle_left_as_it_was(tmp_path, mo
 
 def test_parity_sees_a_wrong_weight(exported):
     bundle, _ = exported
-    network = export_onnx.load_network(bundle.file("model.safetensors"), TINY)
+    network = load_bundle_network(bundle)
     with torch.no_grad():
         network.action_out_proj.bias[0] += 0.01
-        differences = export_onnx.parity(network, bundle.path)
+        differences = export_onnx.parity(dict.fromkeys(GRAPHS, network), bundle.path)
     assert differences["prefix"] < 1e-5
     assert differences["denoise"] > export_onnx.TOLERANCE
 

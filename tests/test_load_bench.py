@@ -1,5 +1,7 @@
 """What a bundle costs to load, and bundles with random weights."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -63,3 +65,12 @@ def test_the_published_size_runs_from_its_file_within_12_gib():
     assert figures["weights_gb"] < 8
     assert figures["peak_gib"] < 12
     assert figures["chunk_shape"] == [FULL.horizon, 12]
+
+
+def test_a_random_bundle_may_hold_experts_that_answer_otherwise(tmp_path):
+    bundle = write_random_bundle(tmp_path / "two", TINY, PANDA, "float32", experts=("a", "b"))
+    policy = load_policy(bundle.path, threads=1)
+    seen = random_observation(bundle.manifest)
+    answers = [policy.infer(replace(seen, instruction=text)).actions for text in ("a", "b", "c")]
+    assert not np.allclose(answers[0], answers[1]) and not np.allclose(answers[0], answers[2])
+    assert "### a" in bundle.file("README.md").read_text("utf-8")

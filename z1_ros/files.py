@@ -34,6 +34,16 @@ def read_json(path: Path) -> dict[str, Any]:
     return data
 
 
+def file_stamps(directory: Path) -> dict[str, tuple[int, int, int]]:
+    """Return what changes when a file of ``directory`` is written; unfinished ones do not count.
+
+    Returns:
+        File name -> inode, size [bytes], time of the last change [ns].
+    """
+    found = {p.name: p.stat() for p in directory.glob("*") if p.suffix != ".tmp" and p.is_file()}
+    return {name: (s.st_ino, s.st_size, s.st_mtime_ns) for name, s in found.items()}
+
+
 def replace_directory(directory: Path, by: Path) -> None:
     """Rename ``by`` to ``directory``; what was there stays whole until that moment."""
     if not directory.exists():

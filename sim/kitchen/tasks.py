@@ -22,6 +22,8 @@ class Task(ABC):
     """What the scene must offer."""
     horizon = 300
     """Control steps after which an episode is over."""
+    instruction_patterns: tuple[str, ...]
+    """Shell-style patterns that the instruction matches in every scene, and no other task's."""
 
     def __init__(self, model: mujoco.MjModel, scene: Scene):
         self.model = model
@@ -57,6 +59,7 @@ class OpenDrawer(Task):
     """Pull one of two drawers open."""
 
     target = Target(unit="drawers", distance=0.80)
+    instruction_patterns = ("open the * drawer",)
 
     @property
     def joint_name(self) -> str:
@@ -79,6 +82,7 @@ class TurnOnSinkFaucet(Task):
 
     target = Target(unit="sink", distance=0.36)
     instruction = "turn on the sink faucet"
+    instruction_patterns = (instruction,)
 
     def update(self, data: mujoco.MjData) -> None:
         """Let water run while the handle is open."""
@@ -94,6 +98,7 @@ class TurnOnMicrowave(Task):
 
     target = Target(unit="microwave", distance=0.56)
     instruction = "press the start button on the microwave"
+    instruction_patterns = (instruction,)
 
     def __init__(self, model: mujoco.MjModel, scene: Scene):
         super().__init__(model, scene)
@@ -114,6 +119,7 @@ class PnPCounterToSink(Task):
     """Carry an object from the counter into the sink."""
 
     target = Target(unit="sink", distance=0.36, objects=1)
+    instruction_patterns = ("pick the * from the counter and place it in the sink",)
 
     @property
     def instruction(self) -> str:

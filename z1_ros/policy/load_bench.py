@@ -40,6 +40,8 @@ class LoadBenchConfig:
     """Of the random weights: ``bfloat16`` or ``float32``."""
     embodiment: str = "panda_omron"
     """Robot of the random bundle."""
+    experts: int = 0
+    """Task-wise experts of the random bundle beside its base expert."""
     threads: int = 2
     """CPU threads."""
     json: Path | None = None
@@ -49,6 +51,8 @@ class LoadBenchConfig:
         """Check choices."""
         if self.dtype not in DTYPES:
             raise ConfigError(f"dtype is {self.dtype!r}. {closest(self.dtype, DTYPES)}")
+        if self.experts < 0:
+            raise ConfigError(f"experts is {self.experts}, expected 0 or more")
 
 
 def main(config: LoadBenchConfig) -> dict[str, Any]:
@@ -58,7 +62,8 @@ def main(config: LoadBenchConfig) -> dict[str, Any]:
             bundle = load_bundle(config.bundle)
         else:
             made = Path(folder) / f"{config.geometry}-random"
-            _worker("make", str(made), config.geometry, config.embodiment, config.dtype)
+            kind = (config.geometry, config.embodiment, config.dtype, str(config.experts))
+            _worker("make", str(made), *kind)
             bundle = load_bundle(made)
         figures = json.loads(_worker("load", str(bundle.path), str(config.threads)))
         figures["weights_gb"] = round(bundle.file(WEIGHTS).stat().st_size / 1e9, 3)
@@ -80,13 +85,19 @@ def _worker(*arguments: str) -> str:
     return done.stdout
 
 
-def make(folder: str, geometry: str, robot: str, dtype: str) -> None:
+def make(folder: str, geometry: str, robot: str, dtype: str, experts: str) -> None:
     """Write a random bundle."""
     try:
         import z1_ros.models.random_bundle as random_bundle
     except ImportError as error:
         raise BackendUnavailable(f"a random bundle needs torch ({error})") from error
-    random_bundle.write_random_bundle(Path(folder), preset(geometry), embodiment(robot), dtype)
+    random_bundle.write_random_bundle(
+        Path(folder),
+        preset(geometry),
+        embodiment(robot),
+        dtype,
+        experts=[f"task{i}" for i in range(int(experts))],
+    )
 
 
 def measure(bundle: str, threads: str) -> None:

@@ -6,6 +6,7 @@ import numpy as np
 
 from z1_ros.errors import ActionError, BundleError
 from z1_ros.models.manifest import Bundle
+from z1_ros.models.task_experts import denoise_graph
 from z1_ros.models.tokenizer import PromptTokenizer
 from z1_ros.policy.base import Backend
 from z1_ros.policy.transforms import Preprocessor, unnormalize
@@ -26,7 +27,8 @@ class VlaPolicy:
 
         Args:
             bundle: A verified bundle.
-            backends: ``prefix`` and ``denoise``; see ``z1_ros.policy.backends.load_policy``.
+            backends: One for each of ``manifest.graphs``; see
+                ``z1_ros.policy.backends.load_policy``.
         """
         self.bundle = bundle
         self.manifest = bundle.manifest
@@ -55,13 +57,30 @@ class VlaPolicy:
         Raises:
             ObservationError: A camera or state field is missing or malformed.
             ActionError: The network's answer is not finite.
+            BundleError: Several task-wise experts follow the instruction.
         """
         return self.infer_batch([observation], [self._seed])[0]
 
     def infer_batch(
         self, observations: Sequence[Observation], seeds: Sequence[int]
     ) -> list[ActionChunk]:
-        """Answer several observations at once, each with its own noise seed."""
+        """Answer several observations at once, each with its own noise seed.
+
+        Those that one expert follows make one batch.
+        """
+        rows: dict[str, list[int]] = {}
+        for row, observation in enumerate(observations):
+            expert = self.manifest.expert_for(observation.instruction)
+            rows.setdefault(expert, []).append(row)
+        chunks: dict[int, ActionChunk] = {}
+        for expert, own in rows.items():
+            seen, drawn = [observations[i] for i in own], [seeds[i] for i in own]
+            chunks |= dict(zip(own, self._infer(seen, drawn, expert), strict=True))
+        return [chunks[row] for row in range(len(observations))]
+
+    def _infer(
+        self, observations: Sequence[Observation], seeds: Sequence[int], expert: str
+    ) -> list[ActionChunk]:
         prepared = [self._preprocess(observation) for observation in observations]
         inputs = {name: np.stack([p[name] for p in prepared]) for name in prepared[0]}
         prefix = self.backends["prefix"].run(inputs)
@@ -69,18 +88,20 @@ class VlaPolicy:
             flow_noise(seed, observation.stamp_ns, self._chunk_shape)
             for seed, observation in zip(seeds, observations, strict=True)
         ]
-        actions = self._integrate(np.stack(noise), prefix)
+        actions = self._integrate(np.stack(noise), prefix, self.backends[denoise_graph(expert)])
         return [
             ActionChunk(actions=chunk, dims=self.contract.action_dims, stamp_ns=o.stamp_ns)
             for chunk, o in zip(actions, observations, strict=True)
         ]
 
-    def _integrate(self, x: np.ndarray, prefix: Mapping[str, np.ndarray]) -> np.ndarray:
+    def _integrate(
+        self, x: np.ndarray, prefix: Mapping[str, np.ndarray], denoise: Backend
+    ) -> np.ndarray:
         """Euler steps from noise (B, horizon, action_dim) to actions in the robot's units."""
         steps = self.manifest.denoise_steps
         for step in range(steps):
             time = np.full(len(x), 1 - step / steps, np.float32)
-            velocity = self.backends["denoise"].run({"x_t": x, "time": time, **prefix})["v_t"]
+            velocity = denoise.run({"x_t": x, "time": time, **prefix})["v_t"]
             x = x - velocity / np.float32(steps)
         if not np.isfinite(x).all():
             raise ActionError(f"bundle {self.manifest.name!r} gave actions that are not finite")

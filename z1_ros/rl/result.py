@@ -20,7 +20,8 @@ def write_result(
     """Write trained weights as a bundle; an older one stays whole until it is replaced.
 
     Args:
-        start: Bundle that training began from; all but weights, graphs and card are its own.
+        start: Bundle that training began from; all but weights, graphs, card and the choice among
+            task-wise experts are its own.
         weights: Every weight, by name.
         out: Directory to write.
         made_by: What made it, ready for JSON.
@@ -30,7 +31,7 @@ def write_result(
     partial.mkdir(parents=True)
     write_tensors(partial / WEIGHTS, weights)
     shutil.copyfile(start.tokenizer, partial / start.tokenizer.name)
-    manifest = replace(start.manifest, name=out.name, made_by=dict(made_by))
+    manifest = replace(start.manifest, name=out.name, experts={}, made_by=dict(made_by))
     write_text(partial / CARD, model_card(manifest, partial))
     write_manifest(partial, manifest)
     replace_directory(out, by=partial)

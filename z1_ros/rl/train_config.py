@@ -3,12 +3,11 @@
 from dataclasses import dataclass, field, replace
 
 from z1_ros.errors import ConfigError, closest
+from z1_ros.models.task_experts import VLM_PARTS
 from z1_ros.rl.dataset import Augmentation
 
 PRECISIONS = ("float32", "tf32", "bfloat16")
 LORA_TARGETS = ("vlm", "vision", "expert")
-VLM_PARTS = ("vision", "projector", "vlm")
-"""What the VLM half of the network consists of; the rest is the action expert and its heads."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

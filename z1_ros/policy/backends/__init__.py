@@ -1,9 +1,14 @@
 """What runs a bundle's graphs: one loader, chosen by name or by what is installed."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
-from z1_ros.errors import BackendUnavailable, ConfigError, closest
-from z1_ros.models.manifest import GRAPHS, load_bundle
+from z1_ros.errors import BackendUnavailable, BundleError, ConfigError, closest
+from z1_ros.files import file_stamps
+from z1_ros.models.compare import first_difference
+from z1_ros.models.manifest import Bundle, find_bundle, load_bundle
+from z1_ros.models.task_experts import denoise_graph
+from z1_ros.policy.base import Backend
 from z1_ros.policy.vla import VlaPolicy
 
 BACKENDS = ("onnxruntime", "torch")
@@ -19,21 +24,28 @@ def load_policy(bundle_path: str | Path, *, backend: str = "auto", threads: int 
         threads: CPU threads that an inference may use.
 
     Raises:
-        BundleError: The bundle is missing, incomplete or corrupted.
+        BundleError: The bundle is missing, incomplete or corrupted, or was written meanwhile.
         BackendUnavailable: The library is not installed.
         ConfigError: There is no such backend.
     """
     if backend not in ("auto", *BACKENDS):
         raise ConfigError(f"no backend {backend!r}. {closest(backend, ('auto', *BACKENDS))}")
-    bundle = load_bundle(bundle_path)
-    exported = all(f"{name}.onnx" in bundle.manifest.files for name in GRAPHS)
+    directory = find_bundle(bundle_path)
+    before = file_stamps(directory)
+    bundle = load_bundle(directory)
+    policy = VlaPolicy(bundle, _backends(bundle, backend, threads))
+    if file_stamps(directory) != before:
+        raise BundleError(f"bundle {directory} was written while it was loaded; load it again")
+    return policy
+
+
+def _backends(bundle: Bundle, backend: str, threads: int) -> Mapping[str, Backend]:
+    graphs = bundle.manifest.graphs
+    exported = all(f"{name}.onnx" in bundle.manifest.files for name in graphs)
     if backend == "auto":
         backend = "onnxruntime" if exported else "torch"
     if backend == "onnxruntime":
-        from z1_ros.policy.backends.onnx import OnnxBackend
-
-        made = {name: OnnxBackend(bundle.file(f"{name}.onnx"), threads) for name in GRAPHS}
-        return VlaPolicy(bundle, made)
+        return _onnx_backends(bundle, threads)
     try:
         # The deployed runtime has no torch: only this choice may import it.
         from z1_ros.policy.backends.torch import torch_backends
@@ -43,4 +55,20 @@ def load_policy(bundle_path: str | Path, *, backend: str = "auto", threads: int 
         raise BackendUnavailable(
             f"bundle {bundle.path} has no exported graphs (z1-export makes them), and {error}"
         ) from error
-    return VlaPolicy(bundle, torch_backends(bundle, threads))
+    return torch_backends(bundle, threads)
+
+
+def _onnx_backends(bundle: Bundle, threads: int) -> Mapping[str, Backend]:
+    from z1_ros.policy.backends.onnx import OnnxBackend
+
+    made = {
+        name: OnnxBackend(bundle.file(f"{name}.onnx"), threads) for name in bundle.manifest.graphs
+    }
+    for graph in map(denoise_graph, bundle.manifest.experts):
+        if made[graph].inputs != made["denoise"].inputs:
+            differs = first_difference("inputs", made[graph].inputs, made["denoise"].inputs)
+            raise BundleError(
+                f"{bundle.path / graph}.onnx is no expert of this bundle: it differs from "
+                f"denoise.onnx in {differs}"
+            )
+    return made

@@ -42,6 +42,11 @@ class OnnxBackend:
             )
         except Exception as error:  # onnxruntime's own exceptions share no public base
             raise BundleError(f"onnxruntime cannot load {path}: {error}") from error
+        self.inputs = {
+            i.name: (i.type, *(n if isinstance(n, int) else None for n in i.shape))
+            for i in self._session.get_inputs()
+        }
+        """Type and shape of each input; None is any size."""
         self._outputs = [output.name for output in self._session.get_outputs()]
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

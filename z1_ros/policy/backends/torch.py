@@ -3,27 +3,24 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import numpy as np
-
 from z1_ros.errors import BackendUnavailable
-from z1_ros.models.manifest import WEIGHTS, Bundle
+from z1_ros.models.manifest import Bundle
+from z1_ros.models.task_experts import denoise_graph
 
 try:
     import torch
 
-    from z1_ros.models.checkpoint import load_network
-    from z1_ros.models.pi05 import Prefix
+    from z1_ros.models.bundle_network import load_bundle_network, with_expert
+    from z1_ros.models.pi05 import Pi05, Prefix
 except ImportError as error:
     raise BackendUnavailable(
         f"the torch backend needs torch, safetensors and transformers ({error}): "
         "pip install 'z1_ros[train]', or choose the onnxruntime backend"
     ) from error
 
-from z1_ros.models.geometry import Geometry
-
 
 class TorchBackend:
-    """One of the two functions of a network."""
+    """One of the functions of a network."""
 
     name = "torch"
 
@@ -39,26 +36,39 @@ class TorchBackend:
 
 
 def torch_backends(bundle: Bundle, threads: int) -> dict[str, TorchBackend]:
-    """Return both functions of a bundle's network, on a GPU if there is one.
+    """Return the functions of a bundle's network, on a GPU if there is one.
 
-    The prefix's keys and values stay tensors of the network's device and dtype between the two
+    The prefix's keys and values stay tensors of the network's device and dtype between the
     functions: copying them to the host at each denoise step would cost more than the step.
     """
     if threads < torch.get_num_threads():
         torch.set_num_threads(threads)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    network = load_network(bundle.file(WEIGHTS), Geometry(**bundle.manifest.geometry))
+    network = load_bundle_network(bundle)
     # A file may be bfloat16 throughout, as openpi's converter writes them; some parts never compute
     # in it, here as in openpi.
     network.cast(network.vlm.last.k_proj.weight.dtype)
     network.to(device).eval().requires_grad_(False)
+    backends = {
+        "prefix": TorchBackend(_prefix(network), device),
+        "denoise": TorchBackend(_denoise(network), device),
+    }
+    for name in bundle.manifest.experts:
+        expert = with_expert(network, bundle, name).eval().requires_grad_(False)
+        backends[denoise_graph(name)] = TorchBackend(_denoise(expert), device)
+    return backends
 
-    def prefix(**inputs: torch.Tensor) -> dict[str, torch.Tensor]:
+
+def _prefix(network: Pi05) -> Callable[..., dict[str, Any]]:
+    def prefix(**inputs: torch.Tensor) -> dict[str, Any]:
         return network.prefix(**inputs)._asdict()
 
-    def denoise(
-        x_t: torch.Tensor, time: torch.Tensor, **prefix: torch.Tensor
-    ) -> dict[str, np.ndarray]:
+    return prefix
+
+
+def _denoise(network: Pi05) -> Callable[..., dict[str, Any]]:
+
+    def denoise(x_t: torch.Tensor, time: torch.Tensor, **prefix: torch.Tensor) -> dict[str, Any]:
         return {"v_t": network.denoise(x_t, time, Prefix(**prefix)).cpu().numpy()}
 
-    return {"prefix": TorchBackend(prefix, device), "denoise": TorchBackend(denoise, device)}
+    return denoise
