@@ -237,11 +237,8 @@ class Bundle:
     """The directory."""
     manifest: Manifest
     """Its parsed manifest."""
-
-    @property
-    def sha256(self) -> str:
-        """Identity of the bundle: the hash of its manifest, which holds all other hashes."""
-        return file_sha256(self.path / MANIFEST)
+    sha256: str
+    """Identity of the bundle: the hash of its manifest, which holds all other hashes."""
 
     def file(self, name: str) -> Path:
         """Return the path of one of the bundle's files.
@@ -313,7 +310,8 @@ def load_bundle(path: str | Path) -> Bundle:
     directory = find_bundle(path)
     manifest_path = directory / MANIFEST
     try:
-        manifest = from_json(Manifest, json.loads(manifest_path.read_text("utf-8")))
+        text = manifest_path.read_bytes()
+        manifest = from_json(Manifest, json.loads(text.decode("utf-8")))
     except (ValueError, TypeError, AttributeError) as error:
         raise BundleError(f"{manifest_path} is malformed: {error}") from error
     if manifest.format != FORMAT:
@@ -331,7 +329,7 @@ def load_bundle(path: str | Path) -> Bundle:
                 f"manifest says {expected[:12]}…"
             )
     check_expert_files(manifest.experts, manifest.files, str(directory))
-    return Bundle(directory, manifest)
+    return Bundle(directory, manifest, hashlib.sha256(text).hexdigest())
 
 
 def write_manifest(directory: Path, manifest: Manifest) -> Bundle:
@@ -340,7 +338,7 @@ def write_manifest(directory: Path, manifest: Manifest) -> Bundle:
     names = [name for name in names if not name.endswith(".tmp")]
     manifest = replace(manifest, files={name: file_sha256(directory / name) for name in names})
     write_json(directory / MANIFEST, asdict(manifest))
-    return Bundle(directory, manifest)
+    return Bundle(directory, manifest, file_sha256(directory / MANIFEST))
 
 
 def file_sha256(path: Path) -> str:

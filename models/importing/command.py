@@ -109,7 +109,7 @@ def import_checkpoint(config: ImportConfig, console: Console) -> Bundle:
         bundle = write_manifest(partial, manifest)
     _say(console, f"\n{out} is written, {parameters / 1e6:,.1f} M parameters. Next:")
     _say(console, f"  z1-export {out}\n  ros2 launch z1_ros policy.launch.py model:={out}")
-    return Bundle(out, bundle.manifest)
+    return replace(bundle, path=out)
 
 
 def plan(config: ImportConfig, checkpoint: Checkpoint, origin: Origin, name: str) -> Manifest:

@@ -4,6 +4,7 @@ import itertools
 import os
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -13,24 +14,50 @@ from fakes import FakeEnv, HashPolicy, contract_of
 from z1_ros.errors import ConfigError
 from z1_ros.models.manifest import load_bundle
 from z1_ros.nodes import policy_node, sim_bridge_node
-from z1_ros.nodes.policy_node import LoadedPolicy
+from z1_ros.nodes.loading import LoadedPolicy, load_bundle_policy
 from z1_ros.specs import embodiment
+
+DEFAULT = "kitchen-sft"
+"""The model of a graph that names none."""
 
 
 def load(config) -> LoadedPolicy:
-    """A policy whose answers depend on every bit it sees, or one of several ways to fail."""
-    how = os.environ.get("FAKE_LOAD", "")
+    """A policy whose answers depend on every bit it sees, or one of several ways to fail.
+
+    ``FAKE_LOAD`` or the model's name says which; other names give other answers.
+    """
+    how = os.environ.get("FAKE_LOAD", "") or config.model
+    if how == "real" or Path(how).is_dir():
+        return load_bundle_policy(config)
+    time.sleep(float(os.environ.get("FAKE_LOAD_S", "0")) if how == "slow" else 0)
     if how == "bundle":
         load_bundle("no/such/model")
     if how == "crash":
         raise RuntimeError("the library is broken")
     robot = embodiment(config.embodiment)
-    contract = contract_of(robot, **({"cameras": ("wrist",)} if how == "misfit" else {}))
+    changes = {"misfit": {"cameras": ("wrist",)}, "longer": {"horizon": 9}}
+    contract = contract_of(robot, **changes.get(how, {}))
     delay_s = float(os.environ.get("FAKE_DELAY_S", "0"))
     policy = HashPolicy(contract, delay_s)
     if how == "flaky":
         policy.infer = flaky(policy.infer)
-    return LoadedPolicy(policy=policy, name="hash", replan_steps=4)
+    if config.model != DEFAULT:
+        policy = Salted(contract, config.model)
+    return LoadedPolicy(
+        policy=policy, name=config.model, replan_steps=4, sha256=f"sha256-of-{config.model}"
+    )
+
+
+class Salted(HashPolicy):
+    """Answers as if told something else."""
+
+    def __init__(self, contract, salt: str):
+        super().__init__(contract)
+        self.salt = salt
+
+    def infer(self, observation):
+        """Hash the salt too."""
+        return super().infer(replace(observation, instruction=self.salt + observation.instruction))
 
 
 def flaky(infer):

@@ -173,13 +173,16 @@ class GraphClient:
         """Pause the simulator, or let it go on."""
         self.call(SetBool, f"{BRIDGE}/pause", SetBool.Request(data=paused))
 
-    def set_parameters(self, name: str, values: Mapping[str, Any]) -> None:
+    def set_parameters(
+        self, name: str, values: Mapping[str, Any], timeout_s: float = 30.0
+    ) -> None:
         """Set parameters of a node, all or none; raises ConfigError if it refuses."""
         parameters = [Parameter(k, value=v).to_parameter_msg() for k, v in values.items()]
         response = self.call(
             SetParametersAtomically,
             f"{name}/set_parameters_atomically",
             SetParametersAtomically.Request(parameters=parameters),
+            timeout_s,
         )
         if not response.result.successful:
             raise ConfigError(f"{name} refused {dict(values)}: {response.result.reason}")
@@ -201,6 +204,31 @@ class GraphClient:
         if not response.success and self.state(name) != goal:
             self._executor.spin_once(timeout_sec=0.1)
             raise GraphError(f"{name} did not {transition}: {self.status(name)[0]}")
+
+    def reload(self, model: str = "", timeout_s: float = 120.0) -> str:
+        """Have the policy load its model bundle anew, or take another, without a pause.
+
+        Args:
+            model: Bundle to take from now on; empty keeps the parameter, for a bundle that has
+                changed on disk.
+            timeout_s: Longest wait [s].
+
+        Returns:
+            SHA-256 of the bundle that the policy now acts with.
+
+        Raises:
+            GraphError: It refused, with its words; it goes on with the model it had.
+        """
+        if model:
+            self.set_parameters(POLICY, {"model": model})
+        name = f"{POLICY}/reload"
+        self._client(Trigger, name)
+        self.state(POLICY)
+        # As in ``transition``: loading takes long, so ask again late.
+        response = self.call(Trigger, name, Trigger.Request(), timeout_s, again_s=30.0)
+        if not response.success:
+            raise GraphError(f"{name} refused: {response.message}")
+        return response.message.split()[-1]
 
     def run_episode(
         self,

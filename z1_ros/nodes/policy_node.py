@@ -3,65 +3,40 @@
 Unconfigured or inactive it publishes no action at all. In ``realtime`` mode it acts at the
 control rate and never waits for inference; in ``lockstep`` mode it answers each observation
 stamp of a simulator exactly once, as ``StepLoop`` would in the simulator's own process.
+
+``~/reload`` exchanges the model of a configured node. The old one goes on until the new one is
+loaded and checked; then the old one's planned actions are dropped, and the robot holds until the
+new one's first answer. A model that does not fit changes nothing.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
+from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.duration import Duration
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from sensor_msgs.msg import JointState
 from std_msgs.msg import String
 from std_srvs.srv import Trigger
 
-from z1_ros.errors import ObservationError, Z1Error
+from z1_ros.errors import ConfigError, ObservationError, Z1Error
 from z1_ros.nodes import params, signals
+from z1_ros.nodes.background import in_background
 from z1_ros.nodes.configs import PolicyNodeConfig
 from z1_ros.nodes.inputs import JOINTS, Inputs
+from z1_ros.nodes.loading import LoadedPolicy, load_bundle_policy, ready_policy
 from z1_ros.nodes.messages import action_message, check_state_sources, origin_of, to_ns
 from z1_ros.nodes.qos import COMMAND, EVENT, LATCHED, STEADY, subscribe_to_all
 from z1_ros.nodes.status import ERROR, OK, WARN, Status
-from z1_ros.policy.base import Policy
+from z1_ros.policy.replaceable import ReplaceablePolicy
 from z1_ros.runtime.clock import WallClock
 from z1_ros.runtime.loop import ControlLoop, StepLoop
 from z1_ros.runtime.worker import failure_text
-from z1_ros.specs import Contract, check_contract, embodiment
-from z1_ros.types import Observation
+from z1_ros.specs import embodiment
 
 NO_INSTRUCTION = "no instruction yet"
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class LoadedPolicy:
-    """A policy, ready to act."""
-
-    policy: Policy
-    """The policy."""
-    name: str
-    """What messages call it."""
-    replan_steps: int
-    """Actions executed before the next inference, unless a parameter says otherwise."""
-
-
-def load_bundle_policy(config: PolicyNodeConfig) -> LoadedPolicy:
-    """Load the model bundle that ``config`` names; raises a Z1Error that says what is wrong."""
-    from z1_ros.policy.backends import load_policy
-
-    policy = load_policy(config.model, backend=config.backend, threads=config.threads)
-    manifest = policy.bundle.manifest
-    return LoadedPolicy(policy=policy, name=manifest.name, replan_steps=manifest.replan_steps)
-
-
-def blank_observation(contract: Contract) -> Observation:
-    """Return black images and zeros, to warm an inference library up with."""
-    return Observation(
-        images={camera: np.zeros((224, 224, 3), np.uint8) for camera in contract.cameras},
-        state={field.name: np.zeros(field.size, np.float32) for field in contract.state},
-        instruction="warm up",
-        stamp_ns=0,
-    )
 
 
 class PolicyNode(LifecycleNode):
@@ -74,6 +49,8 @@ class PolicyNode(LifecycleNode):
         self._config = params.declare(self, PolicyNodeConfig())
         self._robot = embodiment(self._config.embodiment)
         self._steady = WallClock()
+        self._loaded: LoadedPolicy | None = None
+        self._policy: ReplaceablePolicy | None = None
         self._loop: StepLoop | ControlLoop | None = None
         self._inputs: Inputs | None = None
         self._timer = None
@@ -83,6 +60,7 @@ class PolicyNode(LifecycleNode):
         self._instruction = ""
         self._frame_id = ""
         self._answer: JointState | None = None
+        self._reload_note = ""
         self._status = Status(self, self._values)
         self._status.set(OK, "unconfigured")
         self._action = self.create_lifecycle_publisher(JointState, "action", COMMAND)
@@ -92,6 +70,9 @@ class PolicyNode(LifecycleNode):
         self.create_service(Trigger, "~/reset", self._on_reset)
         self.create_service(Trigger, "~/start", partial(self._on_run, True))
         self.create_service(Trigger, "~/stop", partial(self._on_run, False))
+        # A group of its own: one reload after the other, beside everything else.
+        alone = MutuallyExclusiveCallbackGroup()
+        self.create_service(Trigger, "~/reload", self._on_reload, callback_group=alone)
 
     # Life cycle
 
@@ -160,10 +141,9 @@ class PolicyNode(LifecycleNode):
         self._status.set(OK, f"loading model {config.model}")
         self._status.publish()
         check_state_sources(self._robot)
-        loaded = self._load(config)
-        policy, contract = loaded.policy, loaded.policy.contract
-        check_contract(contract, self._robot, loaded.name)
-        policy.infer(blank_observation(contract))
+        loaded = self._loaded = ready_policy(self._load, config)
+        contract = loaded.policy.contract
+        policy = self._policy = ReplaceablePolicy(loaded.policy)
         replan_steps = config.replan_steps or loaded.replan_steps
         if config.mode == "lockstep":
             self._loop = StepLoop(policy, self._robot, replan_steps, config.delay_steps)
@@ -195,7 +175,7 @@ class PolicyNode(LifecycleNode):
             self._loop.close()
         if self._inputs is not None:
             self._inputs.destroy()
-        self._loop = self._inputs = self._answer = None
+        self._loop = self._inputs = self._answer = self._policy = self._loaded = None
 
     # Events
 
@@ -227,6 +207,43 @@ class PolicyNode(LifecycleNode):
         else:
             response.message = "not configured: there is nothing to reset"
         return response
+
+    async def _on_reload(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        try:
+            response.message = await self._reload()
+            response.success = True
+            self._reload_note = ""
+            self.get_logger().info(response.message)
+        except Z1Error as error:
+            response.message = str(error)
+        except Exception as error:  # a backend's own errors must not take the process down
+            response.message = f"cannot load the model: {type(error).__name__}: {error}"
+        if not response.success:
+            self._reload_note = f"refused: {response.message}"
+            self.get_logger().error(self._reload_note)
+        self._status.publish()
+        return response
+
+    async def _reload(self) -> str:
+        """Load what the parameters name now and let it act; the old model stays on any error."""
+        policy, old = self._policy, self._loaded
+        if policy is None:
+            raise ConfigError("not configured: there is no model to exchange; configure loads one")
+        wanted = params.read(self, self._config)
+        config = replace(
+            self._config, model=wanted.model, backend=wanted.backend, threads=wanted.threads
+        )
+        self._reload_note = f"loading {config.model}"
+        self._status.publish()
+        new = await in_background(partial(ready_policy, self._load, config, old))
+        if self._policy is not policy:
+            raise ConfigError("the node was cleaned up while it loaded; nothing was exchanged")
+        if new.sha256 and new.sha256 == old.sha256 and config == self._config:
+            return f"unchanged: {new.name} {new.sha256}"
+        policy.replace(new.policy)
+        self._loop.clear()
+        self._loaded, self._config = new, config
+        return f"acting with {new.name} {new.sha256}"
 
     def _reset_loop(self) -> int:
         seed = self.get_parameter("noise_seed").value
@@ -320,6 +337,8 @@ class PolicyNode(LifecycleNode):
     def _values(self) -> dict[str, object]:
         values: dict[str, object] = {
             "model": self._config.model,
+            "bundle": self._loaded.sha256 if self._loaded else "",
+            "reload": self._reload_note,
             "mode": self._config.mode,
             "instruction": self._instruction,
             "active": self._active,

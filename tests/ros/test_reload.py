@@ -1,0 +1,219 @@
+"""``~/reload``: the whole new model or none of it, while the arm is looked after."""
+
+import base64
+import json
+import shutil
+import signal
+import threading
+
+import pytest
+from fake_nodes import Salted
+from fakes import FakeEnv, HashPolicy, contract_of
+from harness import actions, fake_graph, is_hold, moving
+from std_srvs.srv import Trigger
+
+from z1_ros.errors import GraphError
+from z1_ros.models.manifest import MANIFEST, bundled_path, load_bundle
+from z1_ros.nodes.client import GraphClient
+from z1_ros.runtime.guard import Guard
+from z1_ros.runtime.loop import StepLoop
+from z1_ros.sim.evaluate import run_episode
+from z1_ros.specs import PANDA
+
+POLICY = "policy_node"
+LONG = {"FAKE_HORIZON": "1000000"}
+HORIZON = 30
+SCENE = ("OpenDrawer", 10_000)
+
+
+def in_process(policy) -> bytes:
+    """Return the simulator's snapshot after an episode with a policy that is freshly loaded."""
+    env = FakeEnv(SCENE[0], PANDA, horizon=HORIZON)
+    run_episode(env, StepLoop(policy, PANDA, replan_steps=4), Guard(PANDA), SCENE[1])
+    return env.snapshot()
+
+
+def through_ros(runner) -> bytes:
+    """Return the same after an episode of the running graph."""
+    runner.client.run_episode(*SCENE, timeout_s=30)
+    return base64.b64decode(runner.client.trigger("sim_bridge_node/snapshot"))
+
+
+def bundle_of(client) -> str:
+    """Return the identity of the bundle that the policy says it acts with."""
+    return client.status(POLICY)[1].get("bundle", "")
+
+
+def another(runner) -> GraphClient:
+    """Return a second client of the graph."""
+    return GraphClient(runner.domain_id, localhost=True)
+
+
+def test_an_episode_after_a_reload_is_the_one_of_a_node_started_with_the_new_model():
+    with fake_graph(mode="lockstep", env={"FAKE_HORIZON": str(HORIZON)}) as runner:
+        client = runner.client
+        assert through_ros(runner) == in_process(HashPolicy())
+        assert client.reload("other") == "sha256-of-other"
+        client.wait(lambda: bundle_of(client) == "sha256-of-other", 5, "the new bundle")
+        assert client.status(POLICY)[1]["model"] == "other"
+        assert through_ros(runner) == in_process(Salted(contract_of(), "other"))
+        client.trigger("sim_bridge_node/reset")  # the next exchange happens within an episode
+        client.reload("third")
+        assert through_ros(runner) == in_process(Salted(contract_of(), "third"))
+        client.reload("kitchen-sft")
+        assert through_ros(runner) == in_process(HashPolicy())
+
+
+def test_the_old_model_acts_until_the_new_one_is_loaded_and_then_it_holds_before_it_goes_on():
+    env = {**LONG, "FAKE_LOAD_S": "1.5"}
+    with fake_graph(env=env) as runner:
+        client, watch = runner.client, actions(runner, "action")
+        moving(watch)
+        client.set_parameters(POLICY, {"model": "slow"})
+        watch.seen.clear()
+        client.reload()
+        loading = len(watch.seen)
+        assert sum(not is_hold(m) for _, m in watch.seen) > 2, "acts while it loads"
+        client.wait(lambda: bundle_of(client) == "sha256-of-slow", 5, "the new bundle")
+        watch.wait(lambda: any(is_hold(m) for _, m in watch.seen), 5, "a hold")
+        moving(watch, loading + 10)
+
+
+@pytest.mark.parametrize(
+    ("model", "says"),
+    [
+        ("bundle", "no model bundle at"),
+        ("crash", "cannot load the model: RuntimeError: the library is broken"),
+        ("misfit", "needs camera 'wrist'"),
+        ("longer", r"cannot take over from 'kitchen-sft': they differ in contract\.horizon"),
+    ],
+)
+def test_a_model_that_does_not_fit_is_refused_and_the_old_one_acts_on(model, says):
+    with fake_graph(mode="lockstep", env={"FAKE_HORIZON": str(HORIZON)}) as runner:
+        client = runner.client
+        with pytest.raises(GraphError, match=f"reload refused: .*{says}"):
+            client.reload(model)
+        client.wait(
+            lambda: client.status(POLICY)[1]["reload"].startswith("refused: "), 5, "it says so"
+        )
+        assert client.status(POLICY)[1]["model"] == "kitchen-sft"
+        assert bundle_of(client) == "sha256-of-kitchen-sft"
+        assert client.state(POLICY) == "active"
+        assert through_ros(runner) == in_process(HashPolicy())
+        client.reload("other")
+        client.wait(lambda: not client.status(POLICY)[1]["reload"], 5, "no refusal any more")
+
+
+def test_a_refusal_leaves_a_moving_arm_moving():
+    with fake_graph(env=LONG) as runner:
+        watch = actions(runner, "action")
+        moving(watch)
+        with pytest.raises(GraphError, match="no model bundle"):
+            runner.client.reload("bundle")
+        watch.seen.clear()
+        moving(watch)
+
+
+def test_calls_at_the_same_time_are_served_one_after_the_other():
+    env = {**LONG, "FAKE_LOAD_S": "0.5"}
+    with fake_graph(env=env) as runner, another(runner) as second, another(runner) as third:
+        moving(actions(runner, "action"))
+        runner.client.set_parameters(POLICY, {"model": "slow"})
+        answers: list[str] = []
+        threads = [
+            threading.Thread(target=lambda c=c: answers.append(c.reload())) for c in (second, third)
+        ]
+        for thread in threads:
+            thread.start()
+        answers.append(runner.client.reload())
+        for thread in threads:
+            thread.join(30)
+        assert answers == ["sha256-of-slow"] * 3
+        watch = actions(runner, "action")
+        moving(watch)
+
+
+def test_an_inactive_node_takes_a_new_model_silently_and_an_unconfigured_one_has_none():
+    with fake_graph(env=LONG, autostart=False) as runner:
+        client, watch = runner.client, actions(runner, "action")
+        with pytest.raises(GraphError, match="not configured: there is no model to exchange"):
+            client.reload()
+        client.transition(POLICY, "configure")
+        assert client.reload("other") == "sha256-of-other"
+        assert client.state(POLICY) == "inactive"
+        watch.collect(0.4)
+        assert not watch.seen
+        client.transition(POLICY, "activate")
+        moving(watch)
+        client.wait(lambda: bundle_of(client) == "sha256-of-other", 5, "the new bundle")
+
+
+def test_cleanup_while_a_model_is_loading_wins():
+    env = {**LONG, "FAKE_LOAD_S": "1.5"}
+    with fake_graph(env=env) as runner, another(runner) as second:
+        client = runner.client
+        client.set_parameters(POLICY, {"model": "slow"})
+        refused: list[str] = []
+
+        def ask() -> None:
+            try:
+                second.reload()
+            except GraphError as error:
+                refused.append(str(error))
+
+        asking = threading.Thread(target=ask)
+        asking.start()
+        loading = lambda: client.status(POLICY)[1].get("reload") == "loading slow"  # noqa: E731
+        client.wait(loading, 10, "it loads")
+        client.transition(POLICY, "deactivate")
+        client.transition(POLICY, "cleanup")
+        asking.join(30)
+        assert "cleaned up while it loaded; nothing was exchanged" in refused[0]
+        assert client.state(POLICY) == "unconfigured"
+
+
+def test_a_signal_while_a_model_is_loading_ends_the_node_with_a_hold():
+    env = {**LONG, "FAKE_LOAD_S": "60"}
+    with fake_graph(env=env) as runner, another(runner) as second:
+        client, watch = runner.client, actions(runner, "action")
+        moving(watch)
+        client.set_parameters(POLICY, {"model": "slow"})
+        service = second.node.create_client(Trigger, f"{POLICY}/reload")
+        second.wait(service.service_is_ready, 10, "the service")
+        service.call_async(Trigger.Request())
+        loading = lambda: client.status(POLICY)[1].get("reload") == "loading slow"  # noqa: E731
+        client.wait(loading, 10, "it loads")
+        client.check = lambda: None
+        node = runner.processes[POLICY]
+        node.send_signal(signal.SIGINT)
+        watch.wait(lambda: node.poll() is not None, 7, "end of the policy")
+        watch.collect(0.1)
+        assert is_hold(watch.seen[-1][1])
+        assert node.returncode == 0
+
+
+def test_a_bundle_that_changes_on_disk_is_taken_whole_or_not_at_all(tmp_path):
+    """Real bundles: a copy of the shipped one, then with other scaling, then damaged."""
+    path = tmp_path / "mine"
+    shutil.copytree(bundled_path("kitchen-sft"), path)
+    first = load_bundle(path).sha256
+    with fake_graph(model=str(path), mode="lockstep", env={"FAKE_HORIZON": str(HORIZON)}) as runner:
+        client = runner.client
+        client.wait(lambda: bundle_of(client) == first, 5, "its bundle")
+        before = through_ros(runner)
+        assert client.reload() == first
+        assert through_ros(runner) == before
+        data = json.loads((path / MANIFEST).read_text())
+        data["normalization"]["action"]["q99"] = [
+            2 * x for x in data["normalization"]["action"]["q99"]
+        ]
+        (path / MANIFEST).write_text(json.dumps(data))
+        changed = client.reload()
+        assert changed == load_bundle(path).sha256 != first
+        after = through_ros(runner)
+        assert after != before
+        graph = path / "denoise.onnx"
+        graph.write_bytes(graph.read_bytes()[:-1])
+        with pytest.raises(GraphError, match=r"denoise\.onnx is corrupted or was changed"):
+            client.reload()
+        assert through_ros(runner) == after
