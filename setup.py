@@ -6,6 +6,7 @@ NAME = "z1_ros"
 COMMANDS = {
     "sft": "sft",
     "demos": "demos",
+    "combine": "combine",
     "import": "import_checkpoint",
     "export": "export",
     "eval": "evaluate",

@@ -1,6 +1,7 @@
 """The installed commands say what they lack."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -17,6 +18,7 @@ ROOT = Path(__file__).resolve().parent.parent
     [
         ("sft", "torch", "z1-sft needs torch"),
         ("export", "torch", "z1-export needs torch"),
+        ("combine", "torch", "z1-combine needs torch"),
         ("import_checkpoint", "torch", "z1-import needs torch"),
         ("demo", "rclpy", "source a ROS 2 installation"),
     ],
@@ -44,5 +46,5 @@ def test_setup_names_every_command() -> None:
     names = [
         name for name, value in vars(commands).items() if getattr(value, "__name__", "") == "run"
     ]
-    assert len(names) == 7
-    assert all(f'"{name}"' in text for name in names)
+    declared = re.findall(r'^    "[\w-]+": "(\w+)",$', text, re.MULTILINE)
+    assert sorted(names) == sorted(declared) and "combine" in names
