@@ -241,6 +241,18 @@ def test_what_z1_train_did_not_make_and_two_of_one_task_are_refused(parts, combi
     )
 
 
+def test_nothing_to_combine_and_a_malformed_origin_are_one_sentence(parts, tmp_path):
+    base, _ = parts
+    with pytest.raises(ConfigError, match="at least one bundle"):
+        CombineConfig(base="x", experts=(), out=tmp_path)
+    for origin in (None, [], {"task": ["OpenDrawer"]}, {"task": "OpenDoor"}):
+        made = write_manifest(
+            write_trained(base, tmp_path / "x", "OpenDrawer").path,
+            replace(base.manifest, made_by={"z1": origin}),
+        )
+        assert "is no result of z1-train for one task" in refused(parts, made)
+
+
 def test_prefixes_exported_by_different_versions_are_refused(parts, tmp_path):
     _, results = parts
     other = tmp_path / "other"

@@ -54,6 +54,11 @@ class CombineConfig:
     export: bool = True
     """Export the graphs that the given bundles lack."""
 
+    def __post_init__(self) -> None:
+        """Check that there is something to combine."""
+        if not self.experts:
+            raise ConfigError("experts must name at least one bundle that z1-train made")
+
 
 def main(config: CombineConfig) -> Bundle:
     """Check, combine and write; returns the new bundle.
@@ -82,7 +87,8 @@ def main(config: CombineConfig) -> Bundle:
 
 def task_of(result: Bundle) -> str:
     """Return the task that z1-train made a bundle for; raises BundleError if it did not."""
-    task = result.manifest.made_by.get("z1", {}).get("task")
+    run = result.manifest.made_by.get("z1")
+    task = str(run.get("task")) if isinstance(run, Mapping) else ""
     if task not in TASKS or result.manifest.experts:
         raise BundleError(
             f"{result.path} is no result of z1-train for one task (made_by.z1.task is {task!r}), "
