@@ -5,6 +5,7 @@ from setuptools import find_packages, setup
 NAME = "z1_ros"
 COMMANDS = {
     "sft": "sft",
+    "train": "train",
     "demos": "demos",
     "combine": "combine",
     "import": "import_checkpoint",
@@ -59,6 +60,8 @@ setup(
             "safetensors>=0.5,<1",
             "onnx>=1.18,<2",
             "onnxscript>=0.5,<0.8",
+            "tensorboard>=2.16,<3",
+            "matplotlib>=3.8,<4",
         ],
         "lora": ["peft>=0.18,<1"],
         "test": [

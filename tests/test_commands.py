@@ -17,6 +17,7 @@ ROOT = Path(__file__).resolve().parent.parent
     ("command", "missing", "words"),
     [
         ("sft", "torch", "z1-sft needs torch"),
+        ("train", "torch", "z1-train needs torch"),
         ("export", "torch", "z1-export needs torch"),
         ("combine", "torch", "z1-combine needs torch"),
         ("import_checkpoint", "torch", "z1-import needs torch"),

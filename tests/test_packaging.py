@@ -65,7 +65,8 @@ def test_the_wheel_holds_code_bundles_launch_files_and_wrappers(wheel: zipfile.Z
         assert wanted in names
     data = {name.split(".data/data/")[1] for name in names if ".data/data/" in name}
     assert {f"lib/z1_ros/{node}" for node in NODES} <= data
-    assert {"share/z1_ros/package.xml", "share/z1_ros/launch/policy.launch.py"} <= data
+    launch = {f"share/z1_ros/launch/{name}.launch.py" for name in ("policy", "train")}
+    assert {"share/z1_ros/package.xml"} | launch <= data
     assert "share/ament_index/resource_index/packages/z1_ros" in data
     tops = {name.split("/")[0] for name in names}
     assert not tops & {"models", "sim", "tests", "launch"}, "top-level names of others are taken"

@@ -1,4 +1,4 @@
-"""The launch file, where ROS 2's launch is installed (the PyPI wheels of rclpy do not bring it)."""
+"""The launch files, where ROS 2's launch is installed (rclpy's PyPI wheels do not bring it)."""
 
 import importlib.util
 from pathlib import Path
@@ -8,64 +8,72 @@ import pytest
 pytest.importorskip("launch_ros")
 
 from launch import LaunchContext
-from launch.actions import DeclareLaunchArgument
+from launch.actions import DeclareLaunchArgument, ExecuteProcess
 from launch_ros.actions import LifecycleNode, Node
 
 from z1_ros.config import flatten
 from z1_ros.errors import ConfigError, GraphError
+from z1_ros.nodes import launching
 from z1_ros.nodes.graph import PolicyGraphConfig
+from z1_ros.nodes.train_graph import TrainGraphConfig
 
-FILE = Path(__file__).resolve().parents[2] / "launch" / "policy.launch.py"
+FOLDER = Path(__file__).resolve().parents[2] / "launch"
+CONFIGS = {"policy": PolicyGraphConfig(), "train": TrainGraphConfig()}
 
 
-@pytest.fixture
-def launch_file():
-    """The launch file as a module."""
-    spec = importlib.util.spec_from_file_location("policy_launch", FILE)
+def launch_file(name: str):
+    """Return a launch file as a module."""
+    spec = importlib.util.spec_from_file_location(f"{name}_launch", FOLDER / f"{name}.launch.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
 
 
-def context_with(description, **given) -> LaunchContext:
+def start(name: str, **given) -> list:
+    """Return a launch file's actions."""
+    file = launch_file(name)
     context = LaunchContext()
-    context.launch_configurations.update({"replan_steps": "4", **given})
-    for action in description.entities:
+    context.launch_configurations.update(given)
+    for action in file.generate_launch_description().entities:
         if isinstance(action, DeclareLaunchArgument):
             action.execute(context)
-    return context
+    return file.start(context)
 
 
-def test_the_arguments_are_the_fields_of_the_graphs_config(launch_file):
-    arguments = launch_file.generate_launch_description().get_launch_arguments()
-    assert {a.name for a in arguments} == set(flatten(PolicyGraphConfig()))
+@pytest.mark.parametrize("name", CONFIGS)
+def test_the_arguments_are_the_fields_of_the_graphs_config(name):
+    arguments = launch_file(name).generate_launch_description().get_launch_arguments()
+    assert {a.name for a in arguments} == set(flatten(CONFIGS[name]))
     assert all(a.description for a in arguments)
 
 
-def test_guard_and_robot_and_policy_are_started_and_required(launch_file):
-    context = context_with(launch_file.generate_launch_description())
-    nodes = [a for a in launch_file.start(context) if isinstance(a, Node)]
+def test_guard_and_robot_and_policy_are_started_and_required():
+    nodes = [a for a in start("policy", replan_steps="4") if isinstance(a, Node)]
     assert [n.node_executable for n in nodes] == ["sim_bridge_node", "guard_node", "policy_node"]
     assert isinstance(nodes[2], LifecycleNode)
+    context = LaunchContext()
     context.extend_locals({"event": type("Exited", (), {"returncode": -9})})
     with pytest.raises(GraphError, match="guard_node ended with exit code -9"):
-        launch_file.end_all(context, "guard_node")
+        launching.end_all(context, "guard_node")
 
 
-def test_autostart_can_be_switched_off(launch_file):
-    description = launch_file.generate_launch_description()
-    on, off = (
-        launch_file.start(context_with(description, autostart=word)) for word in ("true", "false")
-    )
+def test_autostart_can_be_switched_off():
+    on, off = (start("policy", replan_steps="4", autostart=word) for word in ("true", "false"))
     assert len(on) - len(off) == 2, "the handlers that configure and activate"
 
 
-def test_mistakes_are_one_sentence(launch_file):
-    with pytest.raises(ConfigError, match=r"unknown launch argument 'modell'.*'model'"):
-        launch_file.refuse_unknown_arguments(["ros2", "policy.launch.py", "modell:=x"])
-    launch_file.refuse_unknown_arguments(["ros2", "other.launch.py", "modell:=x"])
+def test_training_starts_two_nodes_a_lane_and_the_learner():
+    actions = start("train", lanes="3", out="somewhere")
+    nodes = [a for a in actions if isinstance(a, Node)]
+    assert [n.node_executable for n in nodes] == ["sim_bridge_node", "guard_node"] * 3
+    (learner,) = [a for a in actions if not isinstance(a, Node)]
+    assert isinstance(learner, ExecuteProcess)
+
+
+def test_mistakes_are_one_sentence():
     with pytest.raises(ConfigError, match="seed must be int, got 'abc'"):
-        launch_file.parse("seed", "abc", 0)
-    context = context_with(launch_file.generate_launch_description(), robot="franka")
+        start("policy", seed="abc")
     with pytest.raises(ConfigError, match="robot 'franka' is not part of this version"):
-        launch_file.start(context)
+        start("policy", robot="franka")
+    with pytest.raises(ConfigError, match="no task 'OpenDrawr'"):
+        start("train", out="somewhere", task="OpenDrawr")

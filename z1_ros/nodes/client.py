@@ -157,6 +157,11 @@ class GraphClient:
 
         return self.wait(answer, timeout_s, f"answer of service {name}")
 
+    def prepare(self, service_type: type, *names: str) -> None:
+        """Connect to services; who answers a later one then knows us, so no answer is lost."""
+        for name in names:
+            self._client(service_type, name)
+
     def _client(self, service_type: type, name: str) -> Any:
         if name not in self._clients:
             self._clients[name] = self.node.create_client(service_type, name)
@@ -173,9 +178,7 @@ class GraphClient:
         """Pause the simulator, or let it go on."""
         self.call(SetBool, f"{BRIDGE}/pause", SetBool.Request(data=paused))
 
-    def set_parameters(
-        self, name: str, values: Mapping[str, Any], timeout_s: float = 30.0
-    ) -> None:
+    def set_parameters(self, name: str, values: Mapping[str, Any], timeout_s: float = 30.0) -> None:
         """Set parameters of a node, all or none; raises ConfigError if it refuses."""
         parameters = [Parameter(k, value=v).to_parameter_msg() for k, v in values.items()]
         response = self.call(

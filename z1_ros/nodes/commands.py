@@ -28,6 +28,7 @@ def _entry(name: str, module: str) -> Callable[[], int]:
 evaluate = _entry("z1-eval", "z1_ros.nodes.evaluate")
 demos = _entry("z1-demos", "z1_ros.rl.demos")
 sft = _entry("z1-sft", "z1_ros.rl.sft")
+train = _entry("z1-train", "z1_ros.nodes.train")
 combine = _entry("z1-combine", "z1_ros.rl.combine")
 import_checkpoint = _entry("z1-import", "z1_ros.models.importing.command")
 export = _entry("z1-export", "z1_ros.models.export_onnx")

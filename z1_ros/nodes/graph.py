@@ -40,11 +40,13 @@ class NodeSpec:
     """Whether it has to be configured and activated."""
     env: Mapping[str, str] = field(default_factory=dict)
     """Environment variables of its process."""
+    remap: Mapping[str, str] = field(default_factory=dict)
+    """Other names for its topics."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Graph:
-    """All processes of a graph. Each is required: if one ends, all end."""
+    """The processes of a graph."""
 
     nodes: tuple[NodeSpec, ...]
     """The processes."""
@@ -56,6 +58,9 @@ class Graph:
     """YAML file with parameter deviations for all nodes; empty for none."""
     autostart: bool = True
     """Configure and activate the lifecycle nodes at once."""
+    respawn: bool = False
+    """ROS 2's launch starts a node again that ended; otherwise each is required: if one ends,
+    all end."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -132,8 +137,7 @@ def policy_graph(config: PolicyGraphConfig) -> Graph:
         raise ConfigError(
             f"robot {config.robot!r} is not part of this version of z1_ros; use 'kitchen'"
         )
-    if config.params_file and not Path(config.params_file).is_file():
-        raise ConfigError(f"no params_file at {config.params_file}")
+    check_params_file(config.params_file)
     manifest = load_bundle(config.model).manifest
     replan_steps = config.replan_steps or manifest.replan_steps
     shared = {"mode": config.mode, "embodiment": embodiment(manifest.embodiment).name}
@@ -164,17 +168,17 @@ def policy_graph(config: PolicyGraphConfig) -> Graph:
         nodes=(
             NodeSpec(
                 name="sim_bridge_node",
-                parameters=_known(SimBridgeConfig(), bridge | shared),
+                parameters=known_parameters(SimBridgeConfig(), bridge | shared),
                 env=profile_env(config.fastdds_profile, _largest_image_bytes(config)),
             ),
             NodeSpec(
                 name="guard_node",
-                parameters=_known(GuardNodeConfig(), shared),
+                parameters=known_parameters(GuardNodeConfig(), shared),
                 env=profile_env(config.fastdds_profile, 0),
             ),
             NodeSpec(
                 name="policy_node",
-                parameters=_known(PolicyNodeConfig(), policy | shared),
+                parameters=known_parameters(PolicyNodeConfig(), policy | shared),
                 lifecycle=True,
                 env=profile_env(config.fastdds_profile, 0),
             ),
@@ -184,6 +188,12 @@ def policy_graph(config: PolicyGraphConfig) -> Graph:
         params_file=config.params_file,
         autostart=config.autostart,
     )
+
+
+def check_params_file(path: str) -> None:
+    """Raise ConfigError if a params_file is given that does not exist."""
+    if path and not Path(path).is_file():
+        raise ConfigError(f"no params_file at {path}")
 
 
 def profile_env(profile: str, image_bytes: int) -> dict[str, str]:
@@ -226,7 +236,7 @@ def _largest_image_bytes(config: PolicyGraphConfig) -> int:
     return 3 * max(config.image_size**2, config.film_size**2 * 4 // 3)
 
 
-def _known(defaults: object, parameters: dict[str, object]) -> dict[str, object]:
+def known_parameters(defaults: object, parameters: dict[str, object]) -> dict[str, object]:
     """Return ``parameters``; each must be a parameter of its node, or rclpy's use_sim_time."""
     for name in parameters:
         if name not in flatten(defaults) and name != "use_sim_time":

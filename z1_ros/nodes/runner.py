@@ -244,6 +244,8 @@ class GraphRunner:
             command += ["--params-file", self.graph.params_file]
         if self.graph.namespace:
             command += ["-r", f"__ns:=/{self.graph.namespace}"]
+        for name, other in node.remap.items():
+            command += ["-r", f"{name}:={other}"]
         return command
 
     def _environment(self, node: NodeSpec) -> dict[str, str]:

@@ -129,8 +129,9 @@ class SimBridgeNode(Node):
             self._work.get(timeout=0.05)()
         except queue.Empty:
             silent_s = time.monotonic() - self._out.published_s
-            # The very first observation often precedes the discovery of its subscribers.
-            patience_s = self._config.resend_s if self._steps else 0.2
+            # The very first observation often precedes the discovery of its subscribers; after
+            # that, whoever is silent is more likely to be thinking.
+            patience_s = np.inf if self._steps else 0.2 * (1 + self._counts["resent"])
             if self._running and silent_s > min(patience_s, self._config.resend_s):
                 self._counts["resent"] += 1
                 self._publish(images=True)
@@ -257,7 +258,9 @@ class SimBridgeNode(Node):
         """Put the simulator's present state on the topics as a new episode."""
         state = self._env.read_state()
         if self._lockstep:
-            self._origin_ns = self._stamp_ns + GAP_NS - state.stamp_ns
+            # Not less the state's own time: then two episodes could have the same origin, which
+            # is what tells them apart.
+            self._origin_ns = self._stamp_ns + GAP_NS
         else:
             self._origin_ns = self._wall_ns()
             self._next_s = time.monotonic()
@@ -284,6 +287,7 @@ class SimBridgeNode(Node):
                 "scene_id": self._scene["scene_id"],
                 "instruction": self._scene["instruction"],
                 "stamp": self._origin_ns + state.stamp_ns,
+                "horizon": self._env.horizon,
             }
         )
 

@@ -17,7 +17,7 @@ from typing import Protocol
 
 import numpy as np
 
-from z1_ros.errors import TrainingError, Z1Error
+from z1_ros.errors import GraphError, TrainingError, Z1Error
 from z1_ros.rl.worker import EnvWorker, Reply, Request
 from z1_ros.runtime.processes import die_with_parent, one_thread_each
 from z1_ros.sim.env import Env
@@ -74,14 +74,25 @@ class KitchenMaker:
 class LocalLane:
     """A lane in a process of this machine; its images travel through shared memory."""
 
-    def __init__(self, make_env: Callable[[], Env], image_bytes: int):
+    def __init__(
+        self,
+        make_env: Callable[[], Env],
+        image_bytes: int,
+        *,
+        guard: bool = True,
+        end_s: float = 0.0,
+    ):
         """Start the process.
 
         Args:
             make_env: Picklable; called in the process.
             image_bytes: Room for the images of one observation.
+            guard: Put a guard before the environment; False where it brings its own.
+            end_s: Time that the process has to close its environment before it is killed [s].
         """
         self._make_env = make_env
+        self._guard = guard
+        self._end_s = end_s
         self._memory = SharedMemory(create=True, size=image_bytes)
         self._start()
 
@@ -103,6 +114,8 @@ class LocalLane:
             reply, shapes = self._pipe.recv()
         except (EOFError, ConnectionResetError, OSError) as error:
             raise LaneLost("the process is gone") from error
+        if isinstance(reply, GraphError):  # it lives, but what its environment is made of died
+            raise LaneLost(str(reply)) from reply
         if isinstance(reply, Exception):
             raise reply
         if reply.observation is None:
@@ -127,18 +140,21 @@ class LocalLane:
         self._pipe, theirs = context.Pipe()
         with one_thread_each():
             self._process = context.Process(
-                target=_serve, args=(theirs, self._make_env, self._memory.name), daemon=True
+                target=_serve,
+                args=(theirs, self._make_env, self._guard, self._memory.name),
+                daemon=True,
             )
             self._process.start()
         theirs.close()
 
     def _end(self) -> None:
         self._pipe.close()
+        self._process.join(self._end_s)
         self._process.kill()
         self._process.join()
 
 
-def _serve(pipe: Connection, make_env: Callable[[], Env], memory_name: str) -> None:
+def _serve(pipe: Connection, make_env: Callable[[], Env], guard: bool, memory_name: str) -> None:
     """Answer requests until the other end closes: the loop of a lane's process."""
     # Ctrl-C is the learner's business: it ends its lanes.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -149,9 +165,11 @@ def _serve(pipe: Connection, make_env: Callable[[], Env], memory_name: str) -> N
         try:
             request = pipe.recv()
         except EOFError:
+            if worker is not None:
+                worker.close()
             os._exit(0)  # an OpenGL driver's own exit handlers may hang
         try:
-            worker = worker or EnvWorker(make_env)
+            worker = worker or EnvWorker(make_env, guard=guard)
             pipe.send(_with_shared_images(worker.handle(request), memory))
         except Z1Error as error:
             pipe.send((error, {}))
@@ -217,6 +235,7 @@ class LanePool:
             TrainingError: Its process was lost again and again.
             Z1Error: The environment refused.
         """
+        why = ""
         for attempt in range(LOST_IN_A_ROW):
             try:
                 if attempt:
@@ -224,11 +243,14 @@ class LanePool:
                 return self._lanes[lane].receive(self._timeout_s)
             except LaneLost as error:
                 self.replaced += 1
+                why = str(error)
                 logging.getLogger(__name__).warning(
-                    "environment %d: %s; a new process repeats its episode", lane, error
+                    "environment %d: %s; a new process repeats its episode", lane, why
                 )
                 self._lanes[lane].restart()
-        raise TrainingError(f"environment {lane} was lost {LOST_IN_A_ROW} times with one request")
+        raise TrainingError(
+            f"environment {lane} was lost {LOST_IN_A_ROW} times with one request, last: {why}"
+        )
 
     def _replay(self, lane: int) -> Reply:
         """Bring a new process to where the lost one was; return the answer it owed."""

@@ -54,14 +54,15 @@ class Reply:
 class EnvWorker:
     """An environment and the guard before it, as in the node graph."""
 
-    def __init__(self, make_env: Callable[[], Env]):
+    def __init__(self, make_env: Callable[[], Env], *, guard: bool = True):
         """Make the environment.
 
         Args:
             make_env: Called once.
+            guard: Put a guard before it; an environment behind ROS has guard_node there.
         """
         self._env = make_env()
-        self._guard = Guard(self._env.embodiment, GuardConfig())
+        self._guard = Guard(self._env.embodiment, GuardConfig()) if guard else None
         self._over = True
 
     def handle(self, request: Request) -> Reply:
@@ -77,7 +78,10 @@ class EnvWorker:
             raise ConfigError("the episode is over or was never begun; a request must begin one")
         step = None
         if request.actions is not None:
-            step = self._env.step(np.stack([self._guard.apply(a) for a in request.actions]))
+            actions = request.actions
+            if self._guard is not None:
+                actions = np.stack([self._guard.apply(action) for action in actions])
+            step = self._env.step(actions)
             self._over = step.done
         goes_on = not self._over
         return Reply(
@@ -92,7 +96,8 @@ class EnvWorker:
         else:
             self._env.reset(begin.seed)
         # Over ROS a restored scene is a new episode to the guard, so it is one here.
-        self._guard.new_episode()
+        if self._guard is not None:
+            self._guard.new_episode()
         self._over = False
 
     def close(self) -> None:

@@ -1,0 +1,121 @@
+"""A simulator behind the graph is an Env like any other: same answers, same refusals."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+from fakes import FakeEnv
+from harness import FAKES
+from std_msgs.msg import Bool
+
+from z1_ros.errors import ActionError, ConfigError, GraphError, SnapshotMismatch, TrainingError
+from z1_ros.nodes.ros_env import RosEnv
+from z1_ros.nodes.runner import GraphRunner
+from z1_ros.nodes.train_graph import lane_graph
+from z1_ros.rl.worker import Begin, EnvWorker, Request
+from z1_ros.specs import PANDA
+
+IMAGE_SIZE = 128
+ACTIONS = np.random.default_rng(0).uniform(-1, 1, (40, PANDA.action_dim)).astype(np.float32)
+
+
+@contextmanager
+def fake_lane(**settings) -> Iterator[tuple[GraphRunner, RosEnv]]:
+    """Run a lane's graph with the fake simulator."""
+    commands = {"sim_bridge_node": [sys.executable, FAKES, "sim_bridge_node"]}
+    graph = lane_graph("OpenDrawer", "panda", 4, namespace="lane3")
+    with GraphRunner(graph, commands=commands) as runner:
+        yield runner, RosEnv(runner.client, "OpenDrawer", PANDA, **settings)
+
+
+def as_bytes(reply) -> list:
+    """Return everything of a reply, comparable bit for bit."""
+    found = [reply.step, reply.snapshot]
+    if reply.observation is not None:
+        seen = reply.observation
+        found += [seen.stamp_ns, seen.instruction]
+        for named in (seen.state, seen.images):
+            found += [(name, value.tobytes()) for name, value in sorted(named.items())]
+    return found
+
+
+def both(lane: EnvWorker, local: EnvWorker, request: Request):
+    """Ask both; their answers are equal."""
+    replies = lane.handle(request), local.handle(request)
+    assert as_bytes(replies[0]) == as_bytes(replies[1])
+    return replies[0]
+
+
+def test_every_request_is_answered_as_in_process():
+    with fake_lane() as (_, env):
+        lane = EnvWorker(lambda: env, guard=False)
+        local = EnvWorker(lambda: FakeEnv(image_size=IMAGE_SIZE))
+        both(lane, local, Request(begin=Begin(seed=3), observe=True))
+        chunks = ACTIONS.reshape(10, 4, -1)
+        both(lane, local, Request(actions=chunks[0]))
+        early = both(lane, local, Request(actions=chunks[1], observe=True, snapshot=True)).snapshot
+        late = both(lane, local, Request(actions=chunks[2:7].reshape(20, -1), snapshot=True))
+        again = Request(begin=Begin(snapshot=early), actions=chunks[3], observe=True)
+        both(lane, local, again)
+        # Less than a chunk: the simulator draws because it is asked again.
+        both(lane, local, Request(actions=chunks[4][:1], observe=True))
+        both(lane, local, Request(begin=Begin(snapshot=late.snapshot), actions=chunks[7]))
+        reply = both(lane, local, Request(actions=chunks[8:].reshape(8, -1), observe=True))
+        assert reply.step.done and reply.step.success and reply.observation is None
+        with pytest.raises(ConfigError, match="no running episode"):
+            env.step(chunks[0])
+        assert env.horizon == 40
+
+
+def test_a_snapshot_of_any_time_is_a_new_episode_to_the_guard():
+    """Also one that is a second ahead, as long as the pause between two episodes."""
+    with fake_lane() as (_, env):
+        lane = EnvWorker(lambda: env, guard=False)
+        local = EnvWorker(lambda: FakeEnv(image_size=IMAGE_SIZE))
+        begin = Request(begin=Begin(seed=3), actions=ACTIONS[:24], snapshot=True)
+        later = both(lane, local, begin).snapshot
+        both(lane, local, Request(begin=Begin(seed=3), actions=np.ones_like(ACTIONS[:4])))
+        both(
+            lane,
+            local,
+            Request(begin=Begin(snapshot=later), actions=-np.ones_like(ACTIONS[:4]), snapshot=True),
+        )
+
+
+def test_what_the_simulator_refuses_is_said_in_its_words():
+    with fake_lane() as (runner, env):
+        env.reset(3)
+        with pytest.raises(SnapshotMismatch, match=r"refused to restore: snapshot is of fake/Turn"):
+            env.restore(FakeEnv("TurnOnMicrowave").snapshot())
+        env.reset(4)
+        with pytest.raises(ActionError, match=r"expected finite actions \(k, 7\)"):
+            env.step(np.zeros((2, 3)))
+        with pytest.raises(ConfigError, match="seed"):
+            env.reset(-1)
+        assert {name for name, _ in runner.client.node.get_topic_names_and_types()} >= {
+            "/lane3/clock",
+            "/lane3/action",
+            "/lane3/safe_action",
+        }
+
+
+def test_a_stopped_robot_ends_training_because_its_holds_are_no_actions_of_the_policy():
+    with fake_lane() as (runner, env):
+        env.reset(3)
+        button = runner.client.node.create_publisher(Bool, "estop", 1)
+        runner.client.wait(button.get_subscription_count, 10, "the guard listens")
+        button.publish(Bool(data=True))
+        stopped = lambda: runner.client.status("guard_node")[1].get("stop_reason")  # noqa: E731
+        runner.client.wait(stopped, 10, "the stop")
+        with pytest.raises(TrainingError, match="stopped the robot: emergency stop pressed"):
+            env.step(ACTIONS[:2])
+
+
+def test_an_episode_that_somebody_else_begins_is_noticed():
+    with fake_lane(answer_s=10.0) as (runner, env):
+        env.reset(3)
+        runner.client.trigger("sim_bridge_node/reset")
+        with pytest.raises(GraphError, match="begun another episode by itself"):
+            env.step(ACTIONS[:2])

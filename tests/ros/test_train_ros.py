@@ -1,0 +1,192 @@
+"""Training behind the node graph: the numbers of the in-process path, whatever dies on the way."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("torch")
+
+from tiny_bundle import TINY, write_tiny_bundle
+
+from z1_ros.errors import ConfigError, GraphicsUnavailable
+from z1_ros.models.checkpoint import load_network, read_tensors
+from z1_ros.models.manifest import WEIGHTS, load_bundle
+from z1_ros.nodes.ros_lanes import RosLanes
+from z1_ros.nodes.runner import GraphRunner
+from z1_ros.nodes.train_graph import lane_graph
+from z1_ros.rl.actor import Actor
+from z1_ros.rl.collect import Collector, GroupJob
+from z1_ros.rl.flow_sde import FlowSde
+from z1_ros.rl.lanes import KitchenMaker, LanePool, local_lanes
+from z1_ros.rl.plan import plan_group
+from z1_ros.sim.kitchen import KitchenConfig, KitchenEnv
+from z1_ros.specs import PANDA
+
+TASK, LANES = "OpenDrawer", 2
+MAKER = KitchenMaker(task=TASK, embodiment=PANDA.name)
+IMAGE_BYTES = len(PANDA.cameras) * 3 * KitchenConfig().image_size ** 2
+REPLAN_STEPS = 4
+
+
+@pytest.fixture(scope="module", autouse=True)
+def graphics():
+    """A way to draw."""
+    env = KitchenEnv(TASK, PANDA)
+    env.reset(0)
+    try:
+        env.observe()
+    except GraphicsUnavailable as error:
+        pytest.skip(str(error))
+    finally:
+        env.close()
+
+
+class Strike:
+    """Lets the policy act, and sends a signal to a lane's node before one of its answers."""
+
+    def __init__(self, actor: Actor, lane, node: str, how: int, before: int):
+        self._actor, self._lane, self._node = actor, lane, node
+        self._how, self._left = how, before
+
+    def act(self, *given):
+        """Act as the policy does."""
+        self._left -= 1
+        if self._left == 0:
+            os.kill(node_of(self._lane.pid, self._node), self._how)
+        return self._actor.act(*given)
+
+
+def node_of(pid: int, name: str) -> int:
+    """Return the process of a node among the children of another."""
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    command = lambda child: Path(f"/proc/{child}/cmdline").read_bytes()  # noqa: E731
+    (found,) = [int(child) for child in children if name.encode() in command(child)]
+    return found
+
+
+@pytest.fixture(scope="module")
+def actor(tmp_path_factory):
+    bundle = write_tiny_bundle(tmp_path_factory.mktemp("bundles") / "tiny")
+    network = load_network(bundle.file(WEIGHTS), TINY).eval().requires_grad_(False)
+    return Actor(network, bundle, PANDA, 0)
+
+
+def collect(pool: LanePool, actor) -> tuple:
+    """Return everything that two groups with a shared prefix are made of."""
+    plan = plan_group(4, "prefix", 2)
+    jobs = [GroupJob((7, i), plan, 100 + i) for i in range(2)]
+    collector = Collector(pool, actor, REPLAN_STEPS, max_chunks=4, trace=True)
+    groups = collector.run(jobs, FlowSde(steps=3))
+    traces = [[rollout.trace for rollout in group.segments] for group in groups]
+    log_probs = [
+        executed.chunk.log_probs.numpy().tobytes()
+        for group in groups
+        for rollout in group.segments
+        for executed in rollout.executed
+    ]
+    assert all(trace for group in traces for trace in group)
+    return traces, log_probs, collector.counts
+
+
+@pytest.fixture(scope="module")
+def wanted(actor):
+    """What the in-process path gives."""
+    with local_lanes(MAKER, LANES, IMAGE_BYTES) as pool:
+        return collect(pool, actor)
+
+
+def test_rollouts_are_bit_identical_with_those_in_process(actor, wanted):
+    """Actions, states, images, log-probabilities and what they cost."""
+    with RosLanes(replan_steps=REPLAN_STEPS)(MAKER, LANES, IMAGE_BYTES) as pool:
+        assert collect(pool, actor) == wanted
+        assert pool.replaced == 0
+        graphs = [node_of(lane.pid, "sim_bridge_node") for lane in pool._lanes]
+    assert not any(Path(f"/proc/{pid}").exists() for pid in graphs), "all processes have ended"
+
+
+@pytest.mark.parametrize(
+    ("node", "how"),
+    [
+        ("sim_bridge_node", signal.SIGKILL),
+        pytest.param("guard_node", signal.SIGKILL, marks=pytest.mark.slow),
+        pytest.param("sim_bridge_node", signal.SIGSTOP, marks=pytest.mark.slow),
+    ],
+)
+def test_a_node_that_dies_or_hangs_is_replaced_and_nothing_changes(actor, wanted, node, how):
+    with RosLanes(replan_steps=REPLAN_STEPS, answer_s=10.0)(MAKER, LANES, IMAGE_BYTES) as pool:
+        lane = pool._lanes[1]
+        assert collect(pool, Strike(actor, lane, node, how, before=5)) == wanted
+        assert pool.replaced >= 1
+
+
+def test_lanes_whose_graphs_run_already_are_joined(actor, wanted, monkeypatch):
+    graphs = [
+        lane_graph(TASK, PANDA.name, REPLAN_STEPS, namespace=f"arm{number}")
+        for number in range(LANES)
+    ]
+    monkeypatch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+    with GraphRunner(graphs[0]) as first:
+        monkeypatch.setenv("ROS_DOMAIN_ID", str(first.domain_id))
+        with GraphRunner(graphs[1], own_domain=False):
+            lanes = RosLanes(replan_steps=REPLAN_STEPS, attach="arm")
+            with lanes(MAKER, LANES, IMAGE_BYTES) as pool:
+                assert collect(pool, actor) == wanted
+
+
+def test_lanes_whose_graphs_do_not_run_are_named(actor, monkeypatch):
+    monkeypatch.setattr("z1_ros.nodes.ros_lanes.ATTACH_S", 0.5)
+    make_env = RosLanes(replan_steps=REPLAN_STEPS, attach="/no/such/")._make_env(MAKER, 3)
+    with pytest.raises(ConfigError, match=r"no sim_bridge_node and guard_node in .* /no/such3 of"):
+        make_env()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_the_command_gives_equal_weights_through_ros_and_in_process(tmp_path):
+    """An iteration with failures and successes, so that there is something to learn."""
+    flags = "--bundle kitchen-sft --task TurnOnMicrowave --max-chunks 3 --lanes 2 --groups 2 "
+    flags += "--group-size 4 --prefix 1 --prefix-end 1 --minutes 0 --iterations 1 --filter-low 0 "
+    flags += "--eval-every 2 --eval-episodes 1 --no-export"
+    start = "from z1_ros.nodes.commands import train; raise SystemExit(train())"
+    results = []
+    for through in ("inproc", "ros"):
+        run, out = tmp_path / f"run-{through}", tmp_path / through
+        command = [sys.executable, "-c", start, *flags.split(), "--through", through]
+        command += ["--run", str(run), "--out", str(out)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=280)
+        assert done.returncode == 0, done.stderr
+        (record,) = (json.loads(line) for line in (run / "log.jsonl").read_text().splitlines())
+        weights = read_tensors(run / "checkpoint.safetensors")
+        results.append(
+            (
+                {name: value for name, value in record.items() if not name.endswith("_s")},
+                {name: value.numpy().tobytes() for name, value in weights.items()},
+                load_bundle(out).manifest.files[WEIGHTS],
+            )
+        )
+    assert results[0] == results[1]
+    figures = results[0][0]
+    assert 0 < figures["train_success"] < 1 and figures["grad_norm"] > 0
+
+
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        (["--through", "air"], "through is 'air', expected 'inproc' or 'ros'"),
+        (["--attach", "lane"], "it needs --through ros"),
+    ],
+)
+def test_wrong_settings_are_one_sentence(flags, says, capsys):
+    from z1_ros.command import run_command
+    from z1_ros.nodes.train import TrainConfig, main
+
+    given = ["--bundle", "kitchen-sft", "--task", TASK, "--out", "out", *flags]
+    with pytest.raises(SystemExit):
+        run_command("z1-train", main, TrainConfig, given)
+    said = "".join(char for char in capsys.readouterr().err if char not in "│╭╮╰╯─")
+    assert says in " ".join(said.split())
