@@ -4,7 +4,12 @@ import numpy as np
 import pytest
 
 from z1_ros.errors import ConfigError
-from z1_ros.rl.advantage import calibrated_returns, group_advantages, kept_groups
+from z1_ros.rl.advantage import (
+    calibrated_returns,
+    chunk_advantages,
+    group_advantages,
+    kept_groups,
+)
 
 SUCCESS = np.array([True, False, True, False])
 CHUNKS = np.array([10, 50, 20, 50])
@@ -80,3 +85,32 @@ def test_unknown_names_and_bad_decays_are_refused():
     for gamma in (0.0, 1.1, float("nan")):
         with pytest.raises(ConfigError, match="gamma"):
             calibrated_returns(SUCCESS, CHUNKS, gamma, "decay")
+
+
+def test_those_still_running_are_compared_with_each_other():
+    """Two rollouts are done after 2 chunks; of the others, one succeeds late."""
+    success, lengths = np.array([True, True, True, False]), np.array([2, 2, 4, 5])
+    returns = calibrated_returns(success, lengths, 0.5, "decay")
+    flat = group_advantages(returns, success, "none", "decay")
+    found = chunk_advantages(flat, returns, success, lengths)
+    wanted = np.zeros((4, 5))
+    wanted[:, :2] = flat[:, None]
+    wanted[2:, 2:4] = np.array([[1], [-1]]) / 32
+    np.testing.assert_allclose(found, wanted, atol=1e-12)
+
+
+def test_one_that_runs_on_alone_is_not_blamed_for_it():
+    success, lengths = np.array([True, True, False]), np.array([3, 3, 9])
+    returns = calibrated_returns(success, lengths, 1.0, "none")
+    flat = group_advantages(returns, success, "population", "none")
+    found = chunk_advantages(flat, returns, success, lengths)
+    np.testing.assert_allclose(found[:, :3], np.repeat(flat[:, None], 3, 1), rtol=1e-9)
+    assert not found[:, 3:].any()
+
+
+def test_groups_without_a_failure_keep_their_own_baseline():
+    success, lengths = np.ones(2, bool), np.array([2, 4])
+    returns = calibrated_returns(success, lengths, 0.9, "decay")
+    flat = group_advantages(returns, success, "population", "decay")
+    found = chunk_advantages(flat, returns, success, lengths)
+    np.testing.assert_allclose(found, [[flat[0]] * 2 + [0] * 2, [0] * 4])

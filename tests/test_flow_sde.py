@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
@@ -12,9 +13,11 @@ from z1_ros.models.pi05 import Pi05
 from z1_ros.rl.flow_sde import (
     FlowSde,
     chunk_log_prob,
+    correlated,
     gaussian_log_prob,
     log_prob,
     sample,
+    step_log_prob,
     transition,
 )
 
@@ -76,9 +79,11 @@ class ExactFlow:
         return exact_velocity(x, time[:, None, None], 0.7, 0.3)
 
 
+@pytest.mark.parametrize("noise", ["sde", "cps"])
 @pytest.mark.parametrize("stochastic", ["one", "all_sum"])
-def test_many_steps_keep_the_flows_distribution(stochastic):
-    sde = FlowSde(steps=100, noise_level=0.5, stochastic=stochastic)
+def test_many_steps_keep_the_flows_distribution(stochastic, noise):
+    level = 0.5 if noise == "sde" else 0.2
+    sde = FlowSde(steps=100, noise_level=level, stochastic=stochastic, noise=noise)
     random = torch.Generator().manual_seed(0)
     count = 20_000
     start = torch.randn(count, 1, 1, generator=random)
@@ -87,6 +92,45 @@ def test_many_steps_keep_the_flows_distribution(stochastic):
     actions, _, _ = sample(ExactFlow(), None, start, index, noise, sde)
     assert actions.mean().item() == pytest.approx(0.7, abs=0.01)
     assert actions.std().item() == pytest.approx(0.3, abs=0.012)
+
+
+@pytest.mark.parametrize("level", [0.3, 1.0])
+def test_cps_keeps_the_amount_of_noise_in_every_step(level):
+    """The noise's share and the new draw's are the legs of a right triangle: Flow-CPS, Eq. 13."""
+    sde = FlowSde(noise="cps", noise_level=level)
+    for step in range(5):
+        after = 1 - (step + 1) / 5
+        mean, std = transition(one(0.0), one(-1.0), torch.tensor([step]), sde)
+        action, noise = 1 - step / 5, -step / 5
+        kept = (mean.item() - action * (1 - after)) / noise if noise else None
+        assert std.item() == pytest.approx(after * np.sin(np.pi * level / 2), abs=1e-6)
+        if kept is not None:
+            assert kept**2 + std.item() ** 2 == pytest.approx(after**2, abs=1e-6)
+
+
+def test_cps_has_no_noise_in_its_last_step():
+    assert FlowSde(noise="cps").drawn_steps == 4
+    assert FlowSde(noise="cps", stochastic="all_each").noises == 4
+
+
+@pytest.mark.parametrize("executed", [1, 3, 6])
+def test_correlated_noise_has_the_density_of_its_covariance(executed):
+    sde = FlowSde(correlation=0.3)
+    random = torch.Generator().manual_seed(0)
+    mean, std = torch.randn(1, 6, 2, generator=random), torch.tensor([[[0.4]]])
+    value = mean + std * torch.randn(1, 6, 2, generator=random)
+    found = step_log_prob(value, mean, std, sde)[:, :executed].sum((1, 2))
+    covariance = 0.4**2 * (0.7 * torch.eye(executed) + 0.3)
+    wanted = torch.distributions.MultivariateNormal(torch.zeros(executed), covariance)
+    gap = (value - mean)[0, :executed].T
+    torch.testing.assert_close(found, wanted.log_prob(gap).sum()[None], rtol=1e-5, atol=1e-5)
+
+
+def test_correlated_noise_is_drawn_with_its_covariance():
+    noise = torch.randn(200_000, 4, 1, generator=torch.Generator().manual_seed(0))
+    found = torch.cov(correlated(noise, FlowSde(correlation=0.3))[:, :, 0].T)
+    torch.testing.assert_close(found, 0.7 * torch.eye(4) + 0.3, rtol=0, atol=0.01)
+    assert torch.equal(correlated(noise, FlowSde()), noise)
 
 
 def test_no_noise_is_the_flow_itself(network, prefix):
@@ -124,10 +168,13 @@ def sampled(network, prefix, sde, seed=0):
     return start, *sample(network, prefix, start, index, noise, sde)
 
 
+@pytest.mark.parametrize("correlation", [0.0, 0.3])
 @pytest.mark.parametrize("ignore_last", [False, True])
-@pytest.mark.parametrize("stochastic", ["one", "all_sum", "all_mean"])
-def test_recomputed_log_probabilities_are_the_stored_ones(network, prefix, stochastic, ignore_last):
-    sde = FlowSde(stochastic=stochastic, ignore_last=ignore_last)
+@pytest.mark.parametrize("stochastic", ["one", "all_sum", "all_mean", "all_each"])
+def test_recomputed_log_probabilities_are_the_stored_ones(
+    network, prefix, stochastic, ignore_last, correlation
+):
+    sde = FlowSde(stochastic=stochastic, ignore_last=ignore_last, correlation=correlation)
     start, _, chain, each = sampled(network, prefix, sde)
     assert chain.x.shape == each.shape == (2, sde.noises, 4, 12)
     counted = torch.zeros(2, 4, 12, dtype=torch.bool)
@@ -148,7 +195,7 @@ def test_only_executed_steps_and_real_dimensions_count(network, prefix):
     before = log_prob(network, prefix, chain, counted, start, sde)
     after = log_prob(network, prefix, chain._replace(x_next=elsewhere), counted, start, sde)
     assert torch.equal(before, after)
-    wanted = each[:, 0, :2, :7].sum((1, 2))
+    wanted = each[:, 0, :2, :7].sum((1, 2))[:, None]
     torch.testing.assert_close(chunk_log_prob(each, counted, start, sde), wanted)
 
 
@@ -175,7 +222,11 @@ def test_all_mean_counts_the_start_as_one_more_term():
     "bad",
     [
         {"stochastic": "none"},
+        {"noise": "white"},
         {"noise_level": -0.1},
+        {"noise": "cps", "noise_level": 1.1},
+        {"noise": "cps", "steps": 1},
+        {"correlation": 1.0},
         {"noise_level": float("nan")},
         {"steps": 0},
         {"steps": 1, "ignore_last": True},

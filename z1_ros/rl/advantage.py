@@ -10,6 +10,7 @@ from z1_ros.errors import ConfigError, closest
 
 CALIBRATION = ("none", "decay", "penalty")
 NORMALIZATION = ("population", "unbiased", "none", "leave_one_out")
+BASELINE = ("group", "alive")
 EPSILON = 1e-6
 
 
@@ -62,6 +63,30 @@ def group_advantages(
         return centred * len(returns) / (len(returns) - 1)
     deviation = returns.std(ddof=1 if normalization == "unbiased" else 0)
     return centred / (deviation + EPSILON)
+
+
+def chunk_advantages(
+    advantages: np.ndarray, returns: np.ndarray, success: np.ndarray, lengths: np.ndarray
+) -> np.ndarray:
+    """Return advantages chunk by chunk (G, longest): of the rollouts that were still running.
+
+    A rollout that runs on while others of its group are done already has little left to gain;
+    what it does then is compared with those who also run on, not with the whole group.
+
+    Args:
+        advantages: Of each rollout, from ``group_advantages`` (G,).
+        returns: Calibrated rewards (G,).
+        success: Whether each rollout reached its task (G,).
+        lengths: Chunks of each rollout (G,).
+    """
+    advantages, returns = np.asarray(advantages, np.float64), np.asarray(returns, np.float64)
+    alive = np.arange(int(np.max(lengths))) < np.asarray(lengths)[:, None]
+    if np.all(success) or np.ptp(returns) == 0:
+        return np.where(alive, advantages[:, None], 0.0)
+    # The advantages' mean is that of the returns: one scale turns a gap of these into theirs.
+    scale = np.ptp(advantages) / np.ptp(returns)
+    mean = (alive * returns[:, None]).sum(0) / np.maximum(alive.sum(0), 1)
+    return np.where(alive, (returns[:, None] - mean) * scale, 0.0)
 
 
 def kept_groups(mean_returns: np.ndarray, low: float, high: float) -> np.ndarray:

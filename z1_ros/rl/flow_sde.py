@@ -4,6 +4,8 @@ Euler steps of the flow are deterministic, so they have none. Replacing steps by
 with the same marginals makes each such step a Gaussian. Time runs from 1 (noise) to 0 (action).
 Source: Flow-GRPO (arXiv 2505.05470, Eq. 9) and πRL (arXiv 2510.25889, flow-SDE, one random
 stochastic step per call); the forms of RLinf ``openpi_action_model.py`` and Flow-GRPO are equal.
+``cps`` is Flow-CPS (arXiv 2509.05952): with few steps an SDE adds noise that the flow cannot
+remove any more; replacing a part of the noise by a new draw leaves its amount as it was.
 """
 
 import math
@@ -16,7 +18,8 @@ from torch import Tensor
 from z1_ros.errors import ConfigError, closest
 from z1_ros.models.pi05 import Pi05, Prefix
 
-STOCHASTIC = ("one", "all_sum", "all_mean")
+STOCHASTIC = ("one", "all_sum", "all_mean", "all_each")
+NOISES = ("sde", "cps")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -24,13 +27,21 @@ class FlowSde:
     """How actions are sampled in training."""
 
     noise_level: float = 0.5
-    """Scale a of the noise, σ(t) = a √(t / (1 - t)); 0 gives the flow itself."""
+    """Scale a of the noise, ``sde``: σ(t) = a √(t / (1 - t)); ``cps``: sin(πa / 2) of it is drawn
+    anew, 1 being all. 0 gives the flow itself."""
+    noise: str = "sde"
+    """``sde`` adds noise to a step, ``cps`` (coefficients preserved) renews it; the last step of
+    ``cps`` has none."""
     steps: int = 5
     """Denoise steps K."""
+    correlation: float = 0.0
+    """Share ρ of the noise's variance that the actions of a chunk have in common. Independent
+    noise (0, as in all sources) shakes the arm; noise in common moves it somewhere else."""
     stochastic: str = "one"
     """Which steps are stochastic: ``one`` random step of each chunk (πRL's hybrid), or all of
-    them, their log-probabilities added up (``all_sum``) or averaged together with the start's
-    (``all_mean``, as RLinf's joint log-probability)."""
+    them, their log-probabilities added up (``all_sum``), averaged together with the start's
+    (``all_mean``, as RLinf's joint log-probability), or each with a probability ratio of its own
+    (``all_each``, as Flow-GRPO)."""
     ignore_last: bool = False
     """Never draw the last step, whose noise goes straight into the actions."""
 
@@ -40,15 +51,25 @@ class FlowSde:
             raise ConfigError(
                 f"stochastic is {self.stochastic!r}. {closest(self.stochastic, STOCHASTIC)}"
             )
-        if not (self.noise_level >= 0 and math.isfinite(self.noise_level)):
-            raise ConfigError(f"noise_level is {self.noise_level}, expected 0 or more")
-        if self.steps < 1 or (self.ignore_last and self.steps < 2):
-            raise ConfigError(f"steps is {self.steps}, expected at least 1, 2 with ignore_last")
+        if self.noise not in NOISES:
+            raise ConfigError(f"noise is {self.noise!r}. {closest(self.noise, NOISES)}")
+        most = 1.0 if self.noise == "cps" else math.inf
+        if not (0 <= self.noise_level <= most and math.isfinite(self.noise_level)):
+            raise ConfigError(
+                f"noise_level is {self.noise_level}, expected 0 or more"
+                + (", at most 1 with cps" if self.noise == "cps" else "")
+            )
+        if not 0 <= self.correlation < 1:
+            raise ConfigError(f"correlation is {self.correlation}, expected 0 or more, below 1")
+        if self.steps < 1 or self.drawn_steps < 1:
+            raise ConfigError(
+                f"steps is {self.steps}, expected at least 1, 2 where the last is never stochastic"
+            )
 
     @property
     def drawn_steps(self) -> int:
         """Steps that may be stochastic: the first so many."""
-        return self.steps - 1 if self.ignore_last else self.steps
+        return self.steps - 1 if self.ignore_last or self.noise == "cps" else self.steps
 
     @property
     def noises(self) -> int:
@@ -77,16 +98,27 @@ def transition(x: Tensor, v: Tensor, index: Tensor, sde: FlowSde) -> tuple[Tenso
         sde: Noise level and number of steps.
     """
     x, v = x.float(), v.float()
-    delta = 1 / sde.steps
-    # float64 until the end: 1 - t must vanish exactly at the first step, and nowhere else.
-    t = 1 - index.double()[:, None, None] / sde.steps
-    # At t = 1 the noise scale would be infinite; the next time stands in, as in both sources.
-    from_action = torch.where(index[:, None, None] == 0, delta, 1 - t)
-    variance = sde.noise_level**2 * t / from_action * delta
+    index = index[:, None, None]
+    t = 1 - index.double() / sde.steps
+    after = t - 1 / sde.steps
     action, noise = x - v * t.float(), x + v * (1 - t).float()
-    after = t - delta
-    mean = action * (1 - after).float() + noise * (after - variance / (2 * t)).float()
-    return mean, variance.sqrt().float()
+    std = step_std(index, sde)
+    if sde.noise == "cps":
+        kept = after * math.cos(math.pi * sde.noise_level / 2)
+    else:
+        kept = after - std**2 / (2 * t)
+    return action * (1 - after).float() + noise * kept.float(), std.float()
+
+
+def step_std(index: Tensor, sde: FlowSde) -> Tensor:
+    """Return the standard deviation of stochastic steps, by their numbers; float64."""
+    # float64: 1 - t must vanish exactly at the first step, and nowhere else.
+    t = 1 - index.double() / sde.steps
+    if sde.noise == "cps":
+        return (t - 1 / sde.steps) * math.sin(math.pi * sde.noise_level / 2)
+    # At t = 1 the noise scale would be infinite; the next time stands in, as in both sources.
+    from_action = torch.where(index == 0, 1 / sde.steps, 1 - t)
+    return sde.noise_level * (t / from_action / sde.steps).sqrt()
 
 
 def gaussian_log_prob(value: Tensor, mean: Tensor, std: Tensor) -> Tensor:
@@ -96,10 +128,46 @@ def gaussian_log_prob(value: Tensor, mean: Tensor, std: Tensor) -> Tensor:
     return torch.where(std > 0, log_prob, torch.zeros_like(log_prob))
 
 
+def correlated(noise: Tensor, sde: FlowSde) -> Tensor:
+    """Return standard normal noise (..., H, D) whose steps correlate by ρ, from independent one.
+
+    Covariance (1 - ρ) I + ρ 11ᵀ: its eigenvectors are the mean over H and what departs from it.
+    """
+    mean, rho = noise.mean(-2, keepdim=True), sde.correlation
+    if not rho:
+        return noise
+    common = math.sqrt(1 - rho + noise.shape[-2] * rho)
+    return math.sqrt(1 - rho) * (noise - mean) + common * mean
+
+
+def step_log_prob(value: Tensor, mean: Tensor, std: Tensor, sde: FlowSde) -> Tensor:
+    """Return log-densities (B, H, D), each given the ones before it in the chunk.
+
+    So their sum over the first n actions is the density of these, however many are executed.
+
+    Args:
+        value: What was sampled (B, H, D).
+        mean: Of the step, from ``transition``.
+        std: Of the step (B, 1, 1).
+        sde: How it was sampled.
+    """
+    rho = sde.correlation
+    if not rho:
+        return gaussian_log_prob(value, mean, std)
+    before = torch.arange(value.shape[-2])[:, None].to(value)
+    gap = value - mean
+    earlier = gap.cumsum(-2) - gap
+    share = rho / (1 - rho + before * rho)
+    narrowed = (1 - before * rho * share).sqrt()
+    return gaussian_log_prob(value, mean + earlier * share, std * narrowed)
+
+
 def log_prob(
     network: Pi05, prefix: Prefix, chain: Transitions, counted: Tensor, start: Tensor, sde: FlowSde
 ) -> Tensor:
-    """Return the log-probability (B,) of sampled chunks under the network, in float32.
+    """Return the log-probability (B, R) of sampled chunks under the network, in float32.
+
+    R is 1, or with ``all_each`` the number of stochastic steps.
 
     Args:
         network: The policy.
@@ -114,12 +182,12 @@ def log_prob(
     time = (1 - index / sde.steps).to(x.dtype)
     velocity = network.denoise(x, time, prefix.repeat(count))
     mean, std = transition(x, velocity, index, sde)
-    each = gaussian_log_prob(x_next.float(), mean, std).unflatten(0, (-1, count))
+    each = step_log_prob(x_next.float(), mean, std, sde).unflatten(0, (-1, count))
     return chunk_log_prob(each, counted, start, sde)
 
 
 def chunk_log_prob(each: Tensor, counted: Tensor, start: Tensor, sde: FlowSde) -> Tensor:
-    """Return the log-probability (B,) of chunks from ``sample``'s element-wise ones.
+    """Return the log-probability (B, R) of chunks from ``sample``'s element-wise ones.
 
     Args:
         each: (B, S, H, D) log-probabilities of the stochastic steps.
@@ -127,11 +195,14 @@ def chunk_log_prob(each: Tensor, counted: Tensor, start: Tensor, sde: FlowSde) -
         start: As in ``log_prob``.
         sde: As they were sampled.
     """
-    total = (each * counted[:, None]).sum((1, 2, 3))
+    steps = (each * counted[:, None]).sum((2, 3))
+    if sde.stochastic == "all_each":
+        return steps
+    total = steps.sum(1, keepdim=True)
     if sde.stochastic != "all_mean":
         return total
     prior = gaussian_log_prob(start, torch.zeros_like(start), torch.ones_like(start))
-    return (total + (prior * counted).sum((1, 2))) / (each.shape[1] + 1)
+    return (total + (prior * counted).sum((1, 2))[:, None]) / (each.shape[1] + 1)
 
 
 @torch.no_grad()
@@ -162,12 +233,12 @@ def sample(
         if bool(hit.any()):
             mean, std = transition(x, velocity, number, sde)
             draw = noise[:, 0 if sde.stochastic == "one" else step]
-            noisy = mean + std * draw
+            noisy = mean + std * correlated(draw, sde)
             after = torch.where(hit[:, None, None], noisy, after)
             befores.append(x)
             afters.append(after)
             numbers.append(torch.where(hit, number, -1))
-            log_probs.append(gaussian_log_prob(after, mean, std))
+            log_probs.append(step_log_prob(after, mean, std, sde))
         x = after
     pick = _hits(torch.stack(numbers, 1), sde)
     kept = (_take(torch.stack(part, 1), pick) for part in (befores, afters, numbers, log_probs))

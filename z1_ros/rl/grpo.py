@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from z1_ros.models.pi05 import Pi05, Prefix
-from z1_ros.rl.advantage import calibrated_returns, group_advantages, kept_groups
+from z1_ros.rl.advantage import calibrated_returns, chunk_advantages, group_advantages, kept_groups
 from z1_ros.rl.collect import Executed, Group
-from z1_ros.rl.flow_sde import FlowSde, Transitions, chunk_log_prob, log_prob
+from z1_ros.rl.flow_sde import FlowSde, Transitions, chunk_log_prob, log_prob, step_std
 from z1_ros.rl.grpo_config import GrpoConfig
 from z1_ros.rl.plan import Samples, samples_of
 
@@ -33,7 +33,7 @@ class Batch:
     counted: Tensor
     """Executed actions, real dimensions (M, H, action_dim) bool."""
     old_log_prob: Tensor
-    """As they were sampled (M,)."""
+    """As they were sampled (M, R): one, or one for each stochastic step."""
     chunk: Tensor
     """Chunk of each row of the loss (N,) int64."""
     advantage: Tensor
@@ -61,6 +61,8 @@ def score(group: Group, config: GrpoConfig) -> Scored:
     success, lengths = group.success, group.lengths
     returns = calibrated_returns(success, lengths, config.gamma, config.calibration)
     advantages = group_advantages(returns, success, config.normalization, config.calibration)
+    if config.baseline == "alive":
+        advantages = chunk_advantages(advantages, returns, success, lengths)
     samples = samples_of(group.job.plan, lengths.tolist(), advantages, returns, config.credit)
     kept = kept_groups(returns.mean(keepdims=True), config.filter_low, config.filter_high)[0]
     # Rows without an advantage have no gradient; the filter alone decides what is averaged over.
@@ -116,6 +118,19 @@ def clipped_loss(ratio: Tensor, advantage: Tensor, low: float, high: float) -> T
     return -torch.minimum(ratio * advantage, ratio.clamp(1 - low, 1 + high) * advantage)
 
 
+def step_weights(sde: FlowSde, kind: str) -> Tensor:
+    """Return the weight of each denoise step (K,) in the loss; the stochastic ones' mean is 1.
+
+    Source: TempFlow-GRPO (arXiv 2508.04324), which weighs by the standard deviation.
+    """
+    weight = torch.ones(sde.steps)
+    # Steps that share one ratio cannot be weighed one by one.
+    if kind == "variance" and sde.stochastic in ("one", "all_each"):
+        variance = step_std(torch.arange(sde.drawn_steps), sde).float() ** 2
+        weight[: sde.drawn_steps] = variance / variance.mean()
+    return weight
+
+
 class Update:
     """Updates weights from batches, and says how far it went."""
 
@@ -141,6 +156,7 @@ class Update:
         self._config = config
         self._sde = sde
         self._prefix_of = prefix_of
+        self._step_weight = step_weights(sde, config.step_weight)
         self._trained = [p for group in optimizer.param_groups for p in group["params"]]
 
     def run(self, batch: Batch, generator: torch.Generator) -> dict[str, float]:
@@ -153,7 +169,8 @@ class Update:
             order = torch.randperm(rows, generator=generator)
             for part in order.chunk(min(config.minibatches, rows)):
                 weight = batch.weight[part].sum()
-                for micro in part.split(config.micro_batch):
+                # What has no advantage has no gradient: it counts, and costs nothing.
+                for micro in part[batch.advantage[part] != 0].split(config.micro_batch):
                     drift = self._backward(batch, micro, weight, total)
                     if math.isnan(mismatch):
                         mismatch = drift.abs().max().item()
@@ -174,7 +191,7 @@ class Update:
     ) -> Tensor:
         """Add the gradient of some rows; return how their log-probabilities have moved."""
         config = self._config
-        chunk, advantage = batch.chunk[micro], batch.advantage[micro]
+        chunk, advantage = batch.chunk[micro], batch.advantage[micro, None]
         chain = Transitions(*(part[chunk] for part in batch.chain))
         new = log_prob(
             self._network,
@@ -188,7 +205,8 @@ class Update:
         ratio = drift.exp()
         high = config.clip_high or config.clip
         each = clipped_loss(ratio, advantage, config.clip, high)
-        loss = (each * batch.weight[micro]).sum() / weight
+        index = chain.index[:, : ratio.shape[1]]
+        loss = ((each * self._step_weight[index]).mean(1) * batch.weight[micro]).sum() / weight
         loss.backward()
         with torch.no_grad():
             clipped = ((ratio < 1 - config.clip) & (advantage < 0)) | (
@@ -197,9 +215,8 @@ class Update:
             measured = {"loss": each, "clipped": clipped.float(), "kl": ratio - 1 - drift}
             for name, values in measured.items():
                 sums = torch.zeros(self._sde.steps, 2)
-                first = chain.index[:, 0]
-                sums[:, 0].index_add_(0, first, values.detach())
-                sums[:, 1].index_add_(0, first, torch.ones_like(values))
+                sums[:, 0].index_add_(0, index.flatten(), values.detach().flatten())
+                sums[:, 1].index_add_(0, index.flatten(), torch.ones(index.numel()))
                 total[name] = total.get(name, 0) + sums
         return drift.detach()
 

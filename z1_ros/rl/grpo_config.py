@@ -3,11 +3,12 @@
 from dataclasses import dataclass
 
 from z1_ros.errors import ConfigError, closest
-from z1_ros.rl.advantage import CALIBRATION, NORMALIZATION
+from z1_ros.rl.advantage import BASELINE, CALIBRATION, NORMALIZATION
 from z1_ros.rl.plan import CREDIT, SHARING
 
 TRAINED = ("expert", "joint")
 FILTERS = ("mask", "resample")
+STEP_WEIGHTS = ("equal", "variance")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -32,6 +33,9 @@ class GrpoConfig:
     """Rewards: ``none`` (binary), ``decay`` (success-aware) or ``penalty``."""
     gamma: float = 0.998
     """Decay of a reward per chunk until success."""
+    baseline: str = "group"
+    """What a chunk's return is compared with: that of the ``group``, or of those of its rollouts
+    that were still ``alive`` at that chunk."""
     normalization: str = "population"
     """``population``, ``unbiased``, ``none`` or ``leave_one_out``."""
     filter_low: float = 0.1
@@ -46,6 +50,9 @@ class GrpoConfig:
     """Probability ratios count from 1 - clip to 1 + clip."""
     clip_high: float = 0.0
     """Upper clip if it differs (clip-higher); 0: as ``clip``."""
+    step_weight: str = "equal"
+    """Weight of a stochastic denoise step: ``equal``, or by its ``variance``: the gradient of a
+    likelihood grows with 1 / std, what its noise does to the actions shrinks with it."""
     update_epochs: int = 1
     """Passes over an iteration's rows."""
     minibatches: int = 4
@@ -73,6 +80,8 @@ class GrpoConfig:
             ("calibration", CALIBRATION),
             ("normalization", NORMALIZATION),
             ("filter_by", FILTERS),
+            ("baseline", BASELINE),
+            ("step_weight", STEP_WEIGHTS),
             ("trained", TRAINED),
         ):
             value = getattr(self, name)
@@ -86,5 +95,7 @@ class GrpoConfig:
             raise ConfigError(f"gamma is {self.gamma}, expected more than 0, at most 1")
         if not 0 <= self.filter_low < self.filter_high <= 1:
             raise ConfigError("filter_low and filter_high must be 0 to 1, the first the smaller")
+        if self.baseline == "alive" and self.credit == "td":
+            raise ConfigError("credit 'td' has its own baseline; use it with baseline 'group'")
         if self.sharing == "tree" and self.group_size & (self.group_size - 1):
             raise ConfigError(f"a tree needs a group_size of 2, 4, 8, …, it is {self.group_size}")

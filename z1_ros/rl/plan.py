@@ -170,27 +170,28 @@ def samples_of(
     Args:
         plan: The group's segments.
         lengths: Chunks of each rollout, shared ones included (G,).
-        advantages: Of each rollout (G,).
+        advantages: Of each rollout (G,), or of each of its chunks (G, longest).
         returns: Calibrated reward of each rollout (G,).
         credit: ``leaf``, ``mean`` or ``td``.
     """
     if credit not in CREDIT:
         raise ConfigError(f"no credit {credit!r}. {closest(credit, CREDIT)}")
     advantages = np.asarray(advantages, np.float64)
+    if advantages.ndim == 1:
+        advantages = np.repeat(advantages[:, None], int(max(lengths)), 1)
     rows: list[tuple[int, int, float, float]] = []
     for number, segment in enumerate(plan.segments):
         members = range(segment.first, segment.last)
         stop = max(lengths[i] for i in members)
         if segment.end is not None:
             stop = min(stop, segment.end)
-        if credit == "leaf":
-            given = [(advantages[i], 1.0) for i in members]
-        elif credit == "mean":
-            given = [(advantages[segment.first : segment.last].mean(), float(segment.size))]
-        else:
-            given = [(_gain(plan, number, advantages, returns), float(segment.size))]
         for chunk in range(max(segment.start, plan.masked), stop):
-            rows += [(number, chunk, advantage, weight) for advantage, weight in given]
+            own = advantages[segment.first : segment.last, chunk]
+            if credit == "leaf":
+                rows += [(number, chunk, advantage, 1.0) for advantage in own]
+                continue
+            worth = own.mean() if credit == "mean" else _gain(plan, number, advantages, returns)
+            rows.append((number, chunk, worth, float(segment.size)))
     table = np.array(rows, np.float64).reshape(-1, 4)
     return Samples(
         segment=table[:, 0].astype(np.int64),
@@ -209,4 +210,4 @@ def _gain(plan: Plan, number: int, advantages: np.ndarray, returns: np.ndarray) 
         first, last = plan.segments[segment.parent].first, plan.segments[segment.parent].last
     gain = returns[segment.first : segment.last].mean() - returns[first:last].mean()
     spread = returns.std()
-    return gain * (advantages.std() / spread) if spread > 0 else 0.0
+    return gain * (advantages[:, 0].std() / spread) if spread > 0 else 0.0

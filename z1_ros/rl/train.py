@@ -40,7 +40,7 @@ from z1_ros.rl.memory import Memory
 from z1_ros.rl.plan import plan_group, prefix_at
 from z1_ros.rl.result import write_result
 from z1_ros.rl.train_state import TrainState
-from z1_ros.sim.evaluate import parse_tasks
+from z1_ros.sim.evaluate import parse_tasks, wilson_interval
 from z1_ros.sim.kitchen import TASKS
 from z1_ros.sim.kitchen.config import KitchenConfig
 from z1_ros.specs import check_contract, embodiment
@@ -71,10 +71,14 @@ class Z1Config:
     """Threads of inference during rollouts; the update uses all cores."""
     grpo: tyro.conf.OmitArgPrefixes[GrpoConfig] = field(default_factory=GrpoConfig)
     """Groups, rewards, updates."""
+    noise: str = "sde"
+    """Kind of noise while sampling: flow-``sde``, or flow-``cps``."""
     noise_level: float = 0.5
-    """Noise a of the flow-SDE."""
+    """Its level a."""
+    noise_correlation: float = 0.0
+    """Share of its variance that the actions of a chunk have in common."""
     stochastic: str = "one"
-    """Stochastic denoise steps: ``one``, ``all_sum`` or ``all_mean``."""
+    """Stochastic denoise steps: ``one``, ``all_sum``, ``all_mean`` or ``all_each``."""
     ignore_last: bool = False
     """Never make the last denoise step stochastic."""
     eval_every: int = 10
@@ -119,12 +123,7 @@ class Training:
         geometry = Geometry(**manifest.geometry)
         self.network = load_network(bundle.file(WEIGHTS), geometry, torch.float32)
         self.network.eval()
-        self.sde = FlowSde(
-            noise_level=config.noise_level,
-            steps=manifest.denoise_steps,
-            stochastic=config.stochastic,
-            ignore_last=config.ignore_last,
-        )
+        self.sde = sde_of(config, manifest.denoise_steps)
         self.actor = Actor(self.network, bundle, robot, config.seed)
         self.collector = Collector(
             pool, self.actor, manifest.replan_steps, max_chunks=config.max_chunks
@@ -139,7 +138,7 @@ class Training:
     def iterate(self) -> dict[str, float]:
         """Roll out, learn, and return the iteration's figures."""
         grpo, iteration = self.config.grpo, self.state.iteration
-        began = time.perf_counter()
+        began, before = time.perf_counter(), self.collector.counts.env_steps
         self.memory.clear()
         torch.set_num_threads(self.config.threads)
         groups = self.roll_out(iteration)
@@ -147,10 +146,14 @@ class Training:
         torch.set_num_threads(max(self.config.threads, self.update_threads))
         scored = [score(group, grpo) for group in groups]
         batch = make_batch(scored, self.sde, self.actor.real_dims)
+        steps = self.collector.counts.env_steps - before
+        self.state.env_steps += steps
         figures = {
             "train_success": float(np.mean([g.success.mean() for g in groups])),
             "kept_groups": float(np.mean([s.kept for s in scored])),
             "chunks_to_success": mean_chunks(groups),
+            "env_steps": float(self.state.env_steps),
+            "env_steps_per_s": steps / (rolled - began),
             "rollout_s": rolled - began,
         }
         if batch is not None:
@@ -182,15 +185,27 @@ class Training:
                 break
         return groups
 
-    def evaluate(self) -> float:
-        """Return the success rate of the policy as it is deployed, on scenes not trained on."""
+    def evaluate(self) -> dict[str, Any]:
+        """Measure the policy as it is deployed, without noise, on scenes not trained on.
+
+        If it is the best so far, its weights are kept.
+        """
+        began = time.perf_counter()
         torch.set_num_threads(self.config.threads)
         jobs = [
             GroupJob((0, i), WHOLE_EPISODE, VALIDATION_SEED + i)
             for i in range(self.config.eval_episodes)
         ]
         groups = self.collector.run(jobs, None)
-        return float(np.mean([group.success[0] for group in groups]))
+        success, n = sum(bool(group.success[0]) for group in groups), len(groups)
+        self.state.note_success(success / n)
+        return {
+            "eval_success": success / n,
+            "eval_n": n,
+            "eval_ci95": list(wilson_interval(success, n)),
+            "eval_chunks_to_success": mean_chunks(groups),
+            "eval_s": time.perf_counter() - began,
+        }
 
 
 Lanes = Callable[[KitchenMaker, int, int], LanePool]
@@ -221,8 +236,9 @@ def main(config: Z1Config, open_lanes: Lanes = local_lanes) -> dict[str, Any]:
             board = tensorboard(run, stack)
             for record in train(training):
                 report(record, run, board)
-        if training.state.iteration % config.eval_every:
-            training.state.note_success(training.evaluate())
+            record = {"iteration": training.state.iteration, **training.evaluate()}
+            record |= {k: training.state.facts[k] for k in ("env_steps", "elapsed_s")}
+            report(record, run, board)
         training.state.load_best()
     figures = training.state.facts | {"task": task}
     made = write_result(
@@ -248,7 +264,7 @@ def made_by(config: Z1Config, figures: dict[str, Any], bundle: Bundle) -> dict[s
     }
 
 
-def train(training: Training) -> Iterator[dict[str, float]]:
+def train(training: Training) -> Iterator[dict[str, Any]]:
     """Iterate until the budget is used up; yields each iteration's figures.
 
     Raises:
@@ -257,10 +273,9 @@ def train(training: Training) -> Iterator[dict[str, float]]:
     config, state = training.config, training.state
     while not state.finished(config.minutes, config.iterations):
         began = time.perf_counter()
-        figures: dict[str, float] = {"iteration": float(state.iteration)}
+        figures: dict[str, Any] = {"iteration": state.iteration}
         if state.iteration % config.eval_every == 0:
-            figures["eval_success"] = training.evaluate()
-            state.note_success(figures["eval_success"])
+            figures |= training.evaluate()
         figures |= training.iterate()
         state.elapsed_s += time.perf_counter() - began
         state.save()
@@ -296,6 +311,18 @@ def make_optimizer(network: Pi05, config: GrpoConfig) -> torch.optim.AdamW:
     return torch.optim.AdamW(groups, betas=(0.9, 0.95), weight_decay=config.weight_decay)
 
 
+def sde_of(config: Z1Config, steps: int) -> FlowSde:
+    """Return how a policy of so many denoise steps samples in training."""
+    return FlowSde(
+        noise=config.noise,
+        noise_level=config.noise_level,
+        correlation=config.noise_correlation,
+        steps=steps,
+        stochastic=config.stochastic,
+        ignore_last=config.ignore_last,
+    )
+
+
 def mean_chunks(groups: list[Group]) -> float:
     """Return the mean number of chunks of the rollouts that succeeded; nan if none did."""
     lengths = np.concatenate([group.lengths[group.success] for group in groups])
@@ -308,7 +335,7 @@ def identity(config: Z1Config, bundle: Bundle) -> dict[str, Any]:
         "bundle": bundle.sha256,
         "task": config.task,
         "grpo": asdict(config.grpo),
-        "sde": [config.noise_level, config.stochastic, config.ignore_last],
+        "sde": asdict(sde_of(config, bundle.manifest.denoise_steps)),
         "lanes": config.lanes,
         "threads": config.threads,
         "max_chunks": config.max_chunks,
@@ -326,11 +353,12 @@ def tensorboard(run: Path, stack: ExitStack) -> Any:
     return stack.enter_context(SummaryWriter(str(run / "tensorboard")))
 
 
-def report(record: dict[str, float], run: Path, board: Any) -> None:
+def report(record: dict[str, Any], run: Path, board: Any) -> None:
     """Log an iteration and show its essentials."""
     if board is not None:
         for name, value in record.items():
-            board.add_scalar(name, value, int(record["iteration"]))
+            if not isinstance(value, list):
+                board.add_scalar(name, value, record["iteration"])
     with (run / "log.jsonl").open("a", encoding="utf-8") as log:
         log.write(json.dumps(record) + "\n")
     shown = (

@@ -38,6 +38,7 @@ class TrainState:
         self._trained = {n: p for n, p in network.named_parameters() if p.requires_grad}
         self.iteration = 0
         self.elapsed_s = 0.0
+        self.env_steps = 0
         self.best_success = -1.0
         self.best_iteration = 0
 
@@ -47,6 +48,7 @@ class TrainState:
         return {
             "iteration": self.iteration,
             "elapsed_s": self.elapsed_s,
+            "env_steps": self.env_steps,
             "best_success": self.best_success,
             "best_iteration": self.best_iteration,
         }
