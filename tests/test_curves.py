@@ -9,7 +9,7 @@ from fake_runs import write_run
 from PIL import Image
 
 from z1_ros.errors import ConfigError, TrainingError
-from z1_ros.rl.curves import COLOURS, CurvesConfig, main
+from z1_ros.rl.curves import COLOURS, Curve, CurvesConfig, draw, main
 from z1_ros.rl.run_log import LOG, read_run
 
 
@@ -34,6 +34,17 @@ def test_the_picture_says_task_run_count_and_kind_of_interval(tmp_path):
     text = (tmp_path / "curves.svg").read_text("utf-8")
     for said in ("OpenDrawer", "drawer-7", "n = 150 to 200", "95 % Wilson", "success [%]", "[min]"):
         assert said in text
+
+
+def test_a_crowded_panel_leaves_training_rollouts_out(tmp_path):
+    """Seeds of one setting share its colour and its place in the legend."""
+    runs = [read_run(write_run(tmp_path / f"run{i}", seed=i)) for i in range(4)]
+    curves = [Curve("ours" if i < 2 else "theirs", run) for i, run in enumerate(runs)]
+    draw({"few": curves[1:3]}, ("env_steps",), tmp_path / "few.svg")
+    draw({"many": curves}, ("env_steps",), tmp_path / "many.svg")
+    few, many = ((tmp_path / f"{name}.svg").read_text("utf-8") for name in ("few", "many"))
+    assert "training rollouts" in few and "training rollouts" not in many
+    assert "line style: training seed" in many and many.count(">ours<") == 1
 
 
 def test_an_evaluation_stands_where_training_was_when_it_was_made(tmp_path):

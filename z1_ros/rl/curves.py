@@ -25,6 +25,8 @@ FORMATS = (".png", ".svg", ".pdf")
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = "osD^vPX"
 LINES = ("-", "--", ":", "-.")
+CROWDED = 4
+"""Curves in a panel from which on training rollouts are left out."""
 COLUMNS = {1: 1, 2: 2, 4: 2}
 """Panels in a row by their number; three of any other number."""
 
@@ -91,15 +93,16 @@ def draw(panels: Mapping[str, Sequence[Curve]], against: Sequence[str], out: Pat
     rows = -(-len(cells) // columns)
     figure = Figure(figsize=(0.6 + 4.6 * columns, 0.7 + 3.4 * rows), layout="constrained")
     grid = figure.subplots(rows, columns, squeeze=False, sharey=True)
+    training = all(len(curves) < CROWDED for curves in panels.values())
     for axes in grid.flat[len(cells) :]:
         axes.set_visible(False)
     for i, (axes, (title, curves, x)) in enumerate(zip(grid.flat, cells, strict=False)):
-        _panel(axes, title, curves, x)
+        _panel(axes, title, curves, x, training)
         if i % columns == 0:
             axes.set_ylabel("success [%]")
         if len(against) == 1 or i % columns == 0:
             axes.legend(loc="best", fontsize="small", framealpha=0.85, edgecolor="none")
-    figure.supxlabel(_caption(panels), fontsize="small", color="0.35")
+    figure.supxlabel(_caption(panels, training), fontsize="small", color="0.35")
     out.parent.mkdir(parents=True, exist_ok=True)
     partial = out.with_name(out.name + ".tmp")
     with rc_context({"svg.fonttype": "none"}):  # text stays text: small, and found by a search
@@ -107,7 +110,7 @@ def draw(panels: Mapping[str, Sequence[Curve]], against: Sequence[str], out: Pat
     partial.replace(out)
 
 
-def _panel(axes: Axes, title: str, curves: Sequence[Curve], x: str) -> None:
+def _panel(axes: Axes, title: str, curves: Sequence[Curve], x: str, training: bool) -> None:
     labels = list(dict.fromkeys(curve.label for curve in curves))
     seen = dict.fromkeys(labels, 0)
     for curve in curves:
@@ -115,8 +118,9 @@ def _panel(axes: Axes, title: str, curves: Sequence[Curve], x: str) -> None:
         colour = COLOURS[number % len(COLOURS)]
         twin = seen[curve.label]
         seen[curve.label] += 1
-        at, success = _line(curve.run.training, x)
-        axes.plot(at, success, color=colour, alpha=0.25, linewidth=0.8)
+        if training:
+            at, success = _line(curve.run.training, x)
+            axes.plot(at, success, color=colour, alpha=0.25, linewidth=0.8)
         points = curve.run.evaluations
         at, success = _line(points, x)
         low, high = ([100 * p.interval[side] for p in points] for side in (0, 1))
@@ -144,14 +148,16 @@ def _line(points: Sequence[Point], x: str) -> tuple[list[float], list[float]]:
     return [getattr(p, x) * unit for p in points], [100 * p.success for p in points]
 
 
-def _caption(panels: Mapping[str, Sequence[Curve]]) -> str:
-    curves = [curve for group in panels.values() for curve in group]
-    counts = sorted({p.n for curve in curves for p in curve.run.evaluations})
+def _caption(panels: Mapping[str, Sequence[Curve]], training: bool) -> str:
+    counts = sorted({p.n for group in panels.values() for c in group for p in c.run.evaluations})
     episodes = " to ".join(str(n) for n in dict.fromkeys((counts[0], counts[-1])))
-    return (
-        f"bold: policy as deployed, n = {episodes} scenes not trained on, "
-        "band: 95 % Wilson interval; faint: training rollouts, with noise"
-    )
+    said = [
+        f"policy as deployed, n = {episodes} scenes not trained on, band: 95 % Wilson interval",
+        *(["faint: training rollouts, with noise"] if training else []),
+    ]
+    if any(len({c.label for c in group}) < len(group) for group in panels.values()):
+        said.append("line style: training seed")
+    return "; ".join(said)
 
 
 def cli() -> int:

@@ -75,11 +75,25 @@ def _point(record: dict[str, Any], cost: dict[str, Any], success: float, n: int)
     )
 
 
-def read_run(folder: Path) -> Run:
-    """Read a run's log and what it was.
+def read_records(folder: Path) -> list[dict[str, Any]]:
+    """Return a run's log, one record for each iteration, in order; empty if there is none.
 
     A line that a killed process left unfinished is passed over, and of an iteration that was
     repeated after it the last counts.
+    """
+    path = folder / LOG
+    found: dict[int, dict[str, Any]] = {}
+    for line in path.read_text("utf-8").splitlines() if path.is_file() else ():
+        try:
+            record = json.loads(line)
+            found[int(record["iteration"])] = record
+        except (ValueError, KeyError, TypeError):
+            continue
+    return [found[i] for i in sorted(found)]
+
+
+def read_run(folder: Path) -> Run:
+    """Read a run's log and what it was.
 
     Raises:
         TrainingError: The folder holds no log, or one without an evaluation.
@@ -88,14 +102,7 @@ def read_run(folder: Path) -> Run:
     path = folder / LOG
     if not path.is_file():
         raise TrainingError(f"{folder} is no run of z1-train: it holds no {LOG}")
-    found: dict[int, dict[str, Any]] = {}
-    for line in path.read_text("utf-8").splitlines():
-        try:
-            record = json.loads(line)
-            found[int(record["iteration"])] = record
-        except (ValueError, KeyError, TypeError):
-            continue
-    records = [found[i] for i in sorted(found)]
+    records = read_records(folder)
     measured = [record for record in records if "eval_success" in record]
     if not measured:
         raise TrainingError(f"{path} holds no evaluation yet")
