@@ -8,6 +8,8 @@ COMMANDS = {
     "train": "train",
     "demos": "demos",
     "combine": "combine",
+    "ablate": "ablate",
+    "curves": "curves",
     "import": "import_checkpoint",
     "export": "export",
     "eval": "evaluate",

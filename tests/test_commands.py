@@ -19,6 +19,7 @@ ROOT = Path(__file__).resolve().parent.parent
         ("sft", "torch", "z1-sft needs torch"),
         ("train", "torch", "z1-train needs torch"),
         ("export", "torch", "z1-export needs torch"),
+        ("curves", "matplotlib", "z1-curves needs matplotlib"),
         ("combine", "torch", "z1-combine needs torch"),
         ("import_checkpoint", "torch", "z1-import needs torch"),
         ("demo", "rclpy", "source a ROS 2 installation"),

@@ -4,7 +4,9 @@ import sys
 from collections.abc import Callable
 from importlib import import_module
 
-_EXTRAS = dict.fromkeys(("torch", "safetensors", "transformers", "onnx", "onnxscript"), "train")
+_EXTRAS = dict.fromkeys(
+    ("torch", "safetensors", "transformers", "onnx", "onnxscript", "matplotlib"), "train"
+)
 
 
 def _entry(name: str, module: str) -> Callable[[], int]:
@@ -29,6 +31,8 @@ evaluate = _entry("z1-eval", "z1_ros.nodes.evaluate")
 demos = _entry("z1-demos", "z1_ros.rl.demos")
 sft = _entry("z1-sft", "z1_ros.rl.sft")
 train = _entry("z1-train", "z1_ros.nodes.train")
+ablate = _entry("z1-ablate", "z1_ros.rl.ablate")
+curves = _entry("z1-curves", "z1_ros.rl.curves")
 combine = _entry("z1-combine", "z1_ros.rl.combine")
 import_checkpoint = _entry("z1-import", "z1_ros.models.importing.command")
 export = _entry("z1-export", "z1_ros.models.export_onnx")
