@@ -4,7 +4,6 @@ It is z1-train itself that runs, on small groups and with a learning rate next t
 the last iteration has as much to do as the first; checkpoints and logs are written as always.
 """
 
-import json
 import os
 import statistics
 import tempfile
@@ -23,6 +22,7 @@ from z1_ros.errors import ConfigError, TrainingError
 from z1_ros.files import write_json
 from z1_ros.rl.grpo_config import GrpoConfig
 from z1_ros.rl.lanes import local_lanes
+from z1_ros.rl.run_log import LOG, read_records
 from z1_ros.rl.train import Lanes, Z1Config
 from z1_ros.rl.train import main as train
 
@@ -154,11 +154,11 @@ def main(config: MemoryBenchConfig, open_lanes: Lanes = local_lanes) -> dict[str
     """
     with tempfile.TemporaryDirectory(prefix="z1-memory-") as name:
         folder = Path(name)
-        log = folder / "run" / "log.jsonl"
+        log = folder / "run" / LOG
         began = time.perf_counter()
         with Watch(log, config.sample_s) as watch:
             train(_settings(config, folder), open_lanes)
-        records = [json.loads(line) for line in log.read_text("utf-8").splitlines()]
+        records = [r for r in read_records(folder / "run") if "train_success" in r]
         minutes = (time.perf_counter() - began) / 60
     report: dict[str, Any] = {
         "config": {k: str(v) if isinstance(v, Path) else v for k, v in asdict(config).items()},
