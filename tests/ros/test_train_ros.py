@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -122,6 +123,32 @@ def test_a_node_that_dies_or_hangs_is_replaced_and_nothing_changes(actor, wanted
         lane = pool._lanes[1]
         assert collect(pool, Strike(actor, lane, node, how, before=5)) == wanted
         assert pool.replaced >= 1
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
+def test_no_process_outlives_the_learner(how):
+    script = (
+        "import sys, time; sys.path[:0] = sys.argv[1:]\n"
+        "from test_train_ros import IMAGE_BYTES, MAKER, node_of\n"
+        "from z1_ros.nodes.ros_lanes import RosLanes\n"
+        "from z1_ros.rl.worker import Begin, Request\n"
+        "with RosLanes(replan_steps=4)(MAKER, 1, IMAGE_BYTES) as pool:\n"
+        "    pool.send(0, Request(begin=Begin(seed=1)))\n"
+        "    pool.receive(0)\n"
+        "    lane = pool._lanes[0].pid\n"
+        "    names = ('sim_bridge_node', 'guard_node')\n"
+        "    print(lane, *(node_of(lane, name) for name in names), flush=True)\n"
+        "    time.sleep(3600)\n"
+    )
+    here = Path(__file__).parent
+    command = [sys.executable, "-c", script, str(here), str(here.parent)]
+    learner = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    pids = learner.stdout.readline().split()
+    assert len(pids) == 3
+    learner.send_signal(how)
+    learner.wait()
+    while any(Path(f"/proc/{pid}").exists() for pid in pids):
+        time.sleep(0.1)
 
 
 def test_lanes_whose_graphs_run_already_are_joined(actor, wanted, monkeypatch):
