@@ -37,7 +37,6 @@ from z1_ros.sim.kitchen.config import KitchenConfig
 from z1_ros.specs import embodiment
 from z1_ros.types import Observation, Step
 
-
 Opener = Callable[[Any, int, int], LanePool]
 """Opens lanes, as ``local_lanes`` does."""
 
@@ -332,27 +331,35 @@ def _speedup(base: Side, side: Side) -> dict[str, float]:
 def _print(console: Console, report: dict[str, Any]) -> None:
     config = report["config"]
     several = len(config["through"]) > 1
-    table = Table(
+    rates = Table(
         title=f"{config['groups']} groups of {config['group_size']} on {config['task']}, "
         f"P = {config['prefix']}, {config['lanes']} lanes: "
         f"median (min-max) of {config['blocks']} alternating blocks"
     )
-    rates = ["groups_per_min", "times_first", *(["times_inproc"] if several else [])]
-    counts = ("env_steps", "env_steps_per_s", "renders", "restores", "success")
-    for title in ("", *rates, *counts):
-        table.add_column(title.replace("_per_", "/").replace("_", " "), justify="right")
-    for row in report["rows"]:
-        table.add_row(
-            row["variant"] + (f" {row['through']}" if several else ""),
-            *(
-                f"{v['median']:.3g} ({v['min']:.3g}-{v['max']:.3g})" if (v := row.get(key)) else "-"
-                for key in rates
-            ),
-            *(f"{row[key]['median']:.4g}" for key in counts),
-        )
-    console.print(table)
+    counts = Table(title="Medians of the same blocks")
+    shown = {
+        rates: ["groups_per_min", "times_first", *(["times_inproc"] if several else [])],
+        counts: ["env_steps", "env_steps_per_s", "chunks", "renders", "restores", "success"],
+    }
+    for table, keys in shown.items():
+        for title in ("", *keys):
+            table.add_column(title.replace("_per_", "/").replace("_", " "), justify="right")
+        for row in report["rows"]:
+            found = [row.get(key) for key in keys]
+            table.add_row(
+                row["variant"] + (f" {row['through']}" if several else ""),
+                *(_cell(values, spread=table is rates) for values in found),
+            )
+        console.print(table)
     for through, lanes in report["lanes"].items():
         console.print(
             f"{through}, {lanes['lanes']} lanes together: {lanes['resets_per_s']:.0f} resets/s, "
             f"{lanes['restores_per_s']:.0f} restores/s of {lanes['snapshot_bytes']} bytes"
         )
+
+
+def _cell(values: dict[str, float] | None, *, spread: bool) -> str:
+    if values is None:
+        return "-"
+    span = f" ({values['min']:.3g}-{values['max']:.3g})" if spread else ""
+    return f"{values['median']:.4g}{span}"
