@@ -19,7 +19,7 @@ import numpy as np
 
 from z1_ros.errors import GraphError, TrainingError, Z1Error
 from z1_ros.rl.worker import EnvWorker, Reply, Request
-from z1_ros.runtime.processes import die_with_parent, one_thread_each
+from z1_ros.runtime.processes import die_with_spawner, one_thread_each
 from z1_ros.sim.env import Env
 from z1_ros.sim.kitchen import KitchenEnv
 from z1_ros.specs import embodiment
@@ -158,7 +158,7 @@ def _serve(pipe: Connection, make_env: Callable[[], Env], guard: bool, memory_na
     """Answer requests until the other end closes: the loop of a lane's process."""
     # Ctrl-C is the learner's business: it ends its lanes.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    die_with_parent()
+    die_with_spawner()
     memory = SharedMemory(memory_name)
     worker: EnvWorker | None = None
     while True:

@@ -26,9 +26,8 @@ from rich.console import Console
 from z1_ros.command import run_command
 from z1_ros.errors import ConfigError, TrainingError
 from z1_ros.files import write_json
-from z1_ros.models.checkpoint import load_network
-from z1_ros.models.geometry import Geometry
-from z1_ros.models.manifest import WEIGHTS, Bundle, load_bundle
+from z1_ros.models.bundle_network import load_bundle_network
+from z1_ros.models.manifest import Bundle, load_bundle
 from z1_ros.models.pi05 import Pi05
 from z1_ros.rl.actor import Actor
 from z1_ros.rl.collect import WHOLE_EPISODE, Collector, Group, GroupJob
@@ -120,8 +119,7 @@ class Training:
         self.bundle = bundle
         manifest = bundle.manifest
         robot = embodiment(manifest.embodiment)
-        geometry = Geometry(**manifest.geometry)
-        self.network = load_network(bundle.file(WEIGHTS), geometry, torch.float32)
+        self.network = load_bundle_network(bundle, start_expert(bundle, config.task), torch.float32)
         self.network.eval()
         self.sde = sde_of(config, manifest.denoise_steps)
         self.actor = Actor(self.network, bundle, robot, config.seed)
@@ -257,7 +255,11 @@ def made_by(config: Z1Config, figures: dict[str, Any], bundle: Bundle) -> dict[s
     """Return what the new bundle's manifest says of its making."""
     return {
         "command": shlex.join(["z1-train", *sys.argv[1:]]),
-        "init": {"name": bundle.manifest.name, "sha256": bundle.sha256},
+        "init": {
+            "name": bundle.manifest.name,
+            "sha256": bundle.sha256,
+            "expert": start_expert(bundle, config.task),
+        },
         "z1": figures | identity(config, bundle),
         "versions": {name: version(name) for name in ("torch", "numpy", "mujoco", "transformers")}
         | {"python": platform.python_version()},
@@ -327,6 +329,11 @@ def mean_chunks(groups: list[Group]) -> float:
     """Return the mean number of chunks of the rollouts that succeeded; nan if none did."""
     lengths = np.concatenate([group.lengths[group.success] for group in groups])
     return float(lengths.mean()) if len(lengths) else math.nan
+
+
+def start_expert(bundle: Bundle, task: str) -> str:
+    """Return the task-wise expert of a bundle that training a task begins from, "" for its own."""
+    return task if task in bundle.manifest.experts else ""
 
 
 def identity(config: Z1Config, bundle: Bundle) -> dict[str, Any]:

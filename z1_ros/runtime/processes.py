@@ -20,6 +20,14 @@ def die_with_parent() -> None:
     _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
+def die_with_spawner() -> None:
+    """The same in a process that ``multiprocessing`` spawned, whose parent may be gone already."""
+    die_with_parent()
+    parent = multiprocessing.parent_process()
+    if parent is None or os.getppid() != parent.pid:
+        os._exit(1)
+
+
 def run_jobs(
     workers: int,
     start: Callable[..., None],
@@ -57,7 +65,7 @@ def run_jobs(
 def _begin(start: Callable[..., None], args: tuple[Any, ...]) -> None:
     # The pool's own loop takes Ctrl-C for a failed job and goes on with the next.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
-    die_with_parent()
+    die_with_spawner()
     start(*args)
 
 
