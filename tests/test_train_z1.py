@@ -15,6 +15,7 @@ from z1_ros.policy.load_bench import random_observation
 from z1_ros.rl.grpo import clipped_loss
 from z1_ros.rl.grpo_config import GrpoConfig
 from z1_ros.rl.lanes import LanePool
+from z1_ros.rl.lora import plain_weights
 from z1_ros.rl.result import write_result
 from z1_ros.rl.train import Training, Z1Config, made_by, train
 
@@ -61,12 +62,15 @@ def test_only_the_expert_changes_and_the_first_ratios_are_one(tmp_path, bundle):
     assert changed and all(n.startswith(("expert.", "time.", "action_")) for n in changed)
 
 
-def test_joint_training_changes_the_vlm_too(tmp_path, bundle):
-    config = settings(tmp_path, grpo=replace(GRPO, trained="joint"))
+@pytest.mark.parametrize("trained", ["joint", "lora"])
+def test_joint_training_changes_the_vlm_too(tmp_path, bundle, trained):
+    config = settings(tmp_path, grpo=replace(GRPO, trained=trained))
     made = training(config, bundle, tmp_path / "run")
-    before = weights(made.network)
-    list(train(made))
-    changed = {n for n, p in made.network.named_parameters() if not torch.equal(p, before[n])}
+    before = {name: p.clone() for name, p in plain_weights(made.network).items()}
+    records = list(train(made))
+    assert all(r["log_prob_mismatch"] < 1e-4 for r in records if "kl" in r)
+    after = plain_weights(made.network)
+    changed = {name for name, p in after.items() if not torch.equal(p, before[name])}
     assert any(n.startswith("vlm.") for n in changed)
     assert any(n.startswith("vision.") for n in changed)
 

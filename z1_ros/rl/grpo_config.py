@@ -6,7 +6,7 @@ from z1_ros.errors import ConfigError, closest
 from z1_ros.rl.advantage import BASELINE, CALIBRATION, NORMALIZATION
 from z1_ros.rl.plan import CREDIT, SHARING
 
-TRAINED = ("expert", "joint")
+TRAINED = ("expert", "joint", "lora")
 FILTERS = ("mask", "resample")
 STEP_WEIGHTS = ("equal", "variance")
 
@@ -60,11 +60,16 @@ class GrpoConfig:
     micro_batch: int = 128
     """Rows of one backward pass; changes memory, not the result."""
     trained: str = "expert"
-    """``expert`` (over cached prefixes) or ``joint`` (the VLM too)."""
+    """``expert`` (over cached prefixes), ``joint`` (the VLM too) or ``lora`` (the VLM by low-rank
+    adapters)."""
     learning_rate: float = 3e-5
     """Of the expert."""
     vlm_learning_rate: float = 3e-6
-    """Of the VLM, if it is trained."""
+    """Of the VLM or its adapters, if they are trained."""
+    lora_rank: int = 16
+    """Rank of the adapters."""
+    lora_alpha: float = 16.0
+    """Their products are scaled by lora_alpha / lora_rank."""
     weight_decay: float = 0.01
     """AdamW's."""
     clip_norm: float = 1.0
@@ -87,7 +92,14 @@ class GrpoConfig:
             value = getattr(self, name)
             if value not in known:
                 raise ConfigError(f"{name} is {value!r}. {closest(value, known)}")
-        for name in ("group_size", "groups", "update_epochs", "minibatches", "micro_batch"):
+        for name in (
+            "group_size",
+            "groups",
+            "update_epochs",
+            "minibatches",
+            "micro_batch",
+            "lora_rank",
+        ):
             least = 2 if name == "group_size" else 1
             if getattr(self, name) < least:
                 raise ConfigError(f"{name} is {getattr(self, name)}, expected at least {least}")

@@ -3,12 +3,13 @@
 Source: Hu et al. 2021 (arXiv 2106.09685).
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 from z1_ros.errors import ConfigError
 from z1_ros.models.pi05 import Pi05
-from z1_ros.rl.train_config import TrainConfig
 
 ADAPTER = "default"
 _GEMMA = r"layers\.\d+\.(self_attn\.[qkvo]_proj|mlp\.(gate|up|down)_proj)"
@@ -20,8 +21,17 @@ TARGETS = {
 """Names of the layers that get adapters, as regular expressions."""
 
 
-def add_adapters(network: Pi05, config: TrainConfig) -> None:
+def add_adapters(
+    network: Pi05, parts: Sequence[str], *, rank: int, alpha: float, seed: int
+) -> None:
     """Give linear layers adapters, which change nothing yet, and make only these trainable.
+
+    Args:
+        network: The network.
+        parts: Keys of ``TARGETS``.
+        rank: Of the adapters.
+        alpha: Their products are scaled by alpha / rank.
+        seed: Of their initial weights.
 
     Raises:
         ConfigError: peft is not installed.
@@ -31,12 +41,12 @@ def add_adapters(network: Pi05, config: TrainConfig) -> None:
     except ImportError as error:
         raise ConfigError("lora_rank needs peft: pip install 'z1_ros[lora]'") from error
     lora = LoraConfig(
-        r=config.lora_rank,
-        lora_alpha=config.lora_alpha,
-        target_modules="|".join(TARGETS[part] for part in config.lora_parts),
+        r=rank,
+        lora_alpha=alpha,
+        target_modules="|".join(TARGETS[part] for part in parts),
     )
     with torch.random.fork_rng():
-        torch.manual_seed(config.seed)
+        torch.manual_seed(seed)
         inject_adapter_in_model(lora, network, ADAPTER)
 
 

@@ -29,12 +29,14 @@ from z1_ros.files import write_json
 from z1_ros.models.bundle_network import load_bundle_network
 from z1_ros.models.manifest import Bundle, load_bundle
 from z1_ros.models.pi05 import Pi05
+from z1_ros.models.task_experts import EXPERT_PARTS
 from z1_ros.rl.actor import Actor
 from z1_ros.rl.collect import WHOLE_EPISODE, Collector, Group, GroupJob
 from z1_ros.rl.flow_sde import FlowSde
 from z1_ros.rl.grpo import Update, make_batch, score
 from z1_ros.rl.grpo_config import GrpoConfig
 from z1_ros.rl.lanes import KitchenMaker, LanePool, local_lanes
+from z1_ros.rl.lora import add_adapters, plain_weights
 from z1_ros.rl.memory import Memory
 from z1_ros.rl.plan import plan_group, prefix_at
 from z1_ros.rl.result import write_result
@@ -126,8 +128,8 @@ class Training:
         self.collector = Collector(
             pool, self.actor, manifest.replan_steps, max_chunks=config.max_chunks
         )
-        self.memory = Memory(self.network, joint=config.grpo.trained == "joint")
-        self.optimizer = make_optimizer(self.network, config.grpo)
+        self.memory = Memory(self.network, joint=config.grpo.trained != "expert")
+        self.optimizer = make_optimizer(self.network, config.grpo, config.seed)
         self.update = Update(
             self.network, self.optimizer, config.grpo, self.sde, self.memory.prefix_of
         )
@@ -240,7 +242,7 @@ def main(config: Z1Config, open_lanes: Lanes = local_lanes) -> dict[str, Any]:
         training.state.load_best()
     figures = training.state.facts | {"task": task}
     made = write_result(
-        bundle, training.network.state_dict(), config.out, made_by(config, figures, bundle)
+        bundle, plain_weights(training.network), config.out, made_by(config, figures, bundle)
     )
     if config.export:
         from z1_ros.models.export_onnx import export
@@ -290,25 +292,24 @@ def train(training: Training) -> Iterator[dict[str, Any]]:
             )
 
 
-def make_optimizer(network: Pi05, config: GrpoConfig) -> torch.optim.AdamW:
-    """Freeze what is not trained; return an optimiser of the rest."""
+def make_optimizer(network: Pi05, config: GrpoConfig, seed: int) -> torch.optim.AdamW:
+    """Freeze what is not trained, add adapters if wanted; return an optimiser of the rest."""
     network.requires_grad_(config.trained == "joint")
-    expert = [
-        parameter
-        for module in (
-            network.expert,
-            network.time,
-            network.action_in_proj,
-            network.action_out_proj,
+    if config.trained == "lora":
+        add_adapters(
+            network,
+            ("vlm", "vision"),
+            rank=config.lora_rank,
+            alpha=config.lora_alpha,
+            seed=seed,
         )
-        for parameter in module.parameters()
-    ]
+    expert = [p for part in EXPERT_PARTS for p in getattr(network, part).parameters()]
     for parameter in expert:
         parameter.requires_grad_(True)
     groups: list[dict[str, Any]] = [{"params": expert, "lr": config.learning_rate}]
-    if config.trained == "joint":
-        known = {id(parameter) for parameter in expert}
-        vlm = [p for p in network.parameters() if id(p) not in known]
+    known = {id(parameter) for parameter in expert}
+    vlm = [p for p in network.parameters() if p.requires_grad and id(p) not in known]
+    if vlm:
         groups.append({"params": vlm, "lr": config.vlm_learning_rate})
     return torch.optim.AdamW(groups, betas=(0.9, 0.95), weight_decay=config.weight_decay)
 

@@ -292,7 +292,13 @@ def prepare(network: Pi05, config: TrainConfig) -> Pi05:
         getattr(network, part).requires_grad_(False)
     trained = {n for n, p in network.named_parameters() if p.requires_grad}
     if config.lora_rank:
-        add_adapters(network, config)
+        add_adapters(
+            network,
+            config.lora_parts,
+            rank=config.lora_rank,
+            alpha=config.lora_alpha,
+            seed=config.seed,
+        )
     for name, parameter in network.named_parameters():
         parameter.requires_grad_(name in trained or ".lora_" in name)
         # Frozen weights are exact in the type that they came in, which takes less memory.
