@@ -13,11 +13,11 @@ from z1_ros.models.manifest import WEIGHTS, load_bundle
 from z1_ros.policy.backends import load_policy
 from z1_ros.policy.load_bench import random_observation
 from z1_ros.rl.grpo import clipped_loss
-from z1_ros.rl.grpo_config import GrpoConfig
+from z1_ros.rl.grpo_config import GrpoConfig, Z1Config
 from z1_ros.rl.lanes import LanePool
 from z1_ros.rl.lora import plain_weights
 from z1_ros.rl.result import write_result
-from z1_ros.rl.train import Training, Z1Config, made_by, train
+from z1_ros.rl.train import Training, made_by, train
 
 GRPO = GrpoConfig(group_size=4, groups=6, prefix=1, prefix_end=1, learning_rate=1e-3)
 

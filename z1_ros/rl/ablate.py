@@ -21,14 +21,13 @@ from z1_ros.files import read_json, write_json, write_text
 from z1_ros.models.manifest import load_bundle
 from z1_ros.rl.advantage import CALIBRATION
 from z1_ros.rl.curves import Curve, draw
-from z1_ros.rl.grpo_config import TRAINED
+from z1_ros.rl.grpo_config import TRAINED, VALIDATION_SEED, Z1Config
 from z1_ros.rl.lanes import KitchenMaker, local_lanes
 from z1_ros.rl.plan import SHARING
 from z1_ros.rl.run_log import Point, Run, read_records, read_run
-from z1_ros.rl.train import VALIDATION_SEED, Lanes, Training, Z1Config, identity, report, train
+from z1_ros.rl.train import Lanes, Training, identity, report, train
 from z1_ros.sim.evaluate import parse_tasks
 from z1_ros.sim.kitchen import TASKS
-from z1_ros.sim.kitchen.config import KitchenConfig
 
 FACTORS = {"sharing": SHARING, "calibration": CALIBRATION, "trained": TRAINED}
 """What may be varied, and all values of it."""
@@ -158,9 +157,8 @@ def run_cell(config: Z1Config, folder: Path, env_steps: int, open_lanes: Lanes) 
     folder.mkdir(parents=True, exist_ok=True)
     (task,) = parse_tasks(config.task, TASKS)
     maker = KitchenMaker(task=task, embodiment=bundle.manifest.embodiment)
-    image_bytes = len(bundle.manifest.contract.cameras) * 3 * KitchenConfig().image_size ** 2
     status = "done"
-    with open_lanes(maker, config.lanes, image_bytes) as pool:
+    with open_lanes(maker, config.lanes, maker.image_bytes) as pool:
         training = Training(config, bundle, pool, folder)
         if config.resume:
             training.state.resume()

@@ -33,7 +33,6 @@ from z1_ros.sim.bench import summary
 from z1_ros.sim.env import Env
 from z1_ros.sim.evaluate import parse_tasks
 from z1_ros.sim.kitchen import TASKS
-from z1_ros.sim.kitchen.config import KitchenConfig
 from z1_ros.specs import embodiment
 from z1_ros.types import Observation, Step
 
@@ -271,7 +270,6 @@ def _open(
     manifest = bundle.manifest
     (task,) = parse_tasks(config.task, TASKS)
     maker = KitchenMaker(task=task, embodiment=manifest.embodiment)
-    image_bytes = len(manifest.contract.cameras) * 3 * KitchenConfig().image_size ** 2
     network = load_network(bundle.file(WEIGHTS), Geometry(**manifest.geometry), torch.float32)
     network.eval().requires_grad_(False)
     actor = Actor(network, bundle, embodiment(manifest.embodiment), config.seed)
@@ -286,7 +284,7 @@ def _open(
             if kind not in pools:
                 make: Any = DrawsEveryStepMaker(maker) if variant.draws_every_step else maker
                 count = 1 if variant.one_by_one else config.lanes
-                pools[kind] = stack.enter_context(openers[through](make, count, image_bytes))
+                pools[kind] = stack.enter_context(openers[through](make, count, maker.image_bytes))
                 _ask_all(pools[kind], Request(begin=Begin(seed=config.seed), observe=True))
             sides.append(Side(config, name, through, pools[kind], actor))
     return sides, {through: pool for (through, drawing, _), pool in pools.items() if not drawing}

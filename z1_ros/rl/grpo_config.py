@@ -1,9 +1,14 @@
 """Settings of Z-1's reinforcement learning."""
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import tyro
 
 from z1_ros.errors import ConfigError, closest
 from z1_ros.rl.advantage import BASELINE, CALIBRATION, NORMALIZATION
+from z1_ros.rl.flow_sde import FlowSde
 from z1_ros.rl.plan import CREDIT, SHARING
 
 TRAINED = ("expert", "joint", "lora")
@@ -70,6 +75,9 @@ class GrpoConfig:
     """Rank of the adapters."""
     lora_alpha: float = 16.0
     """Their products are scaled by lora_alpha / lora_rank."""
+    warmup_iterations: int = 5
+    """Iterations over which the learning rates rise to these: Adam's first steps are as long for
+    noise as for signal."""
     weight_decay: float = 0.01
     """AdamW's."""
     clip_norm: float = 1.0
@@ -111,3 +119,81 @@ class GrpoConfig:
             raise ConfigError("credit 'td' has its own baseline; use it with baseline 'group'")
         if self.sharing == "tree" and self.group_size & (self.group_size - 1):
             raise ConfigError(f"a tree needs a group_size of 2, 4, 8, …, it is {self.group_size}")
+
+
+VALIDATION_SEED = 9_000
+"""Scenes from here to 9999 measure progress; training draws from those below."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Z1Config:
+    """Improve a policy on one task by Z-1's GRPO, in simulation."""
+
+    bundle: str
+    """Bundle to start from: a directory, or the name of a shipped one."""
+    task: str
+    """Task to improve."""
+    out: Path
+    """Bundle to write."""
+    through: str = "inproc"
+    """``inproc``: environments in processes of this machine; ``ros``: behind sim_bridge_node."""
+    minutes: float = 60.0
+    """Time budget [min]; 0 trains for ``iterations``."""
+    iterations: int = 100
+    """Iterations, unless ``minutes`` is given."""
+    lanes: int = 8
+    """Environments at work side by side."""
+    threads: int = 1
+    """Threads of inference during rollouts; the update uses all cores."""
+    grpo: tyro.conf.OmitArgPrefixes[GrpoConfig] = field(default_factory=GrpoConfig)
+    """Groups, rewards, updates."""
+    noise: str = "sde"
+    """Kind of noise while sampling: flow-``sde``, or flow-``cps``."""
+    noise_level: float = 0.5
+    """Its level a."""
+    noise_correlation: float = 0.0
+    """Share of its variance that the actions of a chunk have in common."""
+    stochastic: str = "one"
+    """Stochastic denoise steps: ``one``, ``all_sum``, ``all_mean`` or ``all_each``."""
+    ignore_last: bool = False
+    """Never make the last denoise step stochastic."""
+    eval_every: int = 10
+    """Iterations between two measurements of the policy without noise."""
+    eval_episodes: int = 100
+    """Episodes of each."""
+    max_chunks: int = 0
+    """Chunks after which a training episode counts as failed; 0: the task's own horizon."""
+    run: Path | None = None
+    """Folder of checkpoints and logs; ``runs/<bundle name>`` if not given."""
+    resume: bool = True
+    """Go on from the run folder's checkpoint if there is one."""
+    seed: int = 0
+    """Seeds scenes, noise and batches."""
+    export: bool = True
+    """Export prefix.onnx and denoise.onnx at the end."""
+    json: Path | None = None
+    """Write the final figures here."""
+
+    def __post_init__(self) -> None:
+        """Check ranges and choices."""
+        if self.through not in ("inproc", "ros"):
+            raise ConfigError(f"through is {self.through!r}, expected 'inproc' or 'ros'")
+        if min(self.lanes, self.threads, self.eval_every, self.eval_episodes, self.iterations) < 1:
+            raise ConfigError(
+                "lanes, threads, eval_every, eval_episodes and iterations must be at least 1"
+            )
+        if not (math.isfinite(self.minutes) and self.minutes >= 0):
+            raise ConfigError(f"minutes is {self.minutes}, expected 0 or more")
+        if self.eval_episodes > 10_000 - VALIDATION_SEED:
+            raise ConfigError(f"eval_episodes is {self.eval_episodes}, expected at most 1000")
+
+    def sde(self, steps: int) -> FlowSde:
+        """Return how a policy of so many denoise steps samples in training."""
+        return FlowSde(
+            noise=self.noise,
+            noise_level=self.noise_level,
+            correlation=self.noise_correlation,
+            steps=steps,
+            stochastic=self.stochastic,
+            ignore_last=self.ignore_last,
+        )

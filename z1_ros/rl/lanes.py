@@ -21,7 +21,7 @@ from z1_ros.errors import GraphError, TrainingError, Z1Error
 from z1_ros.rl.worker import EnvWorker, Reply, Request
 from z1_ros.runtime.processes import die_with_spawner, one_thread_each
 from z1_ros.sim.env import Env
-from z1_ros.sim.kitchen import KitchenEnv
+from z1_ros.sim.kitchen import KitchenConfig, KitchenEnv
 from z1_ros.specs import embodiment
 
 LOST_IN_A_ROW = 3
@@ -65,6 +65,11 @@ class KitchenMaker:
     """Task name."""
     embodiment: str
     """Robot."""
+
+    @property
+    def image_bytes(self) -> int:
+        """Size of the images of one observation, of all the robot's cameras."""
+        return len(embodiment(self.embodiment).cameras) * 3 * KitchenConfig().image_size ** 2
 
     def __call__(self) -> Env:
         """Return the environment."""

@@ -13,18 +13,17 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-import tyro
 from rich.console import Console
 
 from z1_ros.command import run_command
-from z1_ros.errors import ConfigError, TrainingError
+from z1_ros.errors import TrainingError
 from z1_ros.files import write_json
 from z1_ros.models.bundle_network import load_bundle_network
 from z1_ros.models.manifest import Bundle, load_bundle
@@ -32,9 +31,8 @@ from z1_ros.models.pi05 import Pi05
 from z1_ros.models.task_experts import EXPERT_PARTS
 from z1_ros.rl.actor import Actor
 from z1_ros.rl.collect import WHOLE_EPISODE, Collector, Group, GroupJob
-from z1_ros.rl.flow_sde import FlowSde
 from z1_ros.rl.grpo import Update, make_batch, score
-from z1_ros.rl.grpo_config import GrpoConfig
+from z1_ros.rl.grpo_config import VALIDATION_SEED, GrpoConfig, Z1Config
 from z1_ros.rl.lanes import KitchenMaker, LanePool, local_lanes
 from z1_ros.rl.lora import add_adapters, plain_weights
 from z1_ros.rl.memory import Memory
@@ -43,74 +41,7 @@ from z1_ros.rl.result import write_result
 from z1_ros.rl.train_state import TrainState
 from z1_ros.sim.evaluate import parse_tasks, wilson_interval
 from z1_ros.sim.kitchen import TASKS
-from z1_ros.sim.kitchen.config import KitchenConfig
 from z1_ros.specs import check_contract, embodiment
-
-VALIDATION_SEED = 9_000
-"""Scenes from here to 9999 measure progress; training draws from those below."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Z1Config:
-    """Improve a policy on one task by Z-1's GRPO, in simulation."""
-
-    bundle: str
-    """Bundle to start from: a directory, or the name of a shipped one."""
-    task: str
-    """Task to improve."""
-    out: Path
-    """Bundle to write."""
-    through: str = "inproc"
-    """``inproc``: environments in processes of this machine; ``ros``: behind sim_bridge_node."""
-    minutes: float = 60.0
-    """Time budget [min]; 0 trains for ``iterations``."""
-    iterations: int = 100
-    """Iterations, unless ``minutes`` is given."""
-    lanes: int = 8
-    """Environments at work side by side."""
-    threads: int = 1
-    """Threads of inference during rollouts; the update uses all cores."""
-    grpo: tyro.conf.OmitArgPrefixes[GrpoConfig] = field(default_factory=GrpoConfig)
-    """Groups, rewards, updates."""
-    noise: str = "sde"
-    """Kind of noise while sampling: flow-``sde``, or flow-``cps``."""
-    noise_level: float = 0.5
-    """Its level a."""
-    noise_correlation: float = 0.0
-    """Share of its variance that the actions of a chunk have in common."""
-    stochastic: str = "one"
-    """Stochastic denoise steps: ``one``, ``all_sum``, ``all_mean`` or ``all_each``."""
-    ignore_last: bool = False
-    """Never make the last denoise step stochastic."""
-    eval_every: int = 10
-    """Iterations between two measurements of the policy without noise."""
-    eval_episodes: int = 100
-    """Episodes of each."""
-    max_chunks: int = 0
-    """Chunks after which a training episode counts as failed; 0: the task's own horizon."""
-    run: Path | None = None
-    """Folder of checkpoints and logs; ``runs/<bundle name>`` if not given."""
-    resume: bool = True
-    """Go on from the run folder's checkpoint if there is one."""
-    seed: int = 0
-    """Seeds scenes, noise and batches."""
-    export: bool = True
-    """Export prefix.onnx and denoise.onnx at the end."""
-    json: Path | None = None
-    """Write the final figures here."""
-
-    def __post_init__(self) -> None:
-        """Check ranges and choices."""
-        if self.through not in ("inproc", "ros"):
-            raise ConfigError(f"through is {self.through!r}, expected 'inproc' or 'ros'")
-        if min(self.lanes, self.threads, self.eval_every, self.eval_episodes, self.iterations) < 1:
-            raise ConfigError(
-                "lanes, threads, eval_every, eval_episodes and iterations must be at least 1"
-            )
-        if not (math.isfinite(self.minutes) and self.minutes >= 0):
-            raise ConfigError(f"minutes is {self.minutes}, expected 0 or more")
-        if self.eval_episodes > 10_000 - VALIDATION_SEED:
-            raise ConfigError(f"eval_episodes is {self.eval_episodes}, expected at most 1000")
 
 
 class Training:
@@ -123,7 +54,7 @@ class Training:
         robot = embodiment(manifest.embodiment)
         self.network = load_bundle_network(bundle, start_expert(bundle, config.task), torch.float32)
         self.network.eval()
-        self.sde = sde_of(config, manifest.denoise_steps)
+        self.sde = config.sde(manifest.denoise_steps)
         self.actor = Actor(self.network, bundle, robot, config.seed)
         self.collector = Collector(
             pool, self.actor, manifest.replan_steps, max_chunks=config.max_chunks
@@ -157,6 +88,7 @@ class Training:
             "rollout_s": rolled - began,
         }
         if batch is not None:
+            set_learning_rates(self.optimizer, grpo, iteration)
             generator = torch.Generator().manual_seed(self.config.seed * 1_000_003 + iteration)
             figures |= self.update.run(batch, generator)
         self.state.iteration += 1
@@ -225,10 +157,8 @@ def main(config: Z1Config, open_lanes: Lanes = local_lanes) -> dict[str, Any]:
     (task,) = parse_tasks(config.task, TASKS)
     run = config.run or Path("runs") / config.out.name
     run.mkdir(parents=True, exist_ok=True)
-    side = KitchenConfig().image_size
-    image_bytes = len(manifest.contract.cameras) * 3 * side * side
     maker = KitchenMaker(task=task, embodiment=manifest.embodiment)
-    with open_lanes(maker, config.lanes, image_bytes) as pool:
+    with open_lanes(maker, config.lanes, maker.image_bytes) as pool:
         training = Training(config, bundle, pool, run)
         if config.resume:
             training.state.resume()
@@ -314,16 +244,14 @@ def make_optimizer(network: Pi05, config: GrpoConfig, seed: int) -> torch.optim.
     return torch.optim.AdamW(groups, betas=(0.9, 0.95), weight_decay=config.weight_decay)
 
 
-def sde_of(config: Z1Config, steps: int) -> FlowSde:
-    """Return how a policy of so many denoise steps samples in training."""
-    return FlowSde(
-        noise=config.noise,
-        noise_level=config.noise_level,
-        correlation=config.noise_correlation,
-        steps=steps,
-        stochastic=config.stochastic,
-        ignore_last=config.ignore_last,
-    )
+def set_learning_rates(
+    optimizer: torch.optim.Optimizer, config: GrpoConfig, iteration: int
+) -> None:
+    """Set an iteration's learning rates: the expert's, and the VLM's if it is trained."""
+    share = min(1.0, (iteration + 1) / max(1, config.warmup_iterations))
+    rates = (config.learning_rate, config.vlm_learning_rate)
+    for group, rate in zip(optimizer.param_groups, rates, strict=False):
+        group["lr"] = rate * share
 
 
 def mean_chunks(groups: list[Group]) -> float:
@@ -343,7 +271,7 @@ def identity(config: Z1Config, bundle: Bundle) -> dict[str, Any]:
         "bundle": bundle.sha256,
         "task": config.task,
         "grpo": asdict(config.grpo),
-        "sde": asdict(sde_of(config, bundle.manifest.denoise_steps)),
+        "sde": asdict(config.sde(bundle.manifest.denoise_steps)),
         "lanes": config.lanes,
         "threads": config.threads,
         "max_chunks": config.max_chunks,
