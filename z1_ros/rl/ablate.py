@@ -21,7 +21,7 @@ from z1_ros.files import read_json, write_json, write_text
 from z1_ros.models.manifest import load_bundle
 from z1_ros.rl.advantage import CALIBRATION
 from z1_ros.rl.curves import Curve, draw
-from z1_ros.rl.grpo_config import TRAINED, VALIDATION_SEED, Z1Config
+from z1_ros.rl.grpo_config import VALIDATION_SEED, Z1Config
 from z1_ros.rl.lanes import KitchenMaker, local_lanes
 from z1_ros.rl.plan import SHARING
 from z1_ros.rl.run_log import Point, Run, read_records, read_run
@@ -29,7 +29,7 @@ from z1_ros.rl.train import Lanes, Training, identity, report, train
 from z1_ros.sim.evaluate import parse_tasks
 from z1_ros.sim.kitchen import TASKS
 
-FACTORS = {"sharing": SHARING, "calibration": CALIBRATION, "trained": TRAINED}
+FACTORS = {"sharing": SHARING, "calibration": CALIBRATION, "trained": ("expert", "joint")}
 """What may be varied, and all values of it."""
 NAMES = {
     "sharing": "what a group shares",
