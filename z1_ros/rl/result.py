@@ -1,7 +1,7 @@
 """The bundle that a run of reinforcement learning leaves."""
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,11 @@ from z1_ros.models.manifest import WEIGHTS, Bundle, load_bundle, write_manifest
 
 
 def write_result(
-    start: Bundle, weights: Mapping[str, Tensor], out: Path, made_by: Mapping[str, Any]
+    start: Bundle,
+    weights: Mapping[str, Tensor],
+    out: Path,
+    made_by: Mapping[str, Any],
+    graphs: Sequence[str] = (),
 ) -> Bundle:
     """Write trained weights as a bundle; an older one stays whole until it is replaced.
 
@@ -25,11 +29,14 @@ def write_result(
         weights: Every weight, by name.
         out: Directory to write.
         made_by: What made it, ready for JSON.
+        graphs: Graphs of ``start`` that still hold, as nothing of them was trained.
     """
     partial = out.with_name(out.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     write_tensors(partial / WEIGHTS, weights)
+    for graph in graphs:
+        shutil.copyfile(start.file(f"{graph}.onnx"), partial / f"{graph}.onnx")
     shutil.copyfile(start.tokenizer, partial / start.tokenizer.name)
     manifest = replace(start.manifest, name=out.name, experts={}, made_by=dict(made_by))
     write_text(partial / CARD, model_card(manifest, partial))

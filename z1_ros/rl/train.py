@@ -43,6 +43,9 @@ from z1_ros.sim.evaluate import parse_tasks, wilson_interval
 from z1_ros.sim.kitchen import TASKS
 from z1_ros.specs import check_contract, embodiment
 
+PREFIX = "prefix"
+"""Graph of the VLM."""
+
 
 class Training:
     """One run: weights, environments and where it stands."""
@@ -171,13 +174,20 @@ def main(config: Z1Config, open_lanes: Lanes = local_lanes) -> dict[str, Any]:
             report(record, run, board)
         training.state.load_best()
     figures = training.state.facts | {"task": task}
+    # A frozen VLM's graph is the start's own, to the bit.
+    frozen = config.export and config.grpo.trained == "expert"
+    graphs = [PREFIX] if frozen and f"{PREFIX}.onnx" in manifest.files else []
     made = write_result(
-        bundle, plain_weights(training.network), config.out, made_by(config, figures, bundle)
+        bundle,
+        plain_weights(training.network),
+        config.out,
+        made_by(config, figures, bundle),
+        graphs,
     )
     if config.export:
-        from z1_ros.models.export_onnx import export
+        from z1_ros.models.export_onnx import GRAPHS, export
 
-        export(made)
+        export(made, [graph for graph in GRAPHS if graph not in graphs])
     if config.json:
         write_json(config.json, figures)
     return figures

@@ -68,6 +68,10 @@ class TrainState:
         """Put the best weights that were measured into the network."""
         if self.best_path.exists():
             assign(_Trained(self._trained), read_tensors(self.best_path), str(self.best_path))
+            # The last measurement of a run comes after its last checkpoint.
+            facts = read_facts(self.best_path)
+            self.best_success = facts["best_success"]
+            self.best_iteration = facts["best_iteration"]
 
     def note_success(self, success: float) -> None:
         """Keep the present weights if they are the best so far."""
