@@ -38,7 +38,7 @@ LAST_PICTURES_S = 0.15
 class DemoConfig:
     """Run a bundle in closed loop in the kitchen and show what happened."""
 
-    bundle: str = "kitchen-sft"
+    bundle: str = "kitchen-z1"
     """Bundle directory, or the name of a shipped one."""
     tasks: str = "all"
     """``all`` or task names joined by commas."""
