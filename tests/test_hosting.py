@@ -1,8 +1,8 @@
 """An environment's worker in another engine's hands: an actor that is called and answers later."""
 
-import pickle
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as NotYet
+from copy import deepcopy
 
 import pytest
 import torch
@@ -35,13 +35,12 @@ class Handle:
         self.dead = False
 
     def call(self, method: str, argument) -> Future:
-        sent = pickle.dumps(argument)
-        return self._mailbox.submit(self._run, method, sent)
+        return self._mailbox.submit(self._run, method, deepcopy(argument))
 
-    def _run(self, method: str, sent: bytes) -> bytes:
+    def _run(self, method: str, argument):
         if self.dead:
             raise Gone
-        return pickle.dumps(getattr(self._actor.result(), method)(pickle.loads(sent)))
+        return deepcopy(getattr(self._actor.result(), method)(argument))
 
     def kill(self):
         self.dead = True
@@ -61,7 +60,7 @@ class ActorLane:
 
     def receive(self, timeout_s):
         try:
-            return pickle.loads(self._answers.pop(0).result(timeout_s))
+            return self._answers.pop(0).result(timeout_s)
         except (Gone, NotYet) as error:
             raise LaneLost("the actor is gone") from error
 

@@ -12,12 +12,13 @@ from z1_ros.errors import ConfigError, TrainingError
 from z1_ros.models.manifest import WEIGHTS, load_bundle
 from z1_ros.policy.backends import load_policy
 from z1_ros.policy.load_bench import random_observation
-from z1_ros.rl.grpo import clipped_loss
+from z1_ros.rl.flow_sde import FlowSde
+from z1_ros.rl.grpo import clipped_loss, step_weights
 from z1_ros.rl.grpo_config import GrpoConfig, Z1Config
 from z1_ros.rl.lanes import LanePool
 from z1_ros.rl.lora import plain_weights
 from z1_ros.rl.result import write_result
-from z1_ros.rl.train import Training, made_by, train
+from z1_ros.rl.train import Training, made_by, set_learning_rates, train
 
 GRPO = GrpoConfig(group_size=4, groups=6, prefix=1, prefix_end=1, learning_rate=1e-3)
 
@@ -129,6 +130,24 @@ def test_the_result_is_a_bundle_that_runs(tmp_path, bundle):
     assert out.manifest.files[WEIGHTS] != bundle.manifest.files[WEIGHTS]
     load_policy(out.path).infer(random_observation(out.manifest))
     json.dumps(origin)
+
+
+def test_steps_are_weighed_by_the_variance_of_their_noise():
+    sde = FlowSde(noise="cps", noise_level=1.0, stochastic="all_each")
+    found = step_weights(sde, "variance")
+    torch.testing.assert_close(found[:4], torch.tensor([0.64, 0.36, 0.16, 0.04]) / 0.3)
+    assert torch.equal(step_weights(sde, "equal"), torch.ones(5))
+    assert torch.equal(step_weights(FlowSde(stochastic="all_sum"), "variance"), torch.ones(5))
+
+
+def test_learning_rates_rise_to_what_is_asked_for(tmp_path, bundle):
+    config = GrpoConfig(trained="joint", learning_rate=1e-3, vlm_learning_rate=1e-4)
+    made = training(settings(tmp_path, grpo=config), bundle, tmp_path / "run")
+    rates = []
+    for iteration in (0, 4, 9):
+        set_learning_rates(made.optimizer, config, iteration)
+        rates.append([group["lr"] for group in made.optimizer.param_groups])
+    assert rates == [[pytest.approx(2e-4), pytest.approx(2e-5)], [1e-3, 1e-4], [1e-3, 1e-4]]
 
 
 def test_the_surrogate_is_clipped_on_the_side_that_would_gain():

@@ -258,8 +258,7 @@ class SimBridgeNode(Node):
         """Put the simulator's present state on the topics as a new episode."""
         state = self._env.read_state()
         if self._lockstep:
-            # Not less the state's own time: then two episodes could have the same origin, which
-            # is what tells them apart.
+            # Not less the state's own time: two episodes with one origin could not be told apart.
             self._origin_ns = self._stamp_ns + GAP_NS
         else:
             self._origin_ns = self._wall_ns()

@@ -83,7 +83,7 @@ def chunk_advantages(
     alive = np.arange(int(np.max(lengths))) < np.asarray(lengths)[:, None]
     if np.all(success) or np.ptp(returns) == 0:
         return np.where(alive, advantages[:, None], 0.0)
-    # The advantages' mean is that of the returns: one scale turns a gap of these into theirs.
+    # Advantages are returns less a baseline, times one scale: keep the scale, change the baseline.
     scale = np.ptp(advantages) / np.ptp(returns)
     mean = (alive * returns[:, None]).sum(0) / np.maximum(alive.sum(0), 1)
     return np.where(alive, (returns[:, None] - mean) * scale, 0.0)

@@ -61,7 +61,8 @@ class GrpoConfig:
     """Upper clip if it differs (clip-higher); 0: as ``clip``."""
     step_weight: str = "variance"
     """Weight of a stochastic denoise step: ``equal``, or by its ``variance``: the gradient of a
-    likelihood grows with 1 / std, what its noise does to the actions shrinks with it."""
+    likelihood grows with 1 / std, what its noise does to the actions shrinks with it. Steps that
+    share one ratio (``all_sum``, ``all_mean``) always count alike."""
     update_epochs: int = 1
     """Passes over an iteration's rows."""
     minibatches: int = 2
