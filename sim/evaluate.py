@@ -11,13 +11,14 @@ from typing import Any
 
 import numpy as np
 
-from z1_ros.errors import ConfigError, closest
+from z1_ros.errors import ConfigError
 from z1_ros.policy.backends import load_policy
 from z1_ros.policy.base import Policy
 from z1_ros.runtime.guard import Guard, GuardConfig
 from z1_ros.runtime.loop import StepLoop
 from z1_ros.sim.env import Env
 from z1_ros.sim.kitchen import KitchenEnv
+from z1_ros.sim.task_names import parse_tasks as parse_tasks
 from z1_ros.specs import embodiment, require_seed
 
 
@@ -135,20 +136,6 @@ def parse_seeds(text: str) -> list[int]:
     if not seeds:
         raise ConfigError(f"seeds {text!r} is an empty range")
     return [require_seed(seed, "eval") for seed in seeds]
-
-
-def parse_tasks(text: str, known: Iterable[str]) -> list[str]:
-    """Return the task names of ``all`` or ``A,B``; raises ConfigError for an unknown name."""
-    known = list(known)
-    if text == "all":
-        return known
-    tasks = [task.strip() for task in text.split(",") if task.strip()]
-    if not tasks:
-        raise ConfigError(f"tasks {text!r} names no task. {closest('', known)}")
-    for task in tasks:
-        if task not in known:
-            raise ConfigError(f"no task {task!r}. {closest(task, known)}")
-    return tasks
 
 
 def success_table(results: Iterable[EpisodeResult]) -> dict[str, dict[str, Any]]:

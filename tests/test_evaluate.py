@@ -7,10 +7,11 @@ from z1_ros.sim.evaluate import (
     EpisodeResult,
     mean_success,
     parse_seeds,
-    parse_tasks,
     success_table,
     wilson_interval,
 )
+from z1_ros.sim.kitchen import TASKS
+from z1_ros.sim.task_names import KITCHEN_TASKS, parse_task, parse_tasks
 
 
 def result(task: str, success: bool, steps: int) -> EpisodeResult:
@@ -43,6 +44,19 @@ def test_tasks_are_names_or_all() -> None:
         parse_tasks("OpenDrawr", known)
     with pytest.raises(ConfigError, match="names no task"):
         parse_tasks(",", known)
+
+
+@pytest.mark.parametrize("several", ["all", "OpenDrawer,TurnOnMicrowave", ","])
+def test_one_task_is_one_name(several) -> None:
+    assert parse_task(" OpenDrawer ", KITCHEN_TASKS) == "OpenDrawer"
+    with pytest.raises(ConfigError, match="Did you mean 'OpenDrawer'"):
+        parse_task("OpenDrawr", KITCHEN_TASKS)
+    with pytest.raises(ConfigError, match=f"task is '{several}', expected one task. Known: Open"):
+        parse_task(several, KITCHEN_TASKS)
+
+
+def test_the_kitchens_tasks_can_be_named_without_it() -> None:
+    assert tuple(TASKS) == KITCHEN_TASKS
 
 
 def test_the_table_counts_per_task() -> None:

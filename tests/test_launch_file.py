@@ -1,5 +1,6 @@
 """The launch files where ROS 2's launch is absent; tests/ros/test_launch.py is about the rest."""
 
+import dataclasses
 import importlib.util
 import sys
 from pathlib import Path
@@ -95,6 +96,16 @@ def test_mistakes_are_one_sentence(launching):
     launching.refuse_unknown_arguments(argv, "other.launch.py", known)
     with pytest.raises(ConfigError, match="out is empty; name the bundle to write"):
         launch_file("train").start(context_with(TrainGraphConfig()))
+    with pytest.raises(ConfigError, match="task is 'all', expected one task"):
+        launch_file("train").start(context_with(TrainGraphConfig(), out="somewhere", task="all"))
+
+
+def test_as_many_lanes_are_started_as_the_learner_uses_by_itself():
+    pytest.importorskip("torch")
+    from z1_ros.rl.grpo_config import Z1Config
+
+    fields = {field.name: field for field in dataclasses.fields(Z1Config)}
+    assert TrainGraphConfig().lanes == fields["lanes"].default
 
 
 def test_every_node_of_the_graph_becomes_an_action(launching):

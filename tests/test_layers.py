@@ -104,3 +104,17 @@ def test_the_deployed_runtime_imports_without_torch() -> None:
         "import z1_ros.runtime.guard, z1_ros.sim.kitchen, z1_ros.sim.evaluate, z1_ros.nodes.graph\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+
+
+def test_ros_launch_draws_the_graphs_with_its_own_python() -> None:
+    """``ros2 launch`` is run by the system's Python, which has NumPy and PyYAML of all we need."""
+    code = (
+        "import sys\n"
+        "for name in ('mujoco', 'cv2', 'tokenizers', 'torch', 'onnxruntime', 'tyro', 'rich'):\n"
+        "    sys.modules[name] = None\n"
+        "from z1_ros.nodes.graph import PolicyGraphConfig, policy_graph\n"
+        "from z1_ros.nodes.train_graph import TrainGraphConfig, train_graph\n"
+        "policy_graph(PolicyGraphConfig())\n"
+        "train_graph(TrainGraphConfig(out='somewhere'))\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)

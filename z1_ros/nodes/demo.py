@@ -24,10 +24,10 @@ from z1_ros.sim.evaluate import (
     EpisodeResult,
     episode_record,
     parse_seeds,
-    parse_tasks,
     success_table,
 )
 from z1_ros.sim.kitchen import TASKS
+from z1_ros.sim.task_names import parse_tasks
 
 STRIP_FRAMES = 6
 FILM_HZ = 10.0

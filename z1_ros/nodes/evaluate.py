@@ -25,10 +25,10 @@ from z1_ros.sim.evaluate import (
     episode_record,
     mean_success,
     parse_seeds,
-    parse_tasks,
     success_table,
 )
 from z1_ros.sim.kitchen import TASKS
+from z1_ros.sim.task_names import parse_tasks
 from z1_ros.specs import check_contract, embodiment
 
 

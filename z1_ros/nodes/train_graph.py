@@ -18,8 +18,7 @@ from z1_ros.nodes.graph import (
     known_parameters,
     profile_env,
 )
-from z1_ros.sim.evaluate import parse_tasks
-from z1_ros.sim.kitchen import TASKS
+from z1_ros.sim.task_names import KITCHEN_TASKS, parse_task
 
 RESEND_S = 5.0
 """A lane waits for the learner through every update; asking it each second would only cost [s]."""
@@ -35,7 +34,7 @@ class TrainGraphConfig:
     """Task to improve."""
     out: str = ""
     """Bundle to write."""
-    lanes: int = 8
+    lanes: int = 12
     """Environments at work side by side."""
     options: str = ""
     """Further flags of z1-train, e.g. '--minutes 30 --group-size 4'."""
@@ -80,7 +79,7 @@ def train_graph(config: TrainGraphConfig) -> TrainGraph:
     if not config.out:
         raise ConfigError("out is empty; name the bundle to write: out:=DIRECTORY")
     manifest = load_bundle(config.bundle).manifest
-    (task,) = parse_tasks(config.task, TASKS)
+    task = parse_task(config.task, KITCHEN_TASKS)
     lanes = [
         lane_graph(
             task,
