@@ -6,10 +6,11 @@ import pytest
 
 from z1_ros.config import flatten, unflatten
 from z1_ros.errors import BundleError, ConfigError
+from z1_ros.models.manifest import load_bundle
 from z1_ros.nodes import configs, graph
 from z1_ros.nodes.graph import PolicyGraphConfig, policy_graph, profile_env
 
-CONFIG = PolicyGraphConfig(replan_steps=4)
+CONFIG = PolicyGraphConfig()
 NODES = {
     "sim_bridge_node": configs.SimBridgeConfig(),
     "guard_node": configs.GuardNodeConfig(),
@@ -32,11 +33,16 @@ def test_all_parameters_are_valid_for_their_nodes():
 
 
 def test_pictures_come_when_the_policy_needs_them():
-    made = {node.name: node.parameters for node in policy_graph(CONFIG).nodes}
-    assert made["sim_bridge_node"]["image_every_steps"] == made["policy_node"]["replan_steps"] == 4
+    """A policy that is told no number takes its bundle's, and compares it at a reload."""
+    own = load_bundle(PolicyGraphConfig().model).manifest.replan_steps
+    for given, drawn in ((0, own), (2, 2)):
+        nodes = policy_graph(replace(CONFIG, replan_steps=given)).nodes
+        made = {node.name: node.parameters for node in nodes}
+        assert made["policy_node"]["replan_steps"] == given
+        assert made["sim_bridge_node"]["image_every_steps"] == drawn
 
 
-def test_replan_steps_can_be_overridden_and_nothing_else_of_the_bundle_with_it(tmp_path):
+def test_robot_and_rhythm_are_the_bundles(tmp_path):
     pytest.importorskip("torch", reason="the small bundle is made with it")
     from tiny_bundle import write_tiny_bundle
 
@@ -44,12 +50,10 @@ def test_replan_steps_can_be_overridden_and_nothing_else_of_the_bundle_with_it(t
 
     bundle = write_tiny_bundle(tmp_path / "tiny")
     write_manifest(bundle.path, replace(bundle.manifest, embodiment="panda_omron"))
-    for given, used in ((0, 4), (2, 2)):
-        made = policy_graph(replace(CONFIG, model=str(tmp_path / "tiny"), replan_steps=given))
-        assert {node.parameters["embodiment"] for node in made.nodes} == {"panda_omron"}
-        by_name = {node.name: node.parameters for node in made.nodes}
-        assert by_name["policy_node"]["replan_steps"] == used
-        assert by_name["sim_bridge_node"]["image_every_steps"] == used
+    made = policy_graph(PolicyGraphConfig(model=str(tmp_path / "tiny")))
+    assert {node.parameters["embodiment"] for node in made.nodes} == {"panda_omron"}
+    by_name = {node.name: node.parameters for node in made.nodes}
+    assert by_name["sim_bridge_node"]["image_every_steps"] == bundle.manifest.replan_steps
 
 
 def test_sim_time_reaches_every_node():

@@ -44,7 +44,10 @@ def load(config) -> LoadedPolicy:
     if config.model != DEFAULT:
         policy = Salted(contract, config.model)
     return LoadedPolicy(
-        policy=policy, name=config.model, replan_steps=4, sha256=f"sha256-of-{config.model}"
+        policy=policy,
+        name=config.model,
+        replan_steps=2 if how == "oftener" else load_bundle(DEFAULT).manifest.replan_steps,
+        sha256=f"sha256-of-{config.model}",
     )
 
 

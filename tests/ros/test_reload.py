@@ -104,6 +104,16 @@ def test_a_model_that_does_not_fit_is_refused_and_the_old_one_acts_on(model, say
         client.wait(lambda: not client.status(POLICY)[1]["reload"], 5, "no refusal any more")
 
 
+def test_a_model_of_another_rhythm_is_refused_where_the_graph_follows_the_bundles_own():
+    """The simulator draws for the rhythm that the graph was started with."""
+    with fake_graph(replan_steps=0, mode="lockstep", env={"FAKE_HORIZON": "8"}) as runner:
+        with pytest.raises(
+            GraphError, match=r"reload refused: .*differ in replan_steps \(2 and 8\)"
+        ):
+            runner.client.reload("oftener")
+        assert runner.client.run_episode(*SCENE, timeout_s=30).steps == 8
+
+
 def test_a_refusal_leaves_a_moving_arm_moving():
     with fake_graph(env=LONG) as runner:
         watch = actions(runner, "action")

@@ -139,7 +139,6 @@ def policy_graph(config: PolicyGraphConfig) -> Graph:
         )
     check_params_file(config.params_file)
     manifest = load_bundle(config.model).manifest
-    replan_steps = config.replan_steps or manifest.replan_steps
     shared = {"mode": config.mode, "embodiment": embodiment(manifest.embodiment).name}
     if config.use_sim_time:
         shared["use_sim_time"] = True
@@ -148,7 +147,7 @@ def policy_graph(config: PolicyGraphConfig) -> Graph:
         "backend": config.backend,
         "threads": config.threads,
         "instruction": config.instruction,
-        "replan_steps": replan_steps,
+        "replan_steps": config.replan_steps,
         "delay_steps": config.delay_steps,
     }
     bridge = {
@@ -157,7 +156,7 @@ def policy_graph(config: PolicyGraphConfig) -> Graph:
         "seed": config.seed,
         "instruction": config.instruction,
         "image_size": config.image_size,
-        "image_every_steps": replan_steps,
+        "image_every_steps": config.replan_steps or manifest.replan_steps,
         "camera_hz": config.camera_hz,
         "film_size": config.film_size,
         "film_hz": config.film_hz,
