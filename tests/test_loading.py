@@ -4,11 +4,13 @@ import json
 import shutil
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from fakes import HashPolicy, contract_of
 
-from z1_ros.errors import BundleError, ContractMismatch
+from z1_ros.errors import ActionError, BundleError, ContractMismatch
 from z1_ros.models.manifest import MANIFEST, bundled_path, load_bundle
+from z1_ros.models.task_experts import denoise_graph
 from z1_ros.nodes.configs import PolicyNodeConfig
 from z1_ros.nodes.loading import LoadedPolicy, check_takes_over, load_bundle_policy, ready_policy
 from z1_ros.policy import backends
@@ -55,6 +57,44 @@ def test_a_policy_is_ready_once_it_fits_the_robot_and_has_answered():
     assert loaded.policy.seen[-1].instruction == "warm up"
     with pytest.raises(ContractMismatch, match="robot 'panda_omron' needs action dimensions"):
         ready_policy(lambda config: OLD, PolicyNodeConfig(embodiment="panda_omron"))
+
+
+class Constant(HashPolicy):
+    """Answers with one number."""
+
+    def __init__(self, shape: tuple[int, ...], value: float):
+        super().__init__()
+        self.answer = np.full(shape, value, np.float32)
+
+    def infer(self, observation):
+        return replace(super().infer(observation), actions=self.answer)
+
+
+@pytest.mark.parametrize(
+    ("policy", "says"),
+    [
+        (Constant((8, 7), np.nan), "model 'old' gave actions that are not finite"),
+        (Constant((4, 7), 0.0), r"gave actions of shape \(4, 7\), expected \(8, 7\)"),
+    ],
+)
+def test_a_policy_whose_answer_is_no_action_is_not_ready(policy, says):
+    with pytest.raises(ActionError, match=says):
+        ready_policy(lambda config: replace(OLD, policy=policy), PolicyNodeConfig())
+
+
+def test_every_expert_of_a_bundle_answers_before_it_is_ready():
+    config = PolicyNodeConfig(model="kitchen-z1", threads=1)
+    loaded = load_bundle_policy(config)
+    (expert,) = loaded.policy.manifest.experts
+    assert ready_policy(lambda config: loaded, config) is loaded
+
+    class Broken:
+        def run(self, inputs):
+            return {"v_t": np.full_like(inputs["x_t"], np.nan)}
+
+    loaded.policy.backends = {**loaded.policy.backends, denoise_graph(expert): Broken()}
+    with pytest.raises(ActionError, match=f"expert '{expert}' of bundle 'kitchen-z1' gave actions"):
+        ready_policy(lambda config: loaded, config)
 
 
 def test_a_bundle_that_is_written_while_it_is_loaded_is_refused(tmp_path, monkeypatch):

@@ -1,16 +1,16 @@
 """From the parameters of ``policy_node`` to a policy that is checked and warm. No ROS in here."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from z1_ros.errors import ContractMismatch
+from z1_ros.errors import ActionError, ContractMismatch
 from z1_ros.models.compare import first_difference
 from z1_ros.nodes.configs import PolicyNodeConfig
 from z1_ros.policy.base import Policy
 from z1_ros.specs import Contract, check_contract, embodiment
-from z1_ros.types import Observation
+from z1_ros.types import ActionChunk, Observation
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -27,6 +27,8 @@ class LoadedPolicy:
     """Robot it was trained on."""
     sha256: str = ""
     """Identity of its bundle; empty if it has none."""
+    infer_each: Callable[[Observation], Sequence[ActionChunk]] | None = None
+    """Answers of all its task-wise experts; None where ``policy.infer`` is all there is."""
 
 
 def load_bundle_policy(config: PolicyNodeConfig) -> LoadedPolicy:
@@ -41,6 +43,7 @@ def load_bundle_policy(config: PolicyNodeConfig) -> LoadedPolicy:
         replan_steps=manifest.replan_steps,
         embodiment=manifest.embodiment,
         sha256=policy.bundle.sha256,
+        infer_each=policy.infer_each,
     )
 
 
@@ -71,6 +74,15 @@ def check_takes_over(new: LoadedPolicy, old: LoadedPolicy, replan_steps: int) ->
             )
 
 
+def check_answer(chunk: ActionChunk, contract: Contract, name: str) -> None:
+    """Raise ActionError unless a model's answer is finite and what its contract says."""
+    wanted, shape = (contract.horizon, len(contract.action_dims)), chunk.actions.shape
+    if shape != wanted:
+        raise ActionError(f"model {name!r} gave actions of shape {shape}, expected {wanted}")
+    if not np.isfinite(chunk.actions).all():
+        raise ActionError(f"model {name!r} gave actions that are not finite")
+
+
 def blank_observation(contract: Contract) -> Observation:
     """Return black images and zeros, to warm an inference library up with."""
     return Observation(
@@ -88,7 +100,7 @@ Load = Callable[[PolicyNodeConfig], LoadedPolicy]
 def ready_policy(
     load: Load, config: PolicyNodeConfig, old: LoadedPolicy | None = None
 ) -> LoadedPolicy:
-    """Return the policy that ``config`` names, once it fits and has answered.
+    """Return the policy that ``config`` names, once it fits and every expert has answered.
 
     Args:
         load: Loads it.
@@ -97,6 +109,7 @@ def ready_policy(
 
     Raises:
         ContractMismatch: It does not fit the robot, or cannot take over.
+        ActionError: An answer has another shape, or is not finite.
         Z1Error: What ``load`` raises.
     """
     loaded = load(config)
@@ -104,5 +117,8 @@ def ready_policy(
     check_contract(contract, embodiment(config.embodiment), loaded.name)
     if old is not None:
         check_takes_over(loaded, old, config.replan_steps)
-    loaded.policy.infer(blank_observation(contract))
+    blank = blank_observation(contract)
+    chunks = loaded.infer_each(blank) if loaded.infer_each else [loaded.policy.infer(blank)]
+    for chunk in chunks:
+        check_answer(chunk, contract, loaded.name)
     return loaded

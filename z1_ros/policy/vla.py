@@ -6,7 +6,7 @@ import numpy as np
 
 from z1_ros.errors import ActionError, BundleError
 from z1_ros.models.manifest import Bundle
-from z1_ros.models.task_experts import denoise_graph
+from z1_ros.models.task_experts import BASE, denoise_graph
 from z1_ros.models.tokenizer import PromptTokenizer
 from z1_ros.policy.base import Backend
 from z1_ros.policy.transforms import Preprocessor, unnormalize
@@ -78,6 +78,11 @@ class VlaPolicy:
             chunks |= dict(zip(own, self._infer(seen, drawn, expert), strict=True))
         return [chunks[row] for row in range(len(observations))]
 
+    def infer_each(self, observation: Observation) -> list[ActionChunk]:
+        """Return every expert's answer, whatever the instruction: shows that all of them work."""
+        names = (BASE, *self.manifest.experts)
+        return [self._infer([observation], [self._seed], name)[0] for name in names]
+
     def _infer(
         self, observations: Sequence[Observation], seeds: Sequence[int], expert: str
     ) -> list[ActionChunk]:
@@ -88,23 +93,25 @@ class VlaPolicy:
             flow_noise(seed, observation.stamp_ns, self._chunk_shape)
             for seed, observation in zip(seeds, observations, strict=True)
         ]
-        actions = self._integrate(np.stack(noise), prefix, self.backends[denoise_graph(expert)])
+        actions = self._integrate(np.stack(noise), prefix, expert)
         return [
             ActionChunk(actions=chunk, dims=self.contract.action_dims, stamp_ns=o.stamp_ns)
             for chunk, o in zip(actions, observations, strict=True)
         ]
 
     def _integrate(
-        self, x: np.ndarray, prefix: Mapping[str, np.ndarray], denoise: Backend
+        self, x: np.ndarray, prefix: Mapping[str, np.ndarray], expert: str
     ) -> np.ndarray:
         """Euler steps from noise (B, horizon, action_dim) to actions in the robot's units."""
+        denoise = self.backends[denoise_graph(expert)]
         steps = self.manifest.denoise_steps
         for step in range(steps):
             time = np.full(len(x), 1 - step / steps, np.float32)
             velocity = denoise.run({"x_t": x, "time": time, **prefix})["v_t"]
             x = x - velocity / np.float32(steps)
         if not np.isfinite(x).all():
-            raise ActionError(f"bundle {self.manifest.name!r} gave actions that are not finite")
+            by = f"expert {expert!r} of bundle" if expert else "bundle"
+            raise ActionError(f"{by} {self.manifest.name!r} gave actions that are not finite")
         scaling = self.manifest.normalization
         wanted = x[..., : len(self.contract.action_dims)]
         mode = scaling.action_mode or scaling.mode
