@@ -26,6 +26,7 @@ def fake_lane(**settings) -> Iterator[tuple[GraphRunner, RosEnv]]:
     """Run a lane's graph with the fake simulator."""
     commands = {"sim_bridge_node": [sys.executable, FAKES, "sim_bridge_node"]}
     graph = lane_graph("OpenDrawer", "panda", 4, namespace="lane3")
+    settings = {"cameras": PANDA.cameras} | settings
     with GraphRunner(graph, commands=commands) as runner:
         yield runner, RosEnv(runner.client, "OpenDrawer", PANDA, **settings)
 
@@ -119,3 +120,15 @@ def test_an_episode_that_somebody_else_begins_is_noticed():
         runner.client.trigger("sim_bridge_node/reset")
         with pytest.raises(GraphError, match="begun another episode by itself"):
             env.step(ACTIONS[:2])
+
+
+def test_a_policy_waits_for_its_own_cameras_and_names_the_one_that_is_silent():
+    used = PANDA.cameras[1:]
+    with fake_lane(cameras=used) as (runner, env):
+        env.reset(3)
+        assert tuple(env.observe().images) == used
+        asked = {"cameras": (*used, "ceiling"), "answer_s": 5.0}
+        more = RosEnv(runner.client, "OpenDrawer", PANDA, **asked)
+        more.reset(3)
+        with pytest.raises(GraphError, match=r"waiting for camera 'ceiling' \(topic /lane3/"):
+            more.observe()

@@ -31,7 +31,7 @@ from z1_ros.specs import PANDA
 TASK, LANES = "OpenDrawer", 2
 MAKER = KitchenMaker(task=TASK, embodiment=PANDA.name)
 IMAGE_BYTES = len(PANDA.cameras) * 3 * KitchenConfig().image_size ** 2
-REPLAN_STEPS = 4
+SETTINGS = {"cameras": PANDA.cameras, "replan_steps": 4}
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -81,7 +81,7 @@ def collect(pool: LanePool, actor) -> tuple:
     """Return everything that two groups with a shared prefix are made of."""
     plan = plan_group(4, "prefix", 2)
     jobs = [GroupJob((7, i), plan, 100 + i) for i in range(2)]
-    collector = Collector(pool, actor, REPLAN_STEPS, max_chunks=4, trace=True)
+    collector = Collector(pool, actor, SETTINGS["replan_steps"], max_chunks=4, trace=True)
     groups = collector.run(jobs, FlowSde(steps=3))
     traces = [[rollout.trace for rollout in group.segments] for group in groups]
     log_probs = [
@@ -103,7 +103,7 @@ def wanted(actor):
 
 def test_rollouts_are_bit_identical_with_those_in_process(actor, wanted):
     """Actions, states, images, log-probabilities and what they cost."""
-    with RosLanes(replan_steps=REPLAN_STEPS)(MAKER, LANES, IMAGE_BYTES) as pool:
+    with RosLanes(**SETTINGS)(MAKER, LANES, IMAGE_BYTES) as pool:
         assert collect(pool, actor) == wanted
         assert pool.replaced == 0
         graphs = [node_of(lane.pid, "sim_bridge_node") for lane in pool._lanes]
@@ -119,7 +119,7 @@ def test_rollouts_are_bit_identical_with_those_in_process(actor, wanted):
     ],
 )
 def test_a_node_that_dies_or_hangs_is_replaced_and_nothing_changes(actor, wanted, node, how):
-    with RosLanes(replan_steps=REPLAN_STEPS, answer_s=10.0)(MAKER, LANES, IMAGE_BYTES) as pool:
+    with RosLanes(**SETTINGS, answer_s=10.0)(MAKER, LANES, IMAGE_BYTES) as pool:
         lane = pool._lanes[1]
         assert collect(pool, Strike(actor, lane, node, how, before=5)) == wanted
         assert pool.replaced >= 1
@@ -129,10 +129,10 @@ def test_a_node_that_dies_or_hangs_is_replaced_and_nothing_changes(actor, wanted
 def test_no_process_outlives_the_learner(how):
     script = (
         "import sys, time; sys.path[:0] = sys.argv[1:]\n"
-        "from test_train_ros import IMAGE_BYTES, MAKER, node_of\n"
+        "from test_train_ros import IMAGE_BYTES, SETTINGS, MAKER, node_of\n"
         "from z1_ros.nodes.ros_lanes import RosLanes\n"
         "from z1_ros.rl.worker import Begin, Request\n"
-        "with RosLanes(replan_steps=4)(MAKER, 1, IMAGE_BYTES) as pool:\n"
+        "with RosLanes(**SETTINGS)(MAKER, 1, IMAGE_BYTES) as pool:\n"
         "    pool.send(0, Request(begin=Begin(seed=1)))\n"
         "    pool.receive(0)\n"
         "    lane = pool._lanes[0].pid\n"
@@ -153,21 +153,21 @@ def test_no_process_outlives_the_learner(how):
 
 def test_lanes_whose_graphs_run_already_are_joined(actor, wanted, monkeypatch):
     graphs = [
-        lane_graph(TASK, PANDA.name, REPLAN_STEPS, namespace=f"arm{number}")
+        lane_graph(TASK, PANDA.name, SETTINGS["replan_steps"], namespace=f"arm{number}")
         for number in range(LANES)
     ]
     monkeypatch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
     with GraphRunner(graphs[0]) as first:
         monkeypatch.setenv("ROS_DOMAIN_ID", str(first.domain_id))
         with GraphRunner(graphs[1], own_domain=False):
-            lanes = RosLanes(replan_steps=REPLAN_STEPS, attach="arm")
+            lanes = RosLanes(**SETTINGS, attach="arm")
             with lanes(MAKER, LANES, IMAGE_BYTES) as pool:
                 assert collect(pool, actor) == wanted
 
 
 def test_lanes_whose_graphs_do_not_run_are_named(actor, monkeypatch):
     monkeypatch.setattr("z1_ros.nodes.ros_lanes.ATTACH_S", 0.5)
-    make_env = RosLanes(replan_steps=REPLAN_STEPS, attach="/no/such/")._make_env(MAKER, 3)
+    make_env = RosLanes(**SETTINGS, attach="/no/such/")._make_env(MAKER, 3)
     with pytest.raises(ConfigError, match=r"no sim_bridge_node and guard_node in .* /no/such3 of"):
         make_env()
 

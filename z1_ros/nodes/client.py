@@ -95,17 +95,23 @@ class GraphClient:
         self.node.destroy_node()
         self._context.try_shutdown()
 
-    def wait(self, done: Callable[[], Any], timeout_s: float, what: str) -> Any:
+    def wait(self, done: Callable[[], Any], timeout_s: float, what: str | Callable[[], str]) -> Any:
         """Handle messages until ``done()`` gives something true, and return that.
 
+        Args:
+            done: Asked after each message.
+            timeout_s: Longest wait [s].
+            what: What is waited for, in words, or what says so when it has not come.
+
         Raises:
-            GraphError: It did not within ``timeout_s``; the message holds ``what`` and what
-                every node says of itself.
+            GraphError: It did not come; the message holds ``what`` and what every node says of
+                itself.
         """
         deadline_s = time.monotonic() + timeout_s
         while not (result := done()):
             if time.monotonic() > deadline_s:
-                raise GraphError(f"{what}: not within {timeout_s:.0f} s. {self.describe()}")
+                named = what if isinstance(what, str) else what()
+                raise GraphError(f"{named}: not within {timeout_s:.0f} s. {self.describe()}")
             self.check()
             self._executor.spin_once(timeout_sec=0.1)
         return result

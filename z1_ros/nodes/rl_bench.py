@@ -2,7 +2,6 @@
 
 from typing import Any
 
-from z1_ros.models.manifest import load_bundle
 from z1_ros.rl.bench import Opener, RlBenchConfig
 from z1_ros.rl.bench import main as measure
 from z1_ros.rl.lanes import local_lanes
@@ -15,7 +14,7 @@ def main(config: RlBenchConfig) -> dict[str, Any]:
     openers: dict[str, Opener] = {"inproc": local_lanes}
     if "ros" in config.through:
         # ROS is imported where it is used, so that rollouts in-process need none of it.
-        from z1_ros.nodes.ros_lanes import RosLanes
+        from z1_ros.nodes.ros_lanes import ros_lanes
 
-        openers["ros"] = RosLanes(replan_steps=load_bundle(config.bundle).manifest.replan_steps)
+        openers["ros"] = ros_lanes(config.bundle)
     return measure(config, openers)

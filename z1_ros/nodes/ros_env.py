@@ -7,6 +7,7 @@ for each observation stamp; between it and the simulator is ``guard_node``, as o
 import base64
 import json
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 from sensor_msgs.msg import JointState
@@ -39,6 +40,7 @@ class RosEnv:
         task: str,
         robot: Embodiment,
         *,
+        cameras: tuple[str, ...],
         answer_s: float = 60.0,
         close: Callable[[], object] = lambda: None,
     ):
@@ -48,6 +50,7 @@ class RosEnv:
             client: Connected to the graph.
             task: Task name.
             robot: Robot in the simulator.
+            cameras: Those that are looked through; the robot may have more.
             answer_s: Longest wait for what follows an action [s].
             close: Ends what belongs to the graph.
         """
@@ -64,7 +67,7 @@ class RosEnv:
         self._action = client.node.create_publisher(JointState, "action", COMMAND)
         config = PolicyNodeConfig(embodiment=robot.name, mode="lockstep")
         sees = Contract(
-            cameras=robot.cameras,
+            cameras=cameras,
             state=robot.state,
             action=robot.action,
             control_hz=robot.control_hz,
@@ -157,10 +160,11 @@ class RosEnv:
 
     def _read(self, *, images: bool) -> Observation:
         self._require_running()
-        self._wait(lambda: not self._inputs.missing(images=images), "observation")
+        missing = partial(self._inputs.missing, images=images)
+        self._wait(lambda: not missing(), missing)
         return self._inputs.observation(self.instruction, images=images)
 
-    def _wait(self, done: Callable[[], object], what: str) -> None:
+    def _wait(self, done: Callable[[], object], what: str | Callable[[], str]) -> None:
         self._client.wait(done, self._answer_s, what)
 
     def _went_on(self, after_ns: int) -> bool:

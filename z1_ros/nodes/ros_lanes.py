@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from z1_ros.errors import ConfigError, GraphError
+from z1_ros.models.manifest import load_bundle
 from z1_ros.nodes.client import BRIDGE, GUARD, GraphClient
 from z1_ros.nodes.ros_env import RosEnv
 from z1_ros.nodes.runner import STOP_S, GraphRunner, environment_domain_id
@@ -30,6 +31,8 @@ class OwnGraph:
     """Task name."""
     embodiment: str
     """Robot."""
+    cameras: tuple[str, ...]
+    """Cameras that are looked through."""
     replan_steps: int
     """Control steps from one set of images to the next."""
     answer_s: float
@@ -43,6 +46,7 @@ class OwnGraph:
             runner.client,
             self.task,
             embodiment(self.embodiment),
+            cameras=self.cameras,
             answer_s=self.answer_s,
             close=runner.stop,
         )
@@ -56,6 +60,8 @@ class RunningGraph:
     """Task name."""
     embodiment: str
     """Robot."""
+    cameras: tuple[str, ...]
+    """Cameras that are looked through."""
     namespace: str
     """Namespace of the graph."""
     answer_s: float
@@ -76,6 +82,7 @@ class RunningGraph:
             client,
             self.task,
             embodiment(self.embodiment),
+            cameras=self.cameras,
             answer_s=self.answer_s,
             close=client.close,
         )
@@ -88,6 +95,9 @@ class RunningGraph:
 class RosLanes:
     """Opens lanes behind the node graph; called as ``z1_ros.rl.lanes.local_lanes`` is."""
 
+    cameras: tuple[str, ...]
+    """Cameras that the policy looks through; those of the robot's that it does not use may be
+    absent."""
     replan_steps: int
     """Actions that the learner executes of each chunk: how often the simulator draws."""
     attach: str = ""
@@ -108,12 +118,22 @@ class RosLanes:
             return RunningGraph(
                 task=maker.task,
                 embodiment=maker.embodiment,
+                cameras=self.cameras,
                 namespace=lane_namespace(self.attach, number),
                 answer_s=self.answer_s,
             )
         return OwnGraph(
             task=maker.task,
             embodiment=maker.embodiment,
+            cameras=self.cameras,
             replan_steps=self.replan_steps,
             answer_s=self.answer_s,
         )
+
+
+def ros_lanes(bundle: str, attach: str = "") -> RosLanes:
+    """Return what opens lanes for the policy of a bundle; ``attach`` as for ``RosLanes``."""
+    manifest = load_bundle(bundle).manifest
+    return RosLanes(
+        cameras=manifest.contract.cameras, replan_steps=manifest.replan_steps, attach=attach
+    )

@@ -5,7 +5,6 @@ from typing import Any
 
 from z1_ros.command import run_command
 from z1_ros.errors import ConfigError
-from z1_ros.models.manifest import load_bundle
 from z1_ros.rl import train
 from z1_ros.rl.lanes import local_lanes
 
@@ -34,10 +33,9 @@ def main(config: TrainConfig) -> dict[str, Any]:
     if config.through == "inproc":
         return train.main(config, local_lanes)
     # ROS is imported where it is used, so that training in-process needs none of it.
-    from z1_ros.nodes.ros_lanes import RosLanes
+    from z1_ros.nodes.ros_lanes import ros_lanes
 
-    replan_steps = load_bundle(config.bundle).manifest.replan_steps
-    return train.main(config, RosLanes(replan_steps=replan_steps, attach=config.attach))
+    return train.main(config, ros_lanes(config.bundle, config.attach))
 
 
 def cli() -> int:
