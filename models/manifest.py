@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from z1_ros.errors import BundleError, closest
+from z1_ros.errors import BundleError, ConfigError, closest
 from z1_ros.files import write_json
 from z1_ros.models.geometry import Geometry
 from z1_ros.models.task_experts import (
@@ -263,6 +263,18 @@ class Bundle:
             if name in self.manifest.files:
                 return self.path / name
         raise BundleError(f"bundle {self.path} has no tokenizer: {TOKENIZER} or {SENTENCEPIECE}")
+
+
+def require_replaceable(directory: Path) -> None:
+    """Check that a bundle may be written here: nothing would be lost but an older bundle.
+
+    Raises:
+        ConfigError: Something else is there.
+    """
+    if not directory.exists() or (directory / MANIFEST).is_file():
+        return
+    if not directory.is_dir() or any(directory.iterdir()) or directory.samefile("."):
+        raise ConfigError(f"{directory} exists and is no bundle; name another place to write one")
 
 
 def bundled_path(name: str) -> Path:

@@ -8,8 +8,7 @@ import numpy as np
 import torch
 
 from z1_ros.models.checkpoint import write_tensors
-from z1_ros.rl.run_log import LOG
-from z1_ros.rl.train_state import CHECKPOINT
+from z1_ros.rl.train_state import CHECKPOINT, LOG
 from z1_ros.sim.evaluate import wilson_interval
 
 

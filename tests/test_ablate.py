@@ -16,7 +16,7 @@ from z1_ros.rl.lanes import LanePool
 from z1_ros.rl.run_log import read_records
 from z1_ros.rl.worker import EnvWorker
 
-GRPO = GrpoConfig(group_size=4, groups=1, prefix=1, prefix_end=1, learning_rate=1e-5)
+GRPO = GrpoConfig(group_size=4, groups=1, prefix=1, learning_rate=1e-5)
 
 
 class InlineLane:

@@ -114,3 +114,13 @@ def test_groups_without_a_failure_keep_their_own_baseline():
     flat = group_advantages(returns, success, "population", "decay")
     found = chunk_advantages(flat, returns, success, lengths)
     np.testing.assert_allclose(found, [[flat[0]] * 2 + [0] * 2, [0] * 4])
+
+
+def test_left_out_means_are_of_those_still_running():
+    success, lengths = np.array([True, False, True, False]), np.array([2, 2, 4, 5])
+    returns = calibrated_returns(success, lengths, 1.0, "none")
+    flat = group_advantages(returns, success, "leave_one_out", "none")
+    found = chunk_advantages(flat, returns, success, lengths, "leave_one_out")
+    np.testing.assert_allclose(found[:, 0], np.array([2, -2, 2, -2]) / 3)
+    np.testing.assert_allclose(found[:, 2], [0, 0, 1, -1])
+    assert not found[:, 4].any()

@@ -132,13 +132,17 @@ def test_only_what_is_trained_on_is_kept(bundle, network):
 
 def test_kept_observations_are_what_the_policy_saw(bundle, network):
     """Keys and values, and inputs to be encoded again, give the same prefix."""
-    prefixes = []
-    for joint in (False, True):
-        memory = Memory(network, joint=joint)
+
+    def kept(joint, limit_gb):
+        memory = Memory(network, joint=joint, limit_gb=limit_gb)
         inline(bundle, network).run(jobs("none", 0, count=1, size=2), SDE, memory)
-        prefixes.append(memory.prefix_of(torch.tensor([0, 3, 1])))
-    for one, two in zip(*prefixes, strict=True):
-        torch.testing.assert_close(one, two)
+        return memory.prefix_of(torch.tensor([0, 3, 1, 3]))
+
+    wanted = kept(False, 8.0)
+    two_fit = sum(part.nbytes for part in wanted) / 4 * 2.5 / 1e9
+    for found in (kept(True, 8.0), kept(False, 0.0), kept(False, two_fit)):
+        for one, two in zip(wanted, found, strict=True):
+            torch.testing.assert_close(one, two)
 
 
 def test_evaluation_follows_the_flow_without_noise(bundle, network):

@@ -10,7 +10,8 @@ from PIL import Image
 
 from z1_ros.errors import ConfigError, TrainingError
 from z1_ros.rl.curves import COLOURS, Curve, CurvesConfig, draw, main
-from z1_ros.rl.run_log import LOG, read_run
+from z1_ros.rl.run_log import read_run
+from z1_ros.rl.train_state import LOG
 
 
 def test_a_picture_is_written_for_runs_of_several_tasks(tmp_path):

@@ -141,6 +141,13 @@ def test_credit_of_a_part_that_some_rollouts_share():
     assert gains == {number: pytest.approx(value) for number, value in wanted.items()}
 
 
+def test_no_success_is_pushed_down_by_the_gain_of_its_part():
+    plan = plan_group(4, "tree", 3)
+    lengths, returns = [4, 6, 5, 9], 0.9 ** np.array([4.0, 6.0, 5.0, 9.0])
+    found = samples_of(plan, lengths, returns - returns.min(), returns, "td")
+    assert found.advantage.min() == 0 < found.advantage.max()
+
+
 @given(
     size=st.sampled_from([2, 4, 8, 16]),
     sharing=st.sampled_from(["none", "prefix", "tree"]),

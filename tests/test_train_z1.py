@@ -1,6 +1,7 @@
 """Z-1's loop on a small world: what is trained, exact resume, divergence, the bundle at the end."""
 
 import json
+import math
 from dataclasses import replace
 
 import pytest
@@ -8,7 +9,7 @@ import torch
 from test_collect import InlineLane
 from tiny_bundle import write_tiny_bundle
 
-from z1_ros.errors import ConfigError, TrainingError
+from z1_ros.errors import ConfigError, Diverged, TrainingError
 from z1_ros.models.manifest import WEIGHTS, load_bundle
 from z1_ros.policy.backends import load_policy
 from z1_ros.policy.load_bench import random_observation
@@ -18,9 +19,11 @@ from z1_ros.rl.grpo_config import GrpoConfig, Z1Config
 from z1_ros.rl.lanes import LanePool
 from z1_ros.rl.lora import plain_weights
 from z1_ros.rl.result import write_result
-from z1_ros.rl.train import Training, made_by, set_learning_rates, train
+from z1_ros.rl.run_log import read_records, run_folder
+from z1_ros.rl.train import Training, made_by, main, report, set_learning_rates, train
+from z1_ros.rl.train_state import CHECKPOINT, LOG
 
-GRPO = GrpoConfig(group_size=4, groups=6, prefix=1, prefix_end=1, learning_rate=1e-3)
+GRPO = GrpoConfig(group_size=4, groups=6, prefix=1, learning_rate=1e-3)
 
 
 @pytest.fixture
@@ -47,6 +50,13 @@ def training(config, bundle, run):
     return Training(config, bundle, LanePool([InlineLane() for _ in range(4)]), run)
 
 
+def run_through(made):
+    """Train until the budget is used up; return each iteration's figures."""
+    records = []
+    train(made, records.append)
+    return records
+
+
 def weights(network):
     return {name: p.detach().clone() for name, p in network.named_parameters()}
 
@@ -54,7 +64,7 @@ def weights(network):
 def test_only_the_expert_changes_and_the_first_ratios_are_one(tmp_path, bundle):
     made = training(settings(tmp_path), bundle, tmp_path / "run")
     before = weights(made.network)
-    records = list(train(made))
+    records = run_through(made)
     assert [r["iteration"] for r in records] == [0, 1, 2]
     assert ["eval_success" in r for r in records] == [True, False, True]
     learnt = [r for r in records if "kl" in r]
@@ -68,7 +78,7 @@ def test_joint_training_changes_the_vlm_too(tmp_path, bundle, trained):
     config = settings(tmp_path, grpo=replace(GRPO, trained=trained))
     made = training(config, bundle, tmp_path / "run")
     before = {name: p.clone() for name, p in plain_weights(made.network).items()}
-    records = list(train(made))
+    records = run_through(made)
     assert all(r["log_prob_mismatch"] < 1e-4 for r in records if "kl" in r)
     after = plain_weights(made.network)
     changed = {name for name, p in after.items() if not torch.equal(p, before[name])}
@@ -78,12 +88,12 @@ def test_joint_training_changes_the_vlm_too(tmp_path, bundle, trained):
 
 def test_a_resumed_run_has_the_numbers_of_one_that_was_not_interrupted(tmp_path, bundle):
     whole = training(settings(tmp_path), bundle, tmp_path / "whole")
-    records = list(train(whole))
+    records = run_through(whole)
     first = training(settings(tmp_path, iterations=2), bundle, tmp_path / "parts")
-    list(train(first))
+    run_through(first)
     second = training(settings(tmp_path), bundle, tmp_path / "parts")
     assert second.state.resume()
-    (last,) = train(second)
+    (last,) = run_through(second)
     timeless = [k for k in last if not k.endswith("_s")]
     assert {k: last[k] for k in timeless} == {k: records[-1][k] for k in timeless}
     for name, value in weights(whole.network).items():
@@ -92,7 +102,7 @@ def test_a_resumed_run_has_the_numbers_of_one_that_was_not_interrupted(tmp_path,
 
 def test_a_checkpoint_of_other_settings_is_refused(tmp_path, bundle):
     made = training(settings(tmp_path, iterations=1), bundle, tmp_path / "run")
-    list(train(made))
+    run_through(made)
     other = settings(tmp_path, grpo=replace(GRPO, clip=0.1))
     with pytest.raises(TrainingError, match="made with grpo"):
         training(other, bundle, tmp_path / "run").state.resume()
@@ -102,11 +112,104 @@ def test_divergence_ends_the_run_and_keeps_the_best_weights(tmp_path, bundle):
     config = settings(tmp_path, grpo=replace(GRPO, learning_rate=0.5, update_epochs=4, max_kl=1.0))
     made = training(config, bundle, tmp_path / "run")
     before = weights(made.network)
-    with pytest.raises(TrainingError, match="diverged at iteration"):
-        list(train(made))
+    with pytest.raises(Diverged, match="diverged at iteration"):
+        run_through(made)
     made.state.load_best()
     for name, parameter in made.network.named_parameters():
         assert torch.equal(parameter, before[name])
+
+
+def test_a_single_step_that_goes_too_far_is_divergence_too(tmp_path, bundle):
+    """With one optimiser step an iteration, every ratio is taken before it."""
+    config = settings(tmp_path, grpo=replace(GRPO, learning_rate=0.5, minibatches=1))
+    made = training(config, bundle, tmp_path / "run")
+    with pytest.raises(Diverged, match="moved it by KL"):
+        run_through(made)
+    assert not (tmp_path / "run" / CHECKPOINT).exists()
+
+
+def test_after_divergence_the_best_weights_are_a_bundle(tmp_path, bundle):
+    config = settings(
+        tmp_path,
+        bundle=str(bundle.path),
+        grpo=replace(GRPO, learning_rate=0.5, minibatches=1),
+        max_chunks=6,
+    )
+    for _ in range(2):  # the same command again ends alike
+        with pytest.raises(Diverged, match=r"best weights, success .* are written to .*/out;"):
+            main(config, lambda *_: LanePool([InlineLane() for _ in range(4)]))
+    made = load_bundle(tmp_path / "out")
+    assert made.manifest.files[WEIGHTS] == bundle.manifest.files[WEIGHTS]
+    assert {"prefix.onnx", "denoise.onnx"} <= set(made.manifest.files)
+
+
+def test_what_a_run_measured_last_is_known_when_it_goes_on(tmp_path, bundle):
+    made = training(settings(tmp_path, iterations=1), bundle, tmp_path / "run")
+    run_through(made)
+    made.state.note_success(2.0)
+    again = training(settings(tmp_path), bundle, tmp_path / "run")
+    again.state.resume()
+    assert again.state.best_success == 2.0
+    fresh = training(settings(tmp_path), bundle, tmp_path / "run")
+    fresh.state.begin()
+    assert list((tmp_path / "run").iterdir()) == []
+
+
+@pytest.mark.parametrize("minibatches", [3, 64])
+def test_rows_without_an_advantage_may_fill_a_minibatch(tmp_path, bundle, minibatches):
+    grpo = replace(GRPO, minibatches=minibatches, learning_rate=1e-5)
+    made = training(settings(tmp_path, grpo=grpo), bundle, tmp_path / "run")
+    assert any("kl" in record for record in run_through(made))
+
+
+def test_rollouts_of_another_policy_are_not_trained_on(tmp_path, bundle):
+    made = training(settings(tmp_path), bundle, tmp_path / "run")
+    roll_out = made.roll_out
+
+    def then_change(iteration):
+        groups = roll_out(iteration)
+        with torch.no_grad():
+            made.network.action_out_proj.weight.add_(0.3)
+        return groups
+
+    made.roll_out = then_change
+    with pytest.raises(TrainingError, match="not of the same policy"):
+        made.iterate()
+
+
+def test_the_first_budget_that_is_used_up_ends_training(tmp_path, bundle):
+    state = training(settings(tmp_path), bundle, tmp_path / "run").state
+    state.iteration, state.elapsed_s, state.env_steps = 5, 120.0, 900
+    assert not state.finished(3, 0, 0) and not state.finished(0, 6, 1000)
+    assert state.finished(2, 6, 0) and state.finished(3, 5, 0) and state.finished(0, 0, 900)
+
+
+def test_a_prefix_keeps_its_length_unless_told_otherwise():
+    assert GrpoConfig(prefix=15).last_prefix == 15
+    assert GrpoConfig(prefix=15, prefix_end=0, prefix_iterations=9).last_prefix == 0
+
+
+def test_a_run_lies_beside_its_bundle_and_nothing_else_is_replaced(tmp_path, bundle):
+    out = tmp_path / "mine"
+    assert run_folder(None, out) == tmp_path / "mine-run"
+    assert run_folder(tmp_path / "elsewhere", out).is_dir()
+    for run, folder, message in (
+        (out, out, "would be replaced"),
+        (out / "run", out, "would be replaced"),
+        (bundle.path / "manifest.json", out, "cannot be the run's folder"),
+        (None, tmp_path, "exists and is no bundle"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            run_folder(run, folder)
+    assert not out.exists()
+
+
+def test_a_line_that_was_torn_off_costs_no_other(tmp_path):
+    (tmp_path / LOG).write_text('{"iteration": 0, "loss": 1.0}\n{"iterat')
+    report({"iteration": 1, "loss": 2.0, "chunks_to_success": math.nan}, tmp_path, None)
+    report({"iteration": 2, "loss": 3.0}, tmp_path, None)
+    assert [r["loss"] for r in read_records(tmp_path)] == [1.0, 2.0, 3.0]
+    assert "NaN" not in (tmp_path / LOG).read_text()
 
 
 def test_useless_groups_are_replaced_if_asked_for(tmp_path, bundle):
@@ -121,8 +224,8 @@ def test_useless_groups_are_replaced_if_asked_for(tmp_path, bundle):
 def test_the_result_is_a_bundle_that_runs(tmp_path, bundle):
     config = settings(tmp_path, iterations=1)
     made = training(config, bundle, tmp_path / "run")
-    list(train(made))
-    figures = made.state.facts | {"task": "OpenDrawer"}
+    run_through(made)
+    figures = made.state.facts
     origin = made_by(config, figures, bundle)
     out = write_result(bundle, made.network.state_dict(), tmp_path / "out", origin)
     assert load_bundle(out.path).manifest.made_by["z1"]["iteration"] == 1
@@ -164,6 +267,10 @@ def test_the_surrogate_is_clipped_on_the_side_that_would_gain():
         {"lanes": 0},
         {"minutes": float("nan")},
         {"eval_episodes": 1001},
+        {"minutes": 0.0, "iterations": 0},
+        {"seed": -1},
+        {"max_chunks": -5},
+        {"noise_level": 0.0},
     ],
 )
 def test_settings_out_of_range_are_refused(tmp_path, bad):
@@ -179,6 +286,13 @@ def test_settings_out_of_range_are_refused(tmp_path, bad):
         {"gamma": 0.0},
         {"filter_low": 0.9, "filter_high": 0.1},
         {"trained": "vlm"},
+        {"learning_rate": -1.0},
+        {"learning_rate": float("nan")},
+        {"clip": 0.0},
+        {"clip_norm": 0.0},
+        {"weight_decay": -1.0},
+        {"max_resample": -1},
+        {"prefix": -1},
     ],
 )
 def test_impossible_updates_are_refused(bad):

@@ -59,6 +59,10 @@ class TrainingError(Z1Error, RuntimeError):
     """Training cannot go on, or a checkpoint belongs to other settings."""
 
 
+class Diverged(TrainingError):
+    """Training has made a policy useless."""
+
+
 def closest(name: str, known: Iterable[str]) -> str:
     """Return a hint such as ``Known: a, b. Did you mean 'a'?`` for an unknown ``name``."""
     known = sorted(known)

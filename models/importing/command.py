@@ -46,6 +46,7 @@ from z1_ros.models.manifest import (
     PromptSpec,
     file_sha256,
     write_manifest,
+    require_replaceable,
 )
 from z1_ros.models.pi05 import Pi05
 from z1_ros.models.tokenizer import PromptTokenizer
@@ -256,13 +257,9 @@ def _refuse_others(checkpoint: Checkpoint) -> None:
 
 
 def _check_out(out: Path, overwrite: bool) -> None:
-    if out.is_dir() and not any(out.iterdir()):
-        return
-    if (out / MANIFEST).is_file():
-        if not overwrite:
-            raise ConfigError(f"there is a bundle at {out} already; pass --overwrite to replace it")
-    elif out.exists():
-        raise ConfigError(f"{out} exists and is no bundle; choose another --out")
+    require_replaceable(out)
+    if (out / MANIFEST).is_file() and not overwrite:
+        raise ConfigError(f"there is a bundle at {out} already; pass --overwrite to replace it")
 
 
 @contextmanager

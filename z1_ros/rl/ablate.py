@@ -16,7 +16,7 @@ import tyro
 from rich.console import Console
 
 from z1_ros.command import run_command
-from z1_ros.errors import ConfigError, TrainingError, closest
+from z1_ros.errors import ConfigError, Diverged, TrainingError, closest
 from z1_ros.files import read_json, write_json, write_text
 from z1_ros.models.manifest import load_bundle
 from z1_ros.rl.advantage import CALIBRATION
@@ -24,10 +24,10 @@ from z1_ros.rl.curves import Curve, draw
 from z1_ros.rl.grpo_config import VALIDATION_SEED, Z1Config
 from z1_ros.rl.lanes import KitchenMaker, local_lanes
 from z1_ros.rl.plan import SHARING
-from z1_ros.rl.run_log import Point, Run, read_records, read_run
+from z1_ros.rl.run_log import Point, Run, read_run
 from z1_ros.rl.train import Lanes, Training, identity, report, train
-from z1_ros.sim.evaluate import parse_tasks
 from z1_ros.sim.kitchen import TASKS
+from z1_ros.sim.task_names import parse_task
 
 FACTORS = {"sharing": SHARING, "calibration": CALIBRATION, "trained": ("expert", "joint")}
 """What may be varied, and all values of it."""
@@ -37,7 +37,6 @@ NAMES = {
     "trained": "what is trained",
 }
 DONE = "cell.json"
-UNLIMITED = 10**9
 REACH = 0.10
 """Rise of success whose cost is compared, if no rate is given."""
 
@@ -61,7 +60,7 @@ class AblateConfig(Z1Config):
     """Success rate whose cost in control steps is compared; 0: ten points above the start's."""
     through: tyro.conf.Suppress[str] = "inproc"
     minutes: tyro.conf.Suppress[float] = 0.0
-    iterations: tyro.conf.Suppress[int] = UNLIMITED
+    iterations: tyro.conf.Suppress[int] = 0
     run: tyro.conf.Suppress[Path | None] = None
     export: tyro.conf.Suppress[bool] = False
     seed: tyro.conf.Suppress[int] = 0
@@ -121,10 +120,11 @@ def main(config: AblateConfig, open_lanes: Lanes = local_lanes) -> list[dict[str
     """
     console = Console()
     cells = cells_of(config)
+    # All at once: a setting that cannot be is refused before hours of training.
+    settings = [cell_config(config, cell) for cell in cells]
     for number, cell in enumerate(cells):
-        folder = config.out / cell.folder
         console.rule(f"{number + 1}/{len(cells)}: {cell.label}, seed {cell.seed}")
-        run_cell(cell_config(config, cell), folder, config.env_steps, open_lanes)
+        run_cell(settings[number], config.out / cell.folder, open_lanes)
         # After each cell, so that a long ablation can be looked at while it runs.
         rows = write_results(config, cells[: number + 1])
     console.print((config.out / "table.md").read_text("utf-8"), markup=False)
@@ -136,17 +136,18 @@ def cell_config(config: AblateConfig, cell: Cell) -> Z1Config:
     own = {f.name: getattr(config, f.name) for f in fields(Z1Config)}
     changes: dict[str, Any] = dict(cell.setting)
     grpo = replace(config.grpo, **changes)
-    return Z1Config(**(own | {"grpo": grpo, "seed": cell.seed}))
+    task = parse_task(config.task, TASKS)
+    return Z1Config(**(own | {"grpo": grpo, "seed": cell.seed, "task": task}))
 
 
-def run_cell(config: Z1Config, folder: Path, env_steps: int, open_lanes: Lanes) -> None:
+def run_cell(config: Z1Config, folder: Path, open_lanes: Lanes) -> None:
     """Train until the budget is used up, and measure what came of it, or until it diverges.
 
     Raises:
         TrainingError: The folder holds a run with other settings, or training cannot go on.
     """
     bundle = load_bundle(config.bundle)
-    made_with = {"env_steps": env_steps, "settings": identity(config, bundle)}
+    made_with = {"env_steps": config.env_steps, "settings": identity(config, bundle)}
     made_with = json.loads(json.dumps(made_with))
     if (folder / DONE).exists():
         if read_json(folder / DONE)["made_with"] != made_with:
@@ -155,33 +156,18 @@ def run_cell(config: Z1Config, folder: Path, env_steps: int, open_lanes: Lanes) 
             )
         return
     folder.mkdir(parents=True, exist_ok=True)
-    (task,) = parse_tasks(config.task, TASKS)
-    maker = KitchenMaker(task=task, embodiment=bundle.manifest.embodiment)
+    maker = KitchenMaker(task=config.task, embodiment=bundle.manifest.embodiment)
     status = "done"
     with open_lanes(maker, config.lanes, maker.image_bytes) as pool:
         training = Training(config, bundle, pool, folder)
-        if config.resume:
-            training.state.resume()
+        if not (config.resume and training.state.resume()):
+            training.state.begin()
         try:
-            if training.state.env_steps < env_steps:
-                for record in train(training):
-                    report(record, folder, None)
-                    if record["env_steps"] >= env_steps:
-                        break
-        except TrainingError:
-            if not diverged(read_records(folder), config.grpo.max_kl):
-                raise
+            train(training, lambda record: report(record, folder, None))
+            report(training.measure(), folder, None)
+        except Diverged:
             status = "diverged"  # its weights may be no numbers any more: nothing to measure
-        else:
-            facts = training.state.facts
-            spent = {key: facts[key] for key in ("iteration", "env_steps", "elapsed_s")}
-            report(spent | training.evaluate(), folder, None)
     write_json(folder / DONE, {"status": status, "made_with": made_with})
-
-
-def diverged(records: Sequence[dict[str, Any]], max_kl: float) -> bool:
-    """Return whether the last update went too far, which ends z1-train."""
-    return bool(records) and not records[-1].get("kl", 0.0) <= max_kl
 
 
 def write_results(config: AblateConfig, cells: Sequence[Cell]) -> list[dict[str, Any]]:

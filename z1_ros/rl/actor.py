@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from z1_ros.errors import TrainingError
+from z1_ros.errors import Diverged
 from z1_ros.models.manifest import Bundle
 from z1_ros.models.pi05 import Pi05, Prefix
 from z1_ros.models.tokenizer import PromptTokenizer
@@ -90,7 +90,7 @@ class Actor:
             keep: Told the encoded observations and their inputs, it returns each one's row.
 
         Raises:
-            TrainingError: The network's answer is not finite.
+            Diverged: The network's answer is not finite.
         """
         prefix, inputs = self.encode(observations)
         rows = keep(prefix, inputs)
@@ -111,7 +111,7 @@ class Actor:
 
     def _in_robot_units(self, actions: Tensor) -> list[np.ndarray]:
         if not actions.isfinite().all():
-            raise TrainingError("the policy gives actions that are not finite")
+            raise Diverged("it gives actions that are not finite")
         scaling = self.manifest.normalization
         mode = scaling.action_mode or scaling.mode
         wanted = actions[..., : self.real_dims].numpy()

@@ -66,7 +66,11 @@ def group_advantages(
 
 
 def chunk_advantages(
-    advantages: np.ndarray, returns: np.ndarray, success: np.ndarray, lengths: np.ndarray
+    advantages: np.ndarray,
+    returns: np.ndarray,
+    success: np.ndarray,
+    lengths: np.ndarray,
+    normalization: str = "population",
 ) -> np.ndarray:
     """Return advantages chunk by chunk (G, longest): of the rollouts that were still running.
 
@@ -78,14 +82,19 @@ def chunk_advantages(
         returns: Calibrated rewards (G,).
         success: Whether each rollout reached its task (G,).
         lengths: Chunks of each rollout (G,).
+        normalization: As in ``group_advantages``.
     """
     advantages, returns = np.asarray(advantages, np.float64), np.asarray(returns, np.float64)
     alive = np.arange(int(np.max(lengths))) < np.asarray(lengths)[:, None]
     if np.all(success) or np.ptp(returns) == 0:
         return np.where(alive, advantages[:, None], 0.0)
-    # Advantages are returns less a baseline, times one scale: keep the scale, change the baseline.
-    scale = np.ptp(advantages) / np.ptp(returns)
-    mean = (alive * returns[:, None]).sum(0) / np.maximum(alive.sum(0), 1)
+    running = np.maximum(alive.sum(0), 1)
+    if normalization == "leave_one_out":
+        scale = running / np.maximum(running - 1, 1)
+    else:
+        # Advantages are returns less a baseline, times one scale: only the baseline is another.
+        scale = np.ptp(advantages) / np.ptp(returns)
+    mean = (alive * returns[:, None]).sum(0) / running
     return np.where(alive, (returns[:, None] - mean) * scale, 0.0)
 
 

@@ -31,8 +31,8 @@ from z1_ros.rl.plan import plan_group, trainable
 from z1_ros.rl.worker import Begin, Request
 from z1_ros.sim.bench import summary
 from z1_ros.sim.env import Env
-from z1_ros.sim.evaluate import parse_tasks
 from z1_ros.sim.kitchen import TASKS
+from z1_ros.sim.task_names import parse_task
 from z1_ros.specs import embodiment
 from z1_ros.types import Observation, Step
 
@@ -268,7 +268,7 @@ def _open(
 ) -> tuple[list[Side], dict[str, LanePool]]:
     """Start the lanes and load the policy; everything has drawn once when this returns."""
     manifest = bundle.manifest
-    (task,) = parse_tasks(config.task, TASKS)
+    task = parse_task(config.task, TASKS)
     maker = KitchenMaker(task=task, embodiment=manifest.embodiment)
     network = load_network(bundle.file(WEIGHTS), Geometry(**manifest.geometry), torch.float32)
     network.eval().requires_grad_(False)

@@ -23,7 +23,14 @@ from z1_ros.files import replace_directory, write_text
 from z1_ros.models.card import CARD, model_card
 from z1_ros.models.checkpoint import open_weights, write_tensors
 from z1_ros.models.compare import first_difference
-from z1_ros.models.manifest import WEIGHTS, Bundle, Manifest, load_bundle, write_manifest
+from z1_ros.models.manifest import (
+    WEIGHTS,
+    Bundle,
+    Manifest,
+    load_bundle,
+    require_replaceable,
+    write_manifest,
+)
 from z1_ros.models.task_experts import TaskExpert, denoise_graph, is_expert_tensor, weights_file
 from z1_ros.sim.kitchen.tasks import TASKS
 
@@ -67,6 +74,7 @@ def main(config: CombineConfig) -> Bundle:
         BundleError: A bundle is no result of z1-train, or does not share all else with the base.
         ConfigError: Two are of the same task.
     """
+    require_replaceable(config.out.absolute())
     base = load_bundle(config.base)
     results: dict[str, Bundle] = {}
     for path in config.experts:

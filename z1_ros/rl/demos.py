@@ -27,8 +27,8 @@ from z1_ros.models.manifest import ImageSpec
 from z1_ros.policy.transforms import resize_with_pad
 from z1_ros.runtime.processes import run_jobs
 from z1_ros.sim.env import Env
-from z1_ros.sim.evaluate import parse_tasks
 from z1_ros.sim.kitchen import TASKS, KitchenEnv, make_expert
+from z1_ros.sim.task_names import parse_tasks
 from z1_ros.specs import Embodiment, embodiment, require_seed
 
 FORMAT = "z1_ros.demos/1"

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from z1_ros.errors import Diverged, TrainingError
 from z1_ros.models.pi05 import Pi05, Prefix
 from z1_ros.rl.advantage import calibrated_returns, chunk_advantages, group_advantages, kept_groups
 from z1_ros.rl.collect import Executed, Group
@@ -62,7 +63,7 @@ def score(group: Group, config: GrpoConfig) -> Scored:
     returns = calibrated_returns(success, lengths, config.gamma, config.calibration)
     advantages = group_advantages(returns, success, config.normalization, config.calibration)
     if config.baseline == "alive":
-        advantages = chunk_advantages(advantages, returns, success, lengths)
+        advantages = chunk_advantages(advantages, returns, success, lengths, config.normalization)
     samples = samples_of(group.job.plan, lengths.tolist(), advantages, returns, config.credit)
     kept = kept_groups(returns.mean(keepdims=True), config.filter_low, config.filter_high)[0]
     # Rows without an advantage have no gradient; the filter alone decides what is averaged over.
@@ -131,6 +132,10 @@ def step_weights(sde: FlowSde, kind: str) -> Tensor:
     return weight
 
 
+MAX_MISMATCH = 0.01
+"""Beyond it, rollouts and updates do not compute the same policy; rounding gives 1e-4 or less."""
+
+
 class Update:
     """Updates weights from batches, and says how far it went."""
 
@@ -160,31 +165,64 @@ class Update:
         self._trained = [p for group in optimizer.param_groups for p in group["params"]]
 
     def run(self, batch: Batch, generator: torch.Generator) -> dict[str, float]:
-        """Train on a batch; return figures of the update."""
+        """Train on a batch; return figures of the update.
+
+        Raises:
+            Diverged: A gradient is not finite.
+            TrainingError: The rollouts' log-probabilities are not this network's.
+        """
         config, rows = self._config, len(batch.chunk)
         total: dict[str, Tensor] = {}
         norms: list[float] = []
         mismatch = math.nan
         for _ in range(config.update_epochs):
             order = torch.randperm(rows, generator=generator)
-            for part in order.chunk(min(config.minibatches, rows)):
-                weight = batch.weight[part].sum()
+            for part in order.tensor_split(min(config.minibatches, rows)):
                 # What has no advantage has no gradient: it counts, and costs nothing.
-                for micro in part[batch.advantage[part] != 0].split(config.micro_batch):
+                felt = part[batch.advantage[part] != 0]
+                if not len(felt):
+                    continue
+                weight = batch.weight[part].sum()
+                for micro in felt.split(config.micro_batch):
                     drift = self._backward(batch, micro, weight, total)
                     if math.isnan(mismatch):
                         mismatch = drift.abs().max().item()
-                norm = torch.nn.utils.clip_grad_norm_(self._trained, config.clip_norm)
-                self._optimizer.step()
-                self._optimizer.zero_grad(set_to_none=True)
-                norms.append(norm.item())
+                        require_same_policy(mismatch)
+                norms.append(self._step())
         figures = summarise(total, self._sde.steps)
         return figures | {
             "rows": float(rows),
             "chunks": float(len(batch.rows)),
             "grad_norm": float(np.mean(norms)),
             "log_prob_mismatch": mismatch,
+            "kl_update": self._moved(batch, felt_rows(batch)[: config.micro_batch]),
         }
+
+    def _step(self) -> float:
+        """Take an optimiser's step; return the gradient's norm."""
+        norm = torch.nn.utils.clip_grad_norm_(self._trained, self._config.clip_norm).item()
+        if not math.isfinite(norm):
+            raise Diverged("its gradient is not finite")
+        self._optimizer.step()
+        self._optimizer.zero_grad(set_to_none=True)
+        return norm
+
+    @torch.no_grad()
+    def _moved(self, batch: Batch, rows: Tensor) -> float:
+        """Return how far the update as a whole moved the policy on some rows, as KL per step."""
+        drift = self._log_prob(batch, batch.chunk[rows]) - batch.old_log_prob[batch.chunk[rows]]
+        return (drift.exp() - 1 - drift).mean().item()
+
+    def _log_prob(self, batch: Batch, chunk: Tensor) -> Tensor:
+        """Return log-probabilities of chunks as the network gives them now."""
+        return log_prob(
+            self._network,
+            self._prefix_of(batch.rows[chunk]),
+            Transitions(*(part[chunk] for part in batch.chain)),
+            batch.counted[chunk],
+            batch.start[chunk],
+            self._sde,
+        )
 
     def _backward(
         self, batch: Batch, micro: Tensor, weight: Tensor, total: dict[str, Tensor]
@@ -192,20 +230,11 @@ class Update:
         """Add the gradient of some rows; return how their log-probabilities have moved."""
         config = self._config
         chunk, advantage = batch.chunk[micro], batch.advantage[micro, None]
-        chain = Transitions(*(part[chunk] for part in batch.chain))
-        new = log_prob(
-            self._network,
-            self._prefix_of(batch.rows[chunk]),
-            chain,
-            batch.counted[chunk],
-            batch.start[chunk],
-            self._sde,
-        )
-        drift = new - batch.old_log_prob[chunk]
+        drift = self._log_prob(batch, chunk) - batch.old_log_prob[chunk]
         ratio = drift.exp()
         high = config.clip_high or config.clip
         each = clipped_loss(ratio, advantage, config.clip, high)
-        index = chain.index[:, : ratio.shape[1]]
+        index = batch.chain.index[chunk][:, : ratio.shape[1]]
         loss = ((each * self._step_weight[index]).mean(1) * batch.weight[micro]).sum() / weight
         loss.backward()
         with torch.no_grad():
@@ -219,6 +248,21 @@ class Update:
                 sums[:, 1].index_add_(0, index.flatten(), torch.ones(index.numel()))
                 total[name] = total.get(name, 0) + sums
         return drift.detach()
+
+
+def felt_rows(batch: Batch) -> Tensor:
+    """Return the rows that have an advantage, spread over the whole batch (N,)."""
+    rows = (batch.advantage != 0).nonzero()[:, 0]
+    return rows[torch.randperm(len(rows), generator=torch.Generator().manual_seed(0))]
+
+
+def require_same_policy(mismatch: float) -> None:
+    """Raise TrainingError if recomputed log-probabilities are not those of the rollouts."""
+    if not mismatch <= MAX_MISMATCH:
+        raise TrainingError(
+            f"log-probabilities of the rollouts differ by {mismatch:.3g} when they are recomputed, "
+            f"expected at most {MAX_MISMATCH}: rollouts and update are not of the same policy"
+        )
 
 
 def summarise(total: Mapping[str, Tensor], steps: int) -> dict[str, float]:

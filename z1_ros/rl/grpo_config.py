@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import tyro
 
@@ -32,10 +33,10 @@ class GrpoConfig:
     """What the rollouts of a group share: ``none``, ``prefix`` or ``tree``."""
     prefix: int = 2
     """Chunks P of the longest shared part."""
-    prefix_end: int = 2
-    """P after ``prefix_iterations``."""
+    prefix_end: int | None = None
+    """P after ``prefix_iterations``; ``prefix`` if not given."""
     prefix_iterations: int = 0
-    """Iterations over which P goes from ``prefix`` to ``prefix_end``; 0: it stays."""
+    """Iterations over which P goes from ``prefix`` to ``prefix_end``; 0: at once."""
     credit: str = "leaf"
     """Advantage of a part that some rollouts share: ``leaf``, ``mean`` or ``td``."""
     calibration: str = "decay"
@@ -69,6 +70,8 @@ class GrpoConfig:
     """Optimiser steps of a pass."""
     micro_batch: int = 128
     """Rows of one backward pass; changes memory, not the result."""
+    prefix_gb: float = 8.0
+    """Memory for encoded observations [GB]; what does not fit is encoded again by each pass."""
     trained: str = "expert"
     """``expert`` (over cached prefixes), ``joint`` (the VLM too) or ``lora`` (the VLM by low-rank
     adapters)."""
@@ -105,25 +108,43 @@ class GrpoConfig:
             value = getattr(self, name)
             if value not in known:
                 raise ConfigError(f"{name} is {value!r}. {closest(value, known)}")
-        for name in (
-            "group_size",
-            "groups",
-            "update_epochs",
-            "minibatches",
-            "micro_batch",
-            "lora_rank",
-        ):
-            least = 2 if name == "group_size" else 1
-            if getattr(self, name) < least:
-                raise ConfigError(f"{name} is {getattr(self, name)}, expected at least {least}")
-        if not 0 < self.gamma <= 1:
-            raise ConfigError(f"gamma is {self.gamma}, expected more than 0, at most 1")
+        require_at_least(self, 2, "group_size")
+        require_at_least(self, 1, "groups", "update_epochs", "minibatches", "micro_batch")
+        require_at_least(self, 1, "lora_rank")
+        require_at_least(self, 0, "prefix", "last_prefix", "prefix_iterations", "max_resample")
+        require_at_least(self, 0, "warmup_iterations", "clip_high", "weight_decay", "prefix_gb")
+        require_positive(self, "clip", "learning_rate", "vlm_learning_rate", "lora_alpha")
+        require_positive(self, "clip_norm", "max_kl", "gamma")
+        for name in ("clip", "gamma"):
+            if getattr(self, name) > 1:
+                raise ConfigError(f"{name} is {getattr(self, name)}, expected at most 1")
         if not 0 <= self.filter_low < self.filter_high <= 1:
             raise ConfigError("filter_low and filter_high must be 0 to 1, the first the smaller")
         if self.baseline == "alive" and self.credit == "td":
             raise ConfigError("credit 'td' has its own baseline; use it with baseline 'group'")
         if self.sharing == "tree" and self.group_size & (self.group_size - 1):
             raise ConfigError(f"a tree needs a group_size of 2, 4, 8, …, it is {self.group_size}")
+
+    @property
+    def last_prefix(self) -> int:
+        """P at the end of its schedule."""
+        return self.prefix if self.prefix_end is None else self.prefix_end
+
+
+def require_at_least(config: Any, least: int, *names: str) -> None:
+    """Raise ConfigError unless these fields are finite and at least ``least``."""
+    for name in names:
+        value = getattr(config, name)
+        if not (math.isfinite(value) and value >= least):
+            raise ConfigError(f"{name} is {value}, expected at least {least}")
+
+
+def require_positive(config: Any, *names: str) -> None:
+    """Raise ConfigError unless these fields are finite and more than 0."""
+    for name in names:
+        value = getattr(config, name)
+        if not (math.isfinite(value) and value > 0):
+            raise ConfigError(f"{name} is {value}, expected more than 0")
 
 
 VALIDATION_SEED = 9_000
@@ -143,9 +164,11 @@ class Z1Config:
     through: str = "inproc"
     """``inproc``: environments in processes of this machine; ``ros``: behind sim_bridge_node."""
     minutes: float = 60.0
-    """Time budget [min]; 0 trains for ``iterations``."""
-    iterations: int = 100
-    """Iterations, unless ``minutes`` is given."""
+    """Time budget [min]; 0: none. Of several budgets, the first to be used up ends training."""
+    iterations: int = 0
+    """Budget of iterations; 0: none."""
+    env_steps: int = 0
+    """Budget of control steps of training; 0: none."""
     lanes: int = 12
     """Environments at work side by side."""
     threads: int = 1
@@ -169,7 +192,7 @@ class Z1Config:
     max_chunks: int = 0
     """Chunks after which a training episode counts as failed; 0: the task's own horizon."""
     run: Path | None = None
-    """Folder of checkpoints and logs; ``runs/<bundle name>`` if not given."""
+    """Folder of checkpoints and logs; if not given, beside the bundle: ``<out>-run``."""
     resume: bool = True
     """Go on from the run folder's checkpoint if there is one."""
     seed: int = 0
@@ -183,12 +206,11 @@ class Z1Config:
         """Check ranges and choices."""
         if self.through not in ("inproc", "ros"):
             raise ConfigError(f"through is {self.through!r}, expected 'inproc' or 'ros'")
-        if min(self.lanes, self.threads, self.eval_every, self.eval_episodes, self.iterations) < 1:
-            raise ConfigError(
-                "lanes, threads, eval_every, eval_episodes and iterations must be at least 1"
-            )
-        if not (math.isfinite(self.minutes) and self.minutes >= 0):
-            raise ConfigError(f"minutes is {self.minutes}, expected 0 or more")
+        require_at_least(self, 1, "lanes", "threads", "eval_every", "eval_episodes")
+        require_at_least(self, 0, "minutes", "iterations", "env_steps", "max_chunks", "seed")
+        require_positive(self, "noise_level")
+        if not (self.minutes or self.iterations or self.env_steps):
+            raise ConfigError("without minutes, iterations and env_steps training would never end")
         if self.eval_episodes > 10_000 - VALIDATION_SEED:
             raise ConfigError(f"eval_episodes is {self.eval_episodes}, expected at most 1000")
 

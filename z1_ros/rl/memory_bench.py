@@ -22,9 +22,10 @@ from z1_ros.errors import ConfigError, TrainingError
 from z1_ros.files import write_json
 from z1_ros.rl.grpo_config import GrpoConfig, Z1Config
 from z1_ros.rl.lanes import local_lanes
-from z1_ros.rl.run_log import LOG, read_records
+from z1_ros.rl.run_log import read_records
 from z1_ros.rl.train import Lanes
 from z1_ros.rl.train import main as train
+from z1_ros.rl.train_state import LOG
 
 TENTHS = 10
 
@@ -194,7 +195,6 @@ def _settings(config: MemoryBenchConfig, folder: Path) -> Z1Config:
             group_size=config.group_size,
             groups=config.groups,
             prefix=config.prefix,
-            prefix_end=config.prefix,
             trained=config.trained,
             learning_rate=1e-9,
             vlm_learning_rate=1e-9,

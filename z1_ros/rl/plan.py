@@ -205,6 +205,9 @@ def _gain(plan: Plan, number: int, advantages: np.ndarray, returns: np.ndarray) 
     """Return mean return below a segment less that below its parent, scaled as advantages are."""
     returns = np.asarray(returns, np.float64)
     segment = plan.segments[number]
+    if advantages.min() >= 0:
+        # All succeeded, and are compared with their slowest: no success is pushed down.
+        return float(advantages[segment.first : segment.last, 0].mean())
     first, last = 0, plan.size
     if segment.parent >= 0:
         first, last = plan.segments[segment.parent].first, plan.segments[segment.parent].last

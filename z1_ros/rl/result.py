@@ -20,6 +20,8 @@ def write_result(
     out: Path,
     made_by: Mapping[str, Any],
     graphs: Sequence[str] = (),
+    *,
+    export: bool = False,
 ) -> Bundle:
     """Write trained weights as a bundle; an older one stays whole until it is replaced.
 
@@ -30,16 +32,24 @@ def write_result(
         out: Directory to write.
         made_by: What made it, ready for JSON.
         graphs: Graphs of ``start`` that still hold, as nothing of them was trained.
+        export: Make the other graphs.
     """
+    out = out.expanduser().absolute()
     partial = out.with_name(out.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     write_tensors(partial / WEIGHTS, weights)
-    for graph in graphs:
-        shutil.copyfile(start.file(f"{graph}.onnx"), partial / f"{graph}.onnx")
+    for name in start.manifest.files:
+        if name.removesuffix(".data") in {f"{graph}.onnx" for graph in graphs}:
+            shutil.copyfile(start.file(name), partial / name)
     shutil.copyfile(start.tokenizer, partial / start.tokenizer.name)
     manifest = replace(start.manifest, name=out.name, experts={}, made_by=dict(made_by))
     write_text(partial / CARD, model_card(manifest, partial))
-    write_manifest(partial, manifest)
+    made = write_manifest(partial, manifest)
+    if export:
+        from z1_ros.models.export_onnx import GRAPHS
+        from z1_ros.models.export_onnx import export as export_graphs
+
+        export_graphs(made, [graph for graph in GRAPHS if graph not in graphs])
     replace_directory(out, by=partial)
     return load_bundle(out)

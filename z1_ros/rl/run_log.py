@@ -6,12 +6,34 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from z1_ros.errors import TrainingError
+from z1_ros.errors import ConfigError, TrainingError
 from z1_ros.models.checkpoint import read_facts
-from z1_ros.rl.train_state import CHECKPOINT
+from z1_ros.models.manifest import require_replaceable
+from z1_ros.rl.train_state import CHECKPOINT, LOG
 from z1_ros.sim.evaluate import wilson_interval
 
-LOG = "log.jsonl"
+
+def run_folder(run: Path | None, out: Path) -> Path:
+    """Return a new or old folder for checkpoints and logs: ``run``, or one beside ``out``.
+
+    Args:
+        run: What the user asked for, if anything.
+        out: Bundle that the run will write; it is replaced as a whole.
+
+    Raises:
+        ConfigError: ``out`` holds something that is no bundle, or the folder lies in it, or is a
+            file.
+    """
+    out = out.expanduser().absolute()
+    require_replaceable(out)
+    folder = run or out.with_name(f"{out.name}-run")
+    if folder.absolute().is_relative_to(out):
+        raise ConfigError(f"the run's folder {folder} would be replaced with the bundle {out}")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"{folder} cannot be the run's folder: {error.strerror}") from error
+    return folder
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,11 +35,12 @@ from z1_ros.models.manifest import (
 from z1_ros.models.tokenizer import PromptTokenizer
 from z1_ros.rl import demos
 from z1_ros.rl.dataset import Frames, load_frames, split_seeds
+from z1_ros.rl.run_log import run_folder
 from z1_ros.rl.start import Start, from_bundle, from_nothing
 from z1_ros.rl.train_config import TrainConfig, without_schedule
 from z1_ros.rl.trainer import Trainer, validation
-from z1_ros.sim.evaluate import parse_tasks
 from z1_ros.sim.kitchen import TASKS
+from z1_ros.sim.task_names import parse_tasks
 from z1_ros.specs import check_contract, embodiment
 
 
@@ -58,7 +59,7 @@ class SFTConfig:
     embodiment: str = "panda"
     """Robot, if demonstrations are collected."""
     run: Path | None = None
-    """Folder of checkpoints and logs; ``runs/<bundle name>`` if not given."""
+    """Folder of checkpoints and logs; if not given, beside the bundle: ``<bundle>-run``."""
     init: Path | None = None
     """Bundle to fine-tune, with its cameras, fields, tokenizer and network; without it a new
     network is trained from nothing."""
@@ -100,8 +101,7 @@ class SFTConfig:
 
 def main(config: SFTConfig) -> dict[str, Any]:
     """Train and write the bundle; returns the final figures."""
-    run = config.run or Path("runs") / config.bundle.name
-    run.mkdir(parents=True, exist_ok=True)
+    run = run_folder(config.run, config.bundle)
     tasks = parse_tasks(config.tasks, TASKS)
     start, directory = _start(config, run)
     config = _settled(config, start)

@@ -11,9 +11,9 @@ import platform
 import shlex
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -22,8 +22,7 @@ import numpy as np
 import torch
 from rich.console import Console
 
-from z1_ros.command import run_command
-from z1_ros.errors import TrainingError
+from z1_ros.errors import Diverged
 from z1_ros.files import write_json
 from z1_ros.models.bundle_network import load_bundle_network
 from z1_ros.models.manifest import Bundle, load_bundle
@@ -38,9 +37,11 @@ from z1_ros.rl.lora import add_adapters, plain_weights
 from z1_ros.rl.memory import Memory
 from z1_ros.rl.plan import plan_group, prefix_at
 from z1_ros.rl.result import write_result
-from z1_ros.rl.train_state import TrainState
-from z1_ros.sim.evaluate import parse_tasks, wilson_interval
+from z1_ros.rl.run_log import run_folder
+from z1_ros.rl.train_state import LOG, TENSORBOARD, TrainState
+from z1_ros.sim.evaluate import wilson_interval
 from z1_ros.sim.kitchen import TASKS
+from z1_ros.sim.task_names import parse_task
 from z1_ros.specs import check_contract, embodiment
 
 PREFIX = "prefix"
@@ -62,7 +63,8 @@ class Training:
         self.collector = Collector(
             pool, self.actor, manifest.replan_steps, max_chunks=config.max_chunks
         )
-        self.memory = Memory(self.network, joint=config.grpo.trained != "expert")
+        joint = config.grpo.trained != "expert"
+        self.memory = Memory(self.network, joint=joint, limit_gb=config.grpo.prefix_gb)
         self.optimizer = make_optimizer(self.network, config.grpo, config.seed)
         self.update = Update(
             self.network, self.optimizer, config.grpo, self.sde, self.memory.prefix_of
@@ -102,7 +104,7 @@ class Training:
     def roll_out(self, iteration: int) -> list[Group]:
         """Return an iteration's groups; with ``resample``, others in the place of useless ones."""
         grpo = self.config.grpo
-        prefix = prefix_at(iteration, grpo.prefix, grpo.prefix_end, grpo.prefix_iterations)
+        prefix = prefix_at(iteration, grpo.prefix, grpo.last_prefix, grpo.prefix_iterations)
         plan = plan_group(grpo.group_size, grpo.sharing, prefix)
         seeds = np.random.default_rng([self.config.seed, iteration]).permutation(VALIDATION_SEED)
         groups: list[Group] = []
@@ -142,6 +144,12 @@ class Training:
             "eval_s": time.perf_counter() - began,
         }
 
+    def measure(self) -> dict[str, Any]:
+        """Return the figures of a policy that is not trained further."""
+        facts = self.state.facts
+        spent = {name: facts[name] for name in ("iteration", "env_steps", "elapsed_s")}
+        return spent | self.evaluate()
+
 
 Lanes = Callable[[KitchenMaker, int, int], LanePool]
 """Opens lanes: how to make their environment, how many, bytes of the images of an observation."""
@@ -157,40 +165,38 @@ def main(config: Z1Config, open_lanes: Lanes = local_lanes) -> dict[str, Any]:
     bundle = load_bundle(config.bundle)
     manifest = bundle.manifest
     check_contract(manifest.contract, embodiment(manifest.embodiment), manifest.name)
-    (task,) = parse_tasks(config.task, TASKS)
-    run = config.run or Path("runs") / config.out.name
-    run.mkdir(parents=True, exist_ok=True)
-    maker = KitchenMaker(task=task, embodiment=manifest.embodiment)
-    with open_lanes(maker, config.lanes, maker.image_bytes) as pool:
+    config = replace(config, task=parse_task(config.task, TASKS))
+    run = run_folder(config.run, config.out)
+    maker = KitchenMaker(task=config.task, embodiment=manifest.embodiment)
+    diverged: Diverged | None = None
+    with open_lanes(maker, config.lanes, maker.image_bytes) as pool, ExitStack() as stack:
         training = Training(config, bundle, pool, run)
-        if config.resume:
-            training.state.resume()
-        with ExitStack() as stack:
-            board = tensorboard(run, stack)
-            for record in train(training):
-                report(record, run, board)
-            record = {"iteration": training.state.iteration, **training.evaluate()}
-            record |= {k: training.state.facts[k] for k in ("env_steps", "elapsed_s")}
-            report(record, run, board)
+        if not (config.resume and training.state.resume()):
+            training.state.begin()
+        board = tensorboard(run, stack)
+        try:
+            train(training, lambda record: report(record, run, board))
+            report(training.measure(), run, board)
+        except Diverged as error:
+            if not training.state.best_path.exists():
+                raise
+            diverged = error
         training.state.load_best()
-    figures = training.state.facts | {"task": task}
+    figures = training.state.facts
     # A frozen VLM's graph is the start's own, to the bit.
     frozen = config.export and config.grpo.trained == "expert"
     graphs = [PREFIX] if frozen and f"{PREFIX}.onnx" in manifest.files else []
-    made = write_result(
-        bundle,
-        plain_weights(training.network),
-        config.out,
-        made_by(config, figures, bundle),
-        graphs,
-    )
-    if config.export:
-        from z1_ros.models.export_onnx import GRAPHS, export
-
-        export(made, [graph for graph in GRAPHS if graph not in graphs])
+    origin = made_by(config, figures, bundle)
+    weights = plain_weights(training.network)
+    write_result(bundle, weights, config.out, origin, graphs, export=config.export)
     if config.json:
-        write_json(config.json, figures)
-    return figures
+        write_json(config.json, figures | {"task": config.task})
+    if diverged:
+        raise Diverged(
+            f"{diverged}. The best weights, success {figures['best_success']:.2f} at iteration "
+            f"{figures['best_iteration']}, are written to {config.out}; try a lower learning_rate"
+        )
+    return figures | {"task": config.task}
 
 
 def made_by(config: Z1Config, figures: dict[str, Any], bundle: Bundle) -> dict[str, Any]:
@@ -208,28 +214,34 @@ def made_by(config: Z1Config, figures: dict[str, Any], bundle: Bundle) -> dict[s
     }
 
 
-def train(training: Training) -> Iterator[dict[str, Any]]:
-    """Iterate until the budget is used up; yields each iteration's figures.
+def train(training: Training, log: Callable[[dict[str, Any]], None]) -> None:
+    """Iterate until a budget is used up.
+
+    Args:
+        training: What to train; its checkpoint is never of a policy that diverged.
+        log: Takes each iteration's figures, before the checkpoint that counts it as done.
 
     Raises:
-        TrainingError: The policy diverged; the best weights are kept.
+        Diverged: An update made the policy useless; the best weights are kept.
     """
     config, state = training.config, training.state
-    while not state.finished(config.minutes, config.iterations):
-        began = time.perf_counter()
-        figures: dict[str, Any] = {"iteration": state.iteration}
-        if state.iteration % config.eval_every == 0:
-            figures |= training.evaluate()
-        figures |= training.iterate()
+    while not state.finished(config.minutes, config.iterations, config.env_steps):
+        began, number = time.perf_counter(), state.iteration
+        figures: dict[str, Any] = {"iteration": number}
+        try:
+            if number % config.eval_every == 0:
+                figures |= training.evaluate()
+            figures |= training.iterate()
+        except Diverged as error:
+            raise Diverged(f"the policy diverged at iteration {number}: {error}") from error
         state.elapsed_s += time.perf_counter() - began
+        log(figures | {"elapsed_s": state.elapsed_s})
+        for kl in (figures.get("kl", 0.0), figures.get("kl_update", 0.0)):
+            if not kl <= config.grpo.max_kl:
+                raise Diverged(
+                    f"the policy diverged at iteration {number}: an update moved it by KL {kl:.3g}"
+                )
         state.save()
-        yield figures | {"elapsed_s": state.elapsed_s}
-        if not figures.get("kl", 0.0) <= config.grpo.max_kl:
-            raise TrainingError(
-                f"the policy diverged at iteration {state.iteration}: an update moved it by KL "
-                f"{figures['kl']:.3g}; the best weights are in {state.best_path}, try a lower "
-                "learning_rate"
-            )
 
 
 def make_optimizer(network: Pi05, config: GrpoConfig, seed: int) -> torch.optim.AdamW:
@@ -296,17 +308,20 @@ def tensorboard(run: Path, stack: ExitStack) -> Any:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
         return None
-    return stack.enter_context(SummaryWriter(str(run / "tensorboard")))
+    return stack.enter_context(SummaryWriter(str(run / TENSORBOARD)))
 
 
 def report(record: dict[str, Any], run: Path, board: Any) -> None:
-    """Log an iteration and show its essentials."""
+    """Log an iteration's figures, those that are numbers, and show its essentials."""
+    record = {k: v for k, v in record.items() if isinstance(v, list) or math.isfinite(v)}
     if board is not None:
         for name, value in record.items():
             if not isinstance(value, list):
                 board.add_scalar(name, value, record["iteration"])
-    with (run / "log.jsonl").open("a", encoding="utf-8") as log:
-        log.write(json.dumps(record) + "\n")
+    with (run / LOG).open("a+b") as log:
+        # A killed process may have left a line without its end.
+        torn = log.tell() and not (run / LOG).read_bytes().endswith(b"\n")
+        log.write(b"\n" * bool(torn) + json.dumps(record).encode() + b"\n")
     shown = (
         "iteration",
         "eval_success",
@@ -315,6 +330,7 @@ def report(record: dict[str, Any], run: Path, board: Any) -> None:
         "chunks_to_success",
         "clipped",
         "kl",
+        "kl_update",
         "grad_norm",
         "log_prob_mismatch",
         "rollout_s",
@@ -322,12 +338,3 @@ def report(record: dict[str, Any], run: Path, board: Any) -> None:
         "elapsed_s",
     )
     Console().print("  ".join(f"{k} {record[k]:.4g}" for k in shown if k in record))
-
-
-def cli() -> int:
-    """Entry point of ``z1-train``."""
-    return run_command("z1-train", main, Z1Config)
-
-
-if __name__ == "__main__":
-    raise SystemExit(cli())

@@ -1,6 +1,7 @@
 """Where a run of reinforcement learning stands, on disk: weights, optimiser, best so far."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from z1_ros.models.checkpoint import assign, read_facts, read_tensors, write_ten
 from z1_ros.models.pi05 import Pi05
 
 CHECKPOINT, BEST = "checkpoint.safetensors", "best.safetensors"
+LOG, TENSORBOARD = "log.jsonl", "tensorboard"
 
 
 class TrainState:
@@ -53,11 +55,11 @@ class TrainState:
             "best_iteration": self.best_iteration,
         }
 
-    def finished(self, minutes: float, iterations: int) -> bool:
-        """Whether the budget is used up: of time, or without one of iterations."""
-        if minutes:
-            return self.elapsed_s >= 60 * minutes
-        return self.iteration >= iterations
+    def finished(self, minutes: float, iterations: int, env_steps: int) -> bool:
+        """Whether a budget is used up, of those that are not 0."""
+        spent = (self.elapsed_s, self.iteration, self.env_steps)
+        budgets = (60 * minutes, iterations, env_steps)
+        return any(used >= budget > 0 for used, budget in zip(spent, budgets, strict=True))
 
     @property
     def best_path(self) -> Path:
@@ -68,10 +70,19 @@ class TrainState:
         """Put the best weights that were measured into the network."""
         if self.best_path.exists():
             assign(_Trained(self._trained), read_tensors(self.best_path), str(self.best_path))
-            # The last measurement of a run comes after its last checkpoint.
-            facts = read_facts(self.best_path)
-            self.best_success = facts["best_success"]
-            self.best_iteration = facts["best_iteration"]
+            self._know_best()
+
+    def _know_best(self) -> None:
+        """Recall what the best weights achieved: a measurement may be later than a checkpoint."""
+        facts = read_facts(self.best_path)
+        self.best_success = facts["best_success"]
+        self.best_iteration = facts["best_iteration"]
+
+    def begin(self) -> None:
+        """Remove what an earlier run left in the folder."""
+        for name in (CHECKPOINT, BEST, LOG):
+            (self._run / name).unlink(missing_ok=True)
+        shutil.rmtree(self._run / TENSORBOARD, ignore_errors=True)
 
     def note_success(self, success: float) -> None:
         """Keep the present weights if they are the best so far."""
@@ -122,6 +133,8 @@ class TrainState:
                 }
         for name, value in facts.items():
             setattr(self, name, value)
+        if self.best_path.exists():
+            self._know_best()
         return True
 
 
