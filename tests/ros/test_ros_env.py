@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 from fakes import FakeEnv
 from harness import FAKES
+from sensor_msgs.msg import JointState
 from std_msgs.msg import Bool
 
 from z1_ros.errors import ActionError, ConfigError, GraphError, SnapshotMismatch, TrainingError
+from z1_ros.nodes.messages import joint_states_message
 from z1_ros.nodes.ros_env import RosEnv
 from z1_ros.nodes.runner import GraphRunner
 from z1_ros.nodes.train_graph import lane_graph
@@ -132,3 +134,22 @@ def test_a_policy_waits_for_its_own_cameras_and_names_the_one_that_is_silent():
         more.reset(3)
         with pytest.raises(GraphError, match=r"waiting for camera 'ceiling' \(topic /lane3/"):
             more.observe()
+
+
+def test_what_a_simulator_that_is_no_more_said_last_is_no_first_observation():
+    """Its stamps may be ahead of those of the one that took its place."""
+    with fake_lane(answer_s=5.0) as (runner, env):
+        env.reset(3)
+        stale = FakeEnv().read_state().state
+        ahead_ns = env._inputs.stamp_ns + 3_600_000_000_000
+        joints = runner.client.node.create_publisher(JointState, "joint_states", 2)
+        runner.client.wait(joints.get_subscription_count, 10, "the lane listens")
+        joints.publish(joint_states_message(stale, PANDA, ahead_ns, ahead_ns))
+        runner.client.wait(lambda: env._inputs.stamp_ns == ahead_ns, 10, "it is heard")
+        runner.client.pause(True)  # it begins the episode, and says nothing yet
+        with pytest.raises(GraphError, match="first observation: not within"):
+            env.reset(4)
+        runner.client.pause(False)
+        lane = EnvWorker(lambda: env, guard=False)
+        local = EnvWorker(lambda: FakeEnv(image_size=IMAGE_SIZE))
+        both(lane, local, Request(begin=Begin(seed=4), actions=ACTIONS[:4], observe=True))

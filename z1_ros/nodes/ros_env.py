@@ -140,7 +140,8 @@ class RosEnv:
         begun = json.loads(self._trigger(service, refused))
         self._episode, self.horizon = begun["episode"], begun["horizon"]
         self.instruction, self.scene_id = begun["instruction"], begun["scene_id"]
-        self._wait(lambda: (self._inputs.stamp_ns or 0) >= begun["stamp"], "first observation")
+        # Not by its stamp: a simulator started anew may begin earlier than its predecessor ended.
+        self._wait(lambda: origin_of(self._inputs.frame_id) == begun["origin"], "first observation")
         self._frame_id = self._inputs.frame_id
         self._over = False
 

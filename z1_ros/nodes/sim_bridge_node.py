@@ -256,7 +256,6 @@ class SimBridgeNode(Node):
 
     def _begin(self) -> str:
         """Put the simulator's present state on the topics as a new episode."""
-        state = self._env.read_state()
         if self._lockstep:
             # Not less the state's own time: two episodes with one origin could not be told apart.
             self._origin_ns = self._stamp_ns + GAP_NS
@@ -285,7 +284,7 @@ class SimBridgeNode(Node):
                 "episode": self._episode,
                 "scene_id": self._scene["scene_id"],
                 "instruction": self._scene["instruction"],
-                "stamp": self._origin_ns + state.stamp_ns,
+                "origin": self._origin_ns,
                 "horizon": self._env.horizon,
             }
         )
