@@ -153,3 +153,17 @@ def test_what_a_simulator_that_is_no_more_said_last_is_no_first_observation():
         lane = EnvWorker(lambda: env, guard=False)
         local = EnvWorker(lambda: FakeEnv(image_size=IMAGE_SIZE))
         both(lane, local, Request(begin=Begin(seed=4), actions=ACTIONS[:4], observe=True))
+
+
+def test_a_guard_that_is_started_anew_within_an_episode_is_noticed():
+    """It limits the change to another last command."""
+    with fake_lane() as (runner, env):
+        env.reset(3)
+        env.step(ACTIONS[:2])
+        runner.client.check = lambda: None  # as where somebody else looks after the nodes
+        runner.processes["guard_node"].kill()
+        runner._spawn(next(node for node in runner.graph.nodes if node.name == "guard_node"))
+        with pytest.raises(GraphError, match="guard_node was started anew within an episode"):
+            env.step(ACTIONS[2:4])
+        env.reset(3)
+        env.step(ACTIONS[:2])

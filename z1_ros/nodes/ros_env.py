@@ -63,6 +63,7 @@ class RosEnv:
         self._episode = 0
         self._frame_id = ""
         self._over = True
+        self._guards: set[bytes] = set()
         client.prepare(Trigger, *(f"{BRIDGE}/{name}" for name in ("reset", "snapshot", "restore")))
         self._action = client.node.create_publisher(JointState, "action", COMMAND)
         config = PolicyNodeConfig(embodiment=robot.name, mode="lockstep")
@@ -143,6 +144,8 @@ class RosEnv:
         # Not by its stamp: a simulator started anew may begin earlier than its predecessor ended.
         self._wait(lambda: origin_of(self._inputs.frame_id) == begun["origin"], "first observation")
         self._frame_id = self._inputs.frame_id
+        self._wait(self._guards_there, f"{GUARD} in the graph")
+        self._guards = self._guards_there()
         self._over = False
 
     def _set(self, values: dict[str, object]) -> None:
@@ -187,12 +190,25 @@ class RosEnv:
         time_ns = self._inputs.stamp_ns - origin_of(self._frame_id)
         return round(time_ns * 1e-9 * self.embodiment.control_hz)
 
+    def _guards_there(self) -> set[bytes]:
+        """Return the identities of all guards, also of one that died without a word just now."""
+        publishers = self._client.node.get_publishers_info_by_topic("safe_action")
+        return {bytes(publisher.endpoint_gid) for publisher in publishers}
+
     def _require_running(self) -> None:
         if self._over:
             raise ConfigError("the simulator has no running episode: call reset or restore first")
 
     def _require_free(self) -> None:
-        """Raise TrainingError if the guard held the robot: its actions were not the policy's."""
+        """Raise an error if the actions that were executed may not be those that were given.
+
+        Raises:
+            GraphError: The guard was replaced: the new one limits the change to another last
+                command, and knows no stop.
+            TrainingError: The guard held the robot.
+        """
+        if self._guards_there() - self._guards:
+            raise GraphError(f"{GUARD} was started anew within an episode")
         values = self._client.status(GUARD)[1]
         if reason := values.get("stop_reason"):
             raise TrainingError(
