@@ -21,6 +21,8 @@ class Env(Protocol):
     """Fields and order of the actions that ``step`` takes."""
     horizon: int
     """Control steps after which an episode is over."""
+    seed: int
+    """Seed of the current scene, also of one that a snapshot brought."""
 
     @property
     def instruction(self) -> str:

@@ -25,6 +25,7 @@ class ReachEnv:
 
     def reset(self, seed: int) -> None:
         """Draw a start and a target."""
+        self.seed = seed
         random = np.random.default_rng(seed)
         self.position, self.target = random.uniform(-0.8, 0.8, (2, 2))
         self.steps, self.success = 0, False
@@ -75,13 +76,14 @@ class ReachEnv:
     def snapshot(self) -> bytes:
         """Return the present state."""
         arrays = {"place": np.concatenate([self.position, self.target])}
-        return pack({"steps": self.steps, "scene": self.scene_id}, arrays)
+        return pack({"seed": self.seed, "steps": self.steps, "scene": self.scene_id}, arrays)
 
     def restore(self, data: bytes) -> None:
         """Go back to a snapshot."""
         facts, arrays = unpack(data)
         self.position, self.target = arrays["place"][:2], arrays["place"][2:]
         self.steps, self.success, self.scene_id = facts["steps"], False, facts["scene"]
+        self.seed = facts["seed"]
 
     def close(self) -> None:
         """Nothing to free."""

@@ -60,7 +60,7 @@ class KitchenEnv:
         self._mobile = any(field.name == "base_motion" for field in embodiment.action)
         self._renderer: Renderer | None = None
         self._closed = False
-        self._seed: int | None = None
+        self.seed = 0
         self._scene_id: str | None = None
         self._steps = 0
         self._success = False
@@ -106,7 +106,7 @@ class KitchenEnv:
         self._kinematics()
         self.controller.reset(self.data)
         self._steps, self._success = 0, False
-        self._seed, self._scene_id = seed, scene_id
+        self.seed, self._scene_id = seed, scene_id
 
     def step(self, actions: np.ndarray) -> Step:
         """Execute actions (k, action_dim), one control step each; stop early when done.
@@ -190,7 +190,7 @@ class KitchenEnv:
         state = np.empty(mujoco.mj_stateSize(self.model, _INTEGRATION))
         mujoco.mj_getState(self.model, self.data, state, _INTEGRATION)
         facts = self._facts() | {
-            "seed": self._seed,
+            "seed": self.seed,
             "scene_id": self._scene_id,
             "steps": self._steps,
             "success": self._success,

@@ -88,6 +88,11 @@ class SceneEnv(FakeEnv):
         super().reset(seed)
         self.has_scene = True
 
+    def step(self, actions):
+        """Take the time."""
+        time.sleep(float(os.environ.get("FAKE_STEP_S", "0")))
+        return super().step(actions)
+
     def close(self) -> None:
         """Lose the scene."""
         self.has_scene = False

@@ -64,11 +64,12 @@ def test_snapshot_pause_and_restore():
         client.wait(lambda: client.status(BRIDGE)[1].get("done") == "true", 15, "the end")
         ended = client.trigger(f"{BRIDGE}/snapshot")
         assert (film.seen[0][1].height, film.seen[0][1].width) == (12, 16)
-        client.set_parameters(BRIDGE, {"snapshot": begun})
+        client.set_parameters(BRIDGE, {"snapshot": begun, "seed": 10_007})
         client.set_parameters("policy_node", {"noise_seed": 0})
         client.trigger(f"{BRIDGE}/restore")
         done = lambda: client.status(BRIDGE)[1]  # noqa: E731
         client.wait(lambda: (done()["episode"], done()["done"]) == ("2", "true"), 15, "the end")
+        assert done()["seed"] == "10000", "of the scene, not what a parameter says"
         assert client.trigger(f"{BRIDGE}/snapshot") == ended, "the same future from the same past"
         for bad, says in (
             ("", "parameter snapshot is empty"),
@@ -87,6 +88,16 @@ def test_realtime_repeats_with_the_next_seed():
         client = runner.client
         seed = lambda: int(client.status(BRIDGE)[1].get("seed", 0))  # noqa: E731
         client.wait(lambda: seed() >= 10_003, 15, "the fourth scene")
+
+
+def test_a_simulator_that_is_too_slow_for_real_time_still_serves():
+    env = {"FAKE_STEP_S": "0.06", "FAKE_HORIZON": "1000000"}
+    with fake_graph(only=(BRIDGE,), env=env) as runner:
+        client = runner.client
+        late = lambda: int(client.status(BRIDGE)[1].get("steps", 0)) > 5  # noqa: E731
+        client.wait(late, 10, "some steps")
+        client.pause(True)
+        client.wait(lambda: client.status(BRIDGE)[0] == "paused", 10, "a pause")
 
 
 def test_a_new_listener_hears_the_instruction_alone_and_an_operators_words_stay():

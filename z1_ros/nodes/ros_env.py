@@ -29,6 +29,8 @@ class RosEnv:
 
     horizon = 0
     """Control steps after which an episode is over; known once one has begun."""
+    seed = 0
+    """Seed of the current scene."""
     instruction = ""
     """What to do in the current scene, in words."""
     scene_id = ""
@@ -139,7 +141,7 @@ class RosEnv:
     def _begin(self, service: str, refused: type[Exception]) -> None:
         self._answer, self._over = None, True
         begun = json.loads(self._trigger(service, refused))
-        self._episode, self.horizon = begun["episode"], begun["horizon"]
+        self._episode, self.horizon, self.seed = (begun[k] for k in ("episode", "horizon", "seed"))
         self.instruction, self.scene_id = begun["instruction"], begun["scene_id"]
         # Not by its stamp: a simulator started anew may begin earlier than its predecessor ended.
         self._wait(lambda: origin_of(self._inputs.frame_id) == begun["origin"], "first observation")

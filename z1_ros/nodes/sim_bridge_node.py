@@ -75,7 +75,7 @@ class SimBridgeNode(Node):
         self._paused = self._config.start_paused
         self._begun = False
         self._episode = 0
-        self._scene = {"task": self._config.task, "scene_id": "", "instruction": ""}
+        self._scene = {"task": self._config.task, "seed": 0, "scene_id": "", "instruction": ""}
         # Lockstep stamps count simulated time from here; they never run backwards.
         self._stamp_ns = time.time_ns() // GAP_NS * GAP_NS
         self._wall_offset_ns = time.time_ns() - time.monotonic_ns()
@@ -153,11 +153,9 @@ class SimBridgeNode(Node):
     def _run_realtime(self) -> None:
         """Let one control period of the wall clock pass."""
         period_s = 1 / self._robot.control_hz
-        while (left_s := self._next_s - time.monotonic()) > 0:
-            try:
-                self._work.get(timeout=left_s)()
-            except queue.Empty:
-                break
+        with contextlib.suppress(queue.Empty):
+            while True:  # what waits is done also where steps take longer than a period
+                self._work.get(timeout=max(0.0, self._next_s - time.monotonic()))()
         now_s = time.monotonic()
         self._counts["late_steps"] += int(now_s - self._next_s > period_s)
         self._next_s = max(self._next_s, now_s - period_s) + period_s
@@ -271,6 +269,7 @@ class SimBridgeNode(Node):
         # For the status: its timer's thread must not read an env that is being replaced.
         self._scene = {
             "task": self._env.task,
+            "seed": self._env.seed,
             "scene_id": self._env.scene_id,
             "instruction": self._config.instruction or self._env.instruction,
         }
@@ -280,10 +279,9 @@ class SimBridgeNode(Node):
         self._say()
         self._status.publish()
         return json.dumps(
-            {
+            self._scene
+            | {
                 "episode": self._episode,
-                "scene_id": self._scene["scene_id"],
-                "instruction": self._scene["instruction"],
                 "origin": self._origin_ns,
                 "horizon": self._env.horizon,
             }
@@ -372,7 +370,6 @@ class SimBridgeNode(Node):
     def _values(self) -> dict[str, object]:
         return {
             **self._scene,
-            "seed": self._config.seed,
             "episode": self._episode,
             "steps": self._step.steps,
             "success": self._step.success,
