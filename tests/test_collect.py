@@ -42,6 +42,9 @@ class InlineLane:
     def restart(self):
         self._worker = EnvWorker(ReachEnv)
 
+    def hang_up(self):
+        pass
+
     def close(self):
         pass
 

@@ -68,8 +68,11 @@ class ActorLane:
         self._answers.clear()
         self.handle = Handle(EnvWorker, self._make_env)
 
-    def close(self):
+    def hang_up(self):
         self.handle.kill()
+
+    def close(self):
+        pass
 
 
 @pytest.fixture(scope="module")

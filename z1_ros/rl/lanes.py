@@ -9,6 +9,7 @@ import logging
 import multiprocessing
 import os
 import signal
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
@@ -52,6 +53,10 @@ class Lane(Protocol):
         """Put a new process in the place of one that was lost."""
         ...
 
+    def hang_up(self) -> None:
+        """Ask the process to end, without waiting."""
+        ...
+
     def close(self) -> None:
         """End the process."""
         ...
@@ -93,7 +98,8 @@ class LocalLane:
             make_env: Picklable; called in the process.
             image_bytes: Room for the images of one observation.
             guard: Put a guard before the environment; False where it brings its own.
-            end_s: Time that the process has to close its environment before it is killed [s].
+            end_s: Time that the process has, once it is asked to end, to close its environment
+                before it is killed [s].
         """
         self._make_env = make_env
         self._guard = guard
@@ -133,6 +139,12 @@ class LocalLane:
         self._end()
         self._start()
 
+    def hang_up(self) -> None:
+        """Ask the process to end, without waiting."""
+        if not self._pipe.closed:
+            self._pipe.close()
+            self._kill_s = time.monotonic() + self._end_s
+
     def close(self) -> None:
         """End the process and free the memory."""
         self._end()
@@ -153,8 +165,8 @@ class LocalLane:
         theirs.close()
 
     def _end(self) -> None:
-        self._pipe.close()
-        self._process.join(self._end_s)
+        self.hang_up()
+        self._process.join(max(0.0, self._kill_s - time.monotonic()))
         self._process.kill()
         self._process.join()
 
@@ -166,18 +178,22 @@ def _serve(pipe: Connection, make_env: Callable[[], Env], guard: bool, memory_na
     die_with_spawner()
     memory = SharedMemory(memory_name)
     worker: EnvWorker | None = None
-    while True:
-        try:
-            request = pipe.recv()
-        except EOFError:
-            if worker is not None:
-                worker.close()
-            os._exit(0)  # an OpenGL driver's own exit handlers may hang
+
+    def answer(request: Request) -> tuple[Reply | Z1Error, dict[str, tuple[int, ...]]]:
+        nonlocal worker
         try:
             worker = worker or EnvWorker(make_env, guard=guard)
-            pipe.send(_with_shared_images(worker.handle(request), memory))
+            return _with_shared_images(worker.handle(request), memory)
         except Z1Error as error:
-            pipe.send((error, {}))
+            return error, {}
+
+    # The learner may hang up at any time, also while it is owed an answer.
+    with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
+        while True:
+            pipe.send(answer(pipe.recv()))
+    if worker is not None:
+        worker.close()
+    os._exit(0)  # an OpenGL driver's own exit handlers may hang
 
 
 def _with_shared_images(
@@ -267,7 +283,9 @@ class LanePool:
         return self._lanes[lane].receive(self._timeout_s)
 
     def close(self) -> None:
-        """End all lanes."""
+        """End all lanes, all at once: one after another, lanes that wait would take too long."""
+        for lane in self._lanes:
+            lane.hang_up()
         for lane in self._lanes:
             lane.close()
 
