@@ -100,6 +100,7 @@ def test_a_model_that_does_not_fit_is_refused_and_the_old_one_acts_on(model, say
         assert bundle_of(client) == "sha256-of-kitchen-sft"
         assert client.state(POLICY) == "active"
         assert through_ros(runner) == in_process(HashPolicy())
+        assert client.reload() == "sha256-of-kitchen-sft", "the parameter names what acts"
         client.reload("other")
         client.wait(lambda: not client.status(POLICY)[1]["reload"], 5, "no refusal any more")
 
@@ -180,6 +181,10 @@ def test_cleanup_while_a_model_is_loading_wins():
         asking.join(30)
         assert "cleaned up while it loaded; nothing was exchanged" in refused[0]
         assert client.state(POLICY) == "unconfigured"
+        client.wait(lambda: "nothing" in client.status(POLICY)[1]["reload"], 5, "it says so")
+        client.transition(POLICY, "configure")
+        client.wait(lambda: not client.status(POLICY)[1]["reload"], 5, "no refusal any more")
+        assert bundle_of(client) == "sha256-of-slow", "the parameter still names it"
 
 
 def test_a_signal_while_a_model_is_loading_ends_the_node_with_a_hold():

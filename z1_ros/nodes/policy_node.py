@@ -17,6 +17,7 @@ import numpy as np
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.duration import Duration
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.parameter import Parameter
 from sensor_msgs.msg import JointState
 from std_msgs.msg import String
 from std_srvs.srv import Trigger
@@ -37,6 +38,10 @@ from z1_ros.runtime.worker import failure_text
 from z1_ros.specs import embodiment
 
 NO_INSTRUCTION = "no instruction yet"
+MODEL = ("model", "backend", "threads")
+"""Parameters that a reload follows."""
+LOAD_S = 600.0
+"""Longest time that a reload may take; one that hangs must not keep later ones waiting [s]."""
 
 
 class PolicyNode(LifecycleNode):
@@ -84,6 +89,7 @@ class PolicyNode(LifecycleNode):
             return self._give_up(str(error))
         except Exception as error:  # a backend's own errors must not take the process down
             return self._give_up(f"cannot load the model: {type(error).__name__}: {error}")
+        self._reload_note = ""
         self._status.set(OK, "inactive")
         return super().on_configure(state)
 
@@ -230,12 +236,15 @@ class PolicyNode(LifecycleNode):
         if policy is None:
             raise ConfigError("not configured: there is no model to exchange; configure loads one")
         wanted = params.read(self, self._config)
-        config = replace(
-            self._config, model=wanted.model, backend=wanted.backend, threads=wanted.threads
-        )
+        config = replace(self._config, **{name: getattr(wanted, name) for name in MODEL})
         self._reload_note = f"loading {config.model}"
         self._status.publish()
-        new = await in_background(partial(ready_policy, self._load, config, old))
+        try:
+            new = await in_background(partial(ready_policy, self._load, config, old), LOAD_S)
+        except Exception:
+            if self._policy is policy:
+                self._take_back(config)
+            raise
         if self._policy is not policy:
             raise ConfigError("the node was cleaned up while it loaded; nothing was exchanged")
         if new.sha256 and new.sha256 == old.sha256 and config == self._config:
@@ -244,6 +253,12 @@ class PolicyNode(LifecycleNode):
         self._loop.clear()
         self._loaded, self._config = new, config
         return f"acting with {new.name} {new.sha256}"
+
+    def _take_back(self, refused: PolicyNodeConfig) -> None:
+        """Let the parameters name the model that acts, but for what was set anew meanwhile."""
+        present = params.read(self, self._config)
+        names = [n for n in MODEL if getattr(present, n) == getattr(refused, n)]
+        self.set_parameters([Parameter(n, value=getattr(self._config, n)) for n in names])
 
     def _reset_loop(self) -> int:
         seed = self.get_parameter("noise_seed").value
