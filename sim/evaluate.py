@@ -18,7 +18,6 @@ from z1_ros.runtime.guard import Guard, GuardConfig
 from z1_ros.runtime.loop import StepLoop
 from z1_ros.sim.env import Env
 from z1_ros.sim.kitchen import KitchenEnv
-from z1_ros.sim.task_names import parse_tasks as parse_tasks
 from z1_ros.specs import embodiment, require_seed
 
 
