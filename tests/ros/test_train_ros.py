@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -48,17 +49,16 @@ def graphics():
 
 
 class Strike:
-    """Lets the policy act, and sends a signal to a lane's node before one of its answers."""
+    """Lets the policy act, and does harm before one of its answers."""
 
-    def __init__(self, actor: Actor, lane, node: str, how: int, before: int):
-        self._actor, self._lane, self._node = actor, lane, node
-        self._how, self._left = how, before
+    def __init__(self, actor: Actor, harm: Callable[[], None], before: int = 5):
+        self._actor, self._harm, self._left = actor, harm, before
 
     def act(self, *given):
         """Act as the policy does."""
         self._left -= 1
         if self._left == 0:
-            os.kill(node_of(self._lane.pid, self._node), self._how)
+            self._harm()
         return self._actor.act(*given)
 
 
@@ -121,7 +121,8 @@ def test_rollouts_are_bit_identical_with_those_in_process(actor, wanted):
 def test_a_node_that_dies_or_hangs_is_replaced_and_nothing_changes(actor, wanted, node, how):
     with RosLanes(**SETTINGS, answer_s=10.0)(MAKER, LANES, IMAGE_BYTES) as pool:
         lane = pool._lanes[1]
-        assert collect(pool, Strike(actor, lane, node, how, before=5)) == wanted
+        strike = Strike(actor, lambda: os.kill(node_of(lane.pid, node), how))
+        assert collect(pool, strike) == wanted
         assert pool.replaced >= 1
 
 
@@ -151,7 +152,9 @@ def test_no_process_outlives_the_learner(how):
         time.sleep(0.1)
 
 
-def test_lanes_whose_graphs_run_already_are_joined(actor, wanted, monkeypatch):
+@pytest.fixture
+def attached(monkeypatch):
+    """Lanes whose graphs run already, and what looks after the last one's nodes."""
     graphs = [
         lane_graph(TASK, PANDA.name, SETTINGS["replan_steps"], namespace=f"arm{number}")
         for number in range(LANES)
@@ -159,10 +162,27 @@ def test_lanes_whose_graphs_run_already_are_joined(actor, wanted, monkeypatch):
     monkeypatch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
     with GraphRunner(graphs[0]) as first:
         monkeypatch.setenv("ROS_DOMAIN_ID", str(first.domain_id))
-        with GraphRunner(graphs[1], own_domain=False):
+        with GraphRunner(graphs[1], own_domain=False) as last:
             lanes = RosLanes(**SETTINGS, attach="arm")
             with lanes(MAKER, LANES, IMAGE_BYTES) as pool:
-                assert collect(pool, actor) == wanted
+                yield pool, last
+
+
+def test_lanes_whose_graphs_run_already_are_joined(actor, wanted, attached):
+    assert collect(attached[0], actor) == wanted
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("node", ["guard_node", "sim_bridge_node"])
+def test_a_node_that_somebody_else_starts_again_changes_nothing(actor, wanted, attached, node):
+    pool, graph = attached
+
+    def start_again():
+        graph.processes[node].kill()
+        graph._spawn(next(spec for spec in graph.graph.nodes if spec.name == node))
+
+    assert collect(pool, Strike(actor, start_again)) == wanted
+    assert pool.replaced >= 1
 
 
 def test_lanes_whose_graphs_do_not_run_are_named(actor, monkeypatch):
