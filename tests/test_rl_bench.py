@@ -32,6 +32,9 @@ class InlineLane:
     def receive(self, timeout_s):
         return self._reply
 
+    def hang_up(self):
+        pass
+
     def close(self):
         self._worker.close()
 
