@@ -1,6 +1,6 @@
 """The main job on a ROS 2 machine: robot (or simulator), guard and policy.
 
-    ros2 launch z1_ros policy.launch.py robot:=kitchen model:=kitchen-sft task:=OpenDrawer
+    ros2 launch z1_ros policy.launch.py robot:=kitchen model:=kitchen-z1 task:=OpenDrawer
 
 The arguments are the fields of ``PolicyGraphConfig``; the graph itself is declared in
 ``z1_ros/nodes/graph.py``, which the plain runner for machines without ROS 2's launch reads too.

@@ -61,6 +61,7 @@ def test_the_wheel_holds_code_bundles_launch_files_and_wrappers(wheel: zipfile.Z
         "z1_ros/sim/kitchen/__init__.py",
         "z1_ros/models/kitchen-sft/manifest.json",
         "z1_ros/models/kitchen-sft/prefix.onnx",
+        "z1_ros/models/kitchen-z1/denoise_TurnOnMicrowave.onnx",
     ):
         assert wanted in names
     data = {name.split(".data/data/")[1] for name in names if ".data/data/" in name}

@@ -45,8 +45,8 @@ from z1_ros.models.manifest import (
     Manifest,
     PromptSpec,
     file_sha256,
-    write_manifest,
     require_replaceable,
+    write_manifest,
 )
 from z1_ros.models.pi05 import Pi05
 from z1_ros.models.tokenizer import PromptTokenizer

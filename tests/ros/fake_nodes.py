@@ -17,7 +17,7 @@ from z1_ros.nodes import policy_node, sim_bridge_node
 from z1_ros.nodes.loading import LoadedPolicy, load_bundle_policy
 from z1_ros.specs import embodiment
 
-DEFAULT = "kitchen-sft"
+DEFAULT = "kitchen-z1"
 """The model of a graph that names none."""
 
 

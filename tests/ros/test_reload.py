@@ -60,7 +60,7 @@ def test_an_episode_after_a_reload_is_the_one_of_a_node_started_with_the_new_mod
         client.trigger("sim_bridge_node/reset")  # the next exchange happens within an episode
         client.reload("third")
         assert through_ros(runner) == in_process(Salted(contract_of(), "third"))
-        client.reload("kitchen-sft")
+        client.reload("kitchen-z1")
         assert through_ros(runner) == in_process(HashPolicy())
 
 
@@ -85,7 +85,7 @@ def test_the_old_model_acts_until_the_new_one_is_loaded_and_then_it_holds_before
         ("bundle", "no model bundle at"),
         ("crash", "cannot load the model: RuntimeError: the library is broken"),
         ("misfit", "needs camera 'wrist'"),
-        ("longer", r"cannot take over from 'kitchen-sft': they differ in contract\.horizon"),
+        ("longer", r"cannot take over from 'kitchen-z1': they differ in contract\.horizon"),
     ],
 )
 def test_a_model_that_does_not_fit_is_refused_and_the_old_one_acts_on(model, says):
@@ -96,11 +96,11 @@ def test_a_model_that_does_not_fit_is_refused_and_the_old_one_acts_on(model, say
         client.wait(
             lambda: client.status(POLICY)[1]["reload"].startswith("refused: "), 5, "it says so"
         )
-        assert client.status(POLICY)[1]["model"] == "kitchen-sft"
-        assert bundle_of(client) == "sha256-of-kitchen-sft"
+        assert client.status(POLICY)[1]["model"] == "kitchen-z1"
+        assert bundle_of(client) == "sha256-of-kitchen-z1"
         assert client.state(POLICY) == "active"
         assert through_ros(runner) == in_process(HashPolicy())
-        assert client.reload() == "sha256-of-kitchen-sft", "the parameter names what acts"
+        assert client.reload() == "sha256-of-kitchen-z1", "the parameter names what acts"
         client.reload("other")
         client.wait(lambda: not client.status(POLICY)[1]["reload"], 5, "no refusal any more")
 

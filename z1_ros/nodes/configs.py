@@ -40,7 +40,7 @@ def _within_ranges(config: object) -> None:
 class PolicyNodeConfig:
     """Parameters of ``policy_node``."""
 
-    model: str = "kitchen-sft"
+    model: str = "kitchen-z1"
     """Model bundle: a directory, or the name of one shipped with the package."""
     backend: str = "auto"
     """Inference library: auto, onnxruntime or torch."""

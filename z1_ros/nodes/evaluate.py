@@ -36,7 +36,7 @@ from z1_ros.specs import check_contract, embodiment
 class EvalConfig:
     """Evaluate a bundle on held-out scenes."""
 
-    bundle: str = "kitchen-sft"
+    bundle: str = "kitchen-z1"
     """Bundle directory, or the name of a shipped one."""
     robot: str = "kitchen"
     """Simulator."""
