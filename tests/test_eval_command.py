@@ -21,7 +21,7 @@ def test_the_report_has_the_shape_that_is_promised(tmp_path) -> None:
     path = tmp_path / "r.json"
     main(EvalConfig(seeds="10000:10002", json=path, **FEW))
     report = json.loads(path.read_text())
-    assert report["bundle"] == load_bundle("kitchen-sft").sha256
+    assert report["bundle"] == load_bundle("kitchen-z1").sha256
     assert report["through"] == "inproc" and report["sampler"] == "ode"
     row = report["tasks"]["TurnOnSinkFaucet"]
     assert row["n"] == 2 and 0 <= row["success"] <= 2 and row["mean_steps"] > 0
@@ -45,7 +45,7 @@ def test_a_stopped_evaluation_goes_on_where_it_was(tmp_path) -> None:
 
 
 def test_episodes_of_other_settings_are_not_mixed_in(tmp_path) -> None:
-    bundle = load_bundle("kitchen-sft")
+    bundle = load_bundle("kitchen-z1")
     Journal(EvalConfig(json=tmp_path / "r.json"), bundle)
     with pytest.raises(ConfigError, match="other settings"):
         Journal(EvalConfig(json=tmp_path / "r.json", delay_ms=100), bundle)

@@ -76,8 +76,8 @@ def test_a_kitchen_episode_of_the_shipped_policy_is_bit_identical():
     from z1_ros.sim.kitchen import KitchenEnv
 
     task, seed = "TurnOnMicrowave", 10_003
-    bundle = load_bundle("kitchen-sft")
-    policy = load_policy("kitchen-sft", threads=1)
+    bundle = load_bundle("kitchen-z1")
+    policy = load_policy("kitchen-z1", threads=1)
     env = KitchenEnv(task, PANDA)
     loop = StepLoop(policy, PANDA, bundle.manifest.replan_steps)
     try:
