@@ -85,7 +85,7 @@ def test_a_policy_whose_answer_is_no_action_is_not_ready(policy, says):
 def test_every_expert_of_a_bundle_answers_before_it_is_ready():
     config = PolicyNodeConfig(model="kitchen-z1", threads=1)
     loaded = load_bundle_policy(config)
-    (expert,) = loaded.policy.manifest.experts
+    expert = next(iter(loaded.policy.manifest.experts))
     assert ready_policy(lambda config: loaded, config) is loaded
 
     class Broken:
