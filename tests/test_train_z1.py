@@ -14,10 +14,11 @@ from z1_ros.models.manifest import WEIGHTS, load_bundle
 from z1_ros.policy.backends import load_policy
 from z1_ros.policy.load_bench import random_observation
 from z1_ros.rl.flow_sde import FlowSde
-from z1_ros.rl.grpo import clipped_loss, step_weights
+from z1_ros.rl.grpo import clipped_loss, make_batch, score, step_weights
 from z1_ros.rl.grpo_config import GrpoConfig, Z1Config
 from z1_ros.rl.lanes import LanePool
 from z1_ros.rl.lora import plain_weights
+from z1_ros.rl.loss import flow_loss
 from z1_ros.rl.result import write_result
 from z1_ros.rl.run_log import read_records, run_folder
 from z1_ros.rl.train import Training, made_by, main, report, set_learning_rates, train
@@ -143,6 +144,22 @@ def test_after_divergence_the_best_weights_are_a_bundle(tmp_path, bundle):
     assert {"prefix.onnx", "denoise.onnx"} <= set(made.manifest.files)
 
 
+@pytest.mark.parametrize("keep", ["best", "last"])
+def test_the_bundle_is_of_the_best_weights_or_the_last(tmp_path, bundle, monkeypatch, keep):
+    successes = [1.0, 0.0]
+
+    def evaluate(self):
+        self.state.note_success(successes[0])
+        return {"eval_success": successes.pop(0)}
+
+    monkeypatch.setattr(Training, "evaluate", evaluate)
+    config = settings(tmp_path, bundle=str(bundle.path), iterations=1, keep=keep, export=False)
+    main(config, lambda *_: LanePool([InlineLane() for _ in range(4)]))
+    made = load_bundle(tmp_path / "out")
+    assert (made.manifest.files[WEIGHTS] == bundle.manifest.files[WEIGHTS]) == (keep == "best")
+    assert made.manifest.made_by["z1"]["best_iteration"] == (0 if keep == "best" else 1)
+
+
 def test_what_a_run_measured_last_is_known_when_it_goes_on(tmp_path, bundle):
     made = training(settings(tmp_path, iterations=1), bundle, tmp_path / "run")
     run_through(made)
@@ -160,6 +177,58 @@ def test_rows_without_an_advantage_may_fill_a_minibatch(tmp_path, bundle, miniba
     grpo = replace(GRPO, minibatches=minibatches, learning_rate=1e-5)
     made = training(settings(tmp_path, grpo=grpo), bundle, tmp_path / "run")
     assert any("kl" in record for record in run_through(made))
+
+
+def first_batch(tmp_path, bundle, **grpo):
+    """Return a run and what its first iteration would train on."""
+    made = training(settings(tmp_path, grpo=replace(GRPO, **grpo)), bundle, tmp_path / "run")
+    scored = [score(group, made.config.grpo) for group in made.roll_out(0)]
+    return made, make_batch(scored, made.sde, made.actor.real_dims)
+
+
+def learn(made, batch):
+    return made.update.run(batch, torch.Generator().manual_seed(3))
+
+
+def flow_error(made, batch, which):
+    """Return how far the flow is from ending in what was sampled."""
+    chunk = batch.chunk[which]
+    shape = (len(chunk), *batch.end.shape[1:])
+    generator = torch.Generator().manual_seed(7)
+    noise, time = torch.randn(shape, generator=generator), torch.rand(shape[0], generator=generator)
+    prefix = made.memory.prefix_of(batch.rows[chunk])
+    valid = torch.ones(shape[:2], dtype=torch.bool)
+    with torch.no_grad():
+        return flow_loss(
+            made.network, prefix, batch.end[chunk], valid, noise, time, dims=batch.real_dims
+        ).item()
+
+
+def test_the_flow_is_drawn_towards_what_did_better_than_its_group(tmp_path, bundle):
+    errors = []
+    for weight in (0.0, 10.0):
+        made, batch = first_batch(
+            tmp_path, bundle, flow_weight=weight, update_epochs=20, learning_rate=1e-3
+        )
+        assert ("flow_loss" in learn(made, batch)) == (weight > 0)
+        errors.append(flow_error(made, batch, batch.advantage > 0))
+    assert errors[1] < errors[0]
+
+
+def test_what_did_worse_than_its_group_is_not_imitated(tmp_path, bundle):
+    made, batch = first_batch(tmp_path, bundle, flow_weight=1.0)
+    batch.end[batch.chunk[batch.advantage <= 0]] = math.nan
+    assert math.isfinite(learn(made, batch)["flow_loss"])
+
+
+def test_a_batch_may_be_split_for_memory_without_changing_the_update(tmp_path, bundle):
+    results = []
+    for size in (512, 5):
+        made, batch = first_batch(tmp_path, bundle, micro_batch=size, flow_weight=1.0)
+        learn(made, batch)
+        results.append(made.network.parameters())
+    for one, other in zip(*results, strict=True):
+        torch.testing.assert_close(one, other, atol=2e-4, rtol=1e-3)
 
 
 def test_rollouts_of_another_policy_are_not_trained_on(tmp_path, bundle):
@@ -271,6 +340,7 @@ def test_the_surrogate_is_clipped_on_the_side_that_would_gain():
         {"seed": -1},
         {"max_chunks": -5},
         {"noise_level": 0.0},
+        {"keep": "worst"},
     ],
 )
 def test_settings_out_of_range_are_refused(tmp_path, bad):
@@ -293,6 +363,8 @@ def test_settings_out_of_range_are_refused(tmp_path, bad):
         {"weight_decay": -1.0},
         {"max_resample": -1},
         {"prefix": -1},
+        {"flow_weight": -1.0},
+        {"flow_weight": float("inf")},
     ],
 )
 def test_impossible_updates_are_refused(bad):

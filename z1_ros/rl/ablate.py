@@ -61,6 +61,7 @@ class AblateConfig(Z1Config):
     through: tyro.conf.Suppress[str] = "inproc"
     minutes: tyro.conf.Suppress[float] = 0.0
     iterations: tyro.conf.Suppress[int] = 0
+    keep: tyro.conf.Suppress[str] = "best"
     run: tyro.conf.Suppress[Path | None] = None
     export: tyro.conf.Suppress[bool] = False
     seed: tyro.conf.Suppress[int] = 0

@@ -27,6 +27,8 @@ class Chunk:
     """Where its encoded observation is kept, -1 if nowhere."""
     start: Tensor
     """Noise it began from (H, action_dim)."""
+    end: Tensor
+    """Normalised actions it ended in, same shape."""
     chain: Transitions
     """Its stochastic steps, without the batch dimension."""
     log_probs: Tensor
@@ -103,6 +105,7 @@ class Actor:
                 actions=chunk,
                 row=row,
                 start=start[i],
+                end=actions[i],
                 chain=Transitions(*(part[i] for part in chain)),
                 log_probs=log_probs[i],
             )

@@ -2,6 +2,7 @@
 
 No critic, no reference policy, no KL term. The loss is averaged over the trainable chunks of a
 global batch. Source: Z-1 (arXiv 2606.31846) §3.1.2, Eq. 2-4; clip-higher: DAPO (arXiv 2503.14476).
+Flow matching on what did better beside it is ours, after self-imitation (arXiv 1806.05635).
 """
 
 import math
@@ -13,11 +14,12 @@ import torch
 from torch import Tensor
 
 from z1_ros.errors import Diverged, TrainingError
-from z1_ros.models.pi05 import Pi05, Prefix
+from z1_ros.models.pi05 import Pi05, Prefix, draw_time
 from z1_ros.rl.advantage import calibrated_returns, chunk_advantages, group_advantages, kept_groups
 from z1_ros.rl.collect import Executed, Group
 from z1_ros.rl.flow_sde import FlowSde, Transitions, chunk_log_prob, log_prob, step_std
 from z1_ros.rl.grpo_config import GrpoConfig
+from z1_ros.rl.loss import flow_loss
 from z1_ros.rl.plan import Samples, samples_of
 
 
@@ -31,6 +33,10 @@ class Batch:
     """Stochastic steps of each chunk."""
     start: Tensor
     """Noise each began from (M, H, action_dim)."""
+    end: Tensor
+    """Normalised actions each ended in, same shape."""
+    real_dims: int
+    """Leading action dimensions that are not padding."""
     counted: Tensor
     """Executed actions, real dimensions (M, H, action_dim) bool."""
     old_log_prob: Tensor
@@ -99,6 +105,8 @@ def make_batch(scored: Sequence[Scored], sde: FlowSde, real_dims: int) -> Batch 
         rows=torch.tensor([e.chunk.row for e in chunks]),
         chain=Transitions(*(torch.stack(part) for part in parts)),
         start=start,
+        end=torch.stack([e.chunk.end for e in chunks]),
+        real_dims=real_dims,
         counted=counted,
         old_log_prob=chunk_log_prob(log_probs, counted, start, sde),
         chunk=torch.from_numpy(np.concatenate(at)),
@@ -174,6 +182,7 @@ class Update:
         config, rows = self._config, len(batch.chunk)
         total: dict[str, Tensor] = {}
         norms: list[float] = []
+        flow_losses: list[float] = []
         mismatch = math.nan
         for _ in range(config.update_epochs):
             order = torch.randperm(rows, generator=generator)
@@ -188,8 +197,13 @@ class Update:
                     if math.isnan(mismatch):
                         mismatch = drift.abs().max().item()
                         require_same_policy(mismatch)
+                better = felt[batch.advantage[felt] > 0]
+                if config.flow_weight and len(better):
+                    flow_losses.append(self._imitate(batch, better, generator))
                 norms.append(self._step())
         figures = summarise(total, self._sde.steps)
+        if flow_losses:
+            figures["flow_loss"] = float(np.mean(flow_losses))
         return figures | {
             "rows": float(rows),
             "chunks": float(len(batch.rows)),
@@ -197,6 +211,29 @@ class Update:
             "log_prob_mismatch": mismatch,
             "kl_update": self._moved(batch, felt_rows(batch)[: config.micro_batch]),
         }
+
+    def _imitate(self, batch: Batch, rows: Tensor, generator: torch.Generator) -> float:
+        """Add the gradient of flow matching to the chunks of some rows; return the loss."""
+        actions = batch.end[batch.chunk[rows]]
+        noise = torch.randn(actions.shape, generator=generator)
+        time = draw_time((len(rows),), generator)
+        total = 0.0
+        for part in torch.arange(len(rows)).split(self._config.micro_batch):
+            prefix = self._prefix_of(batch.rows[batch.chunk[rows[part]]])
+            valid = torch.ones(actions[part].shape[:2], dtype=torch.bool)
+            loss = flow_loss(
+                self._network,
+                prefix,
+                actions[part],
+                valid,
+                noise[part],
+                time[part],
+                dims=batch.real_dims,
+            )
+            loss = loss * len(part) / len(rows)
+            (self._config.flow_weight * loss).backward()
+            total += loss.item()
+        return total
 
     def _step(self) -> float:
         """Take an optimiser's step; return the gradient's norm."""

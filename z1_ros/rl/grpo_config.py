@@ -64,6 +64,11 @@ class GrpoConfig:
     """Weight of a stochastic denoise step: ``equal``, or by its ``variance``: the gradient of a
     likelihood grows with 1 / std, what its noise does to the actions shrinks with it. Steps that
     share one ratio (``all_sum``, ``all_mean``) always count alike."""
+    flow_weight: float = 0.0
+    """Weight, beside GRPO's loss, of flow matching on the chunks that did better than their group.
+    Probability ratios teach each noisy step by itself; this makes one flow of the steps again, so
+    that what was learnt with noise holds without. For runs whose eval_success falls behind their
+    train_success."""
     update_epochs: int = 1
     """Passes over an iteration's rows."""
     minibatches: int = 2
@@ -113,6 +118,7 @@ class GrpoConfig:
         require_at_least(self, 1, "lora_rank")
         require_at_least(self, 0, "prefix", "last_prefix", "prefix_iterations", "max_resample")
         require_at_least(self, 0, "warmup_iterations", "clip_high", "weight_decay", "prefix_gb")
+        require_at_least(self, 0, "flow_weight")
         require_positive(self, "clip", "learning_rate", "vlm_learning_rate", "lora_alpha")
         require_positive(self, "clip_norm", "max_kl", "gamma")
         for name in ("clip", "gamma"):
@@ -191,6 +197,9 @@ class Z1Config:
     """Episodes of each."""
     max_chunks: int = 0
     """Chunks after which a training episode counts as failed; 0: the task's own horizon."""
+    keep: str = "best"
+    """Weights that become the bundle: the ``best`` measured, or the ``last``, unless the policy
+    diverged."""
     run: Path | None = None
     """Folder of checkpoints and logs; if not given, beside the bundle: ``<out>-run``."""
     resume: bool = True
@@ -206,6 +215,8 @@ class Z1Config:
         """Check ranges and choices."""
         if self.through not in ("inproc", "ros"):
             raise ConfigError(f"through is {self.through!r}, expected 'inproc' or 'ros'")
+        if self.keep not in ("best", "last"):
+            raise ConfigError(f"keep is {self.keep!r}, expected 'best' or 'last'")
         require_at_least(self, 1, "lanes", "threads", "eval_every", "eval_episodes")
         require_at_least(self, 0, "minutes", "iterations", "env_steps", "max_chunks", "seed")
         require_positive(self, "noise_level")

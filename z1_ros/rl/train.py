@@ -176,6 +176,8 @@ def main(config: Z1Config, open_lanes: Lanes = local_lanes) -> dict[str, Any]:
         board = tensorboard(run, stack)
         try:
             train(training, lambda record: report(record, run, board))
+            if config.keep == "last":
+                training.state.forget_best()
             report(training.measure(), run, board)
         except Diverged as error:
             if not training.state.best_path.exists():

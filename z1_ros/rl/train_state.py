@@ -84,6 +84,10 @@ class TrainState:
             (self._run / name).unlink(missing_ok=True)
         shutil.rmtree(self._run / TENSORBOARD, ignore_errors=True)
 
+    def forget_best(self) -> None:
+        """Let the next weights that are measured be the best."""
+        self.best_success = -1.0
+
     def note_success(self, success: float) -> None:
         """Keep the present weights if they are the best so far."""
         if success >= self.best_success:
