@@ -1,13 +1,14 @@
-"""Processes of environments end together, and in order."""
+"""Processes of environments end together, and in order; one that starts slowly is not lost."""
 
 import time
 from functools import partial
 from pathlib import Path
 
+import pytest
 from reach_env import PX, ReachEnv
 
-from z1_ros.rl.lanes import LanePool, LocalLane
-from z1_ros.rl.worker import Begin, Request
+from z1_ros.rl.lanes import LaneLost, LanePool, LocalLane
+from z1_ros.rl.worker import Begin, Reply, Request
 
 
 class Noted:
@@ -59,3 +60,41 @@ def test_a_learner_that_leaves_while_it_is_owed_an_answer_lets_the_environment_c
     (tmp_path / "go on").touch()
     lane.close()
     assert (tmp_path / "closed").exists()
+
+
+class Watched:
+    """A lane that notes how long it is waited for; some answers never come."""
+
+    def __init__(self, lost: tuple[int, ...] = ()):
+        self.waits: list[float] = []
+        self._lost = lost
+
+    def send(self, request: Request) -> None:
+        pass
+
+    def receive(self, timeout_s: float) -> Reply:
+        self.waits.append(timeout_s)
+        if len(self.waits) in self._lost:
+            raise LaneLost(f"no answer within {timeout_s:.0f} s")
+        return Reply()
+
+    def restart(self) -> None:
+        self.waits.append(0.0)
+
+    def hang_up(self) -> None:
+        pass
+
+    close = hang_up
+
+
+@pytest.mark.parametrize(
+    "lost, waits",
+    [((), [90, 5, 5]), ((3,), [90, 5, 5, 0, 90, 5, 5]), ((1,), [90, 0, 90, 5, 5])],
+)
+def test_a_new_process_has_more_time_for_its_first_answer(lost, waits):
+    lane = Watched(lost)
+    with LanePool([lane], timeout_s=5, start_timeout_s=90) as pool:
+        for begin in (Begin(seed=1), None, None):
+            pool.send(0, Request(begin=begin))
+            pool.receive(0)
+    assert lane.waits == waits

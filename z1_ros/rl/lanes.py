@@ -28,6 +28,9 @@ from z1_ros.specs import embodiment
 LOST_IN_A_ROW = 3
 """Workers that may be lost with one request before the run gives up."""
 
+START_TIMEOUT_S = 300.0
+"""Time that a new process may take for its first answer: dozens start at once, on few cores."""
+
 
 class LaneLost(Exception):
     """The process behind a lane died or hangs."""
@@ -226,15 +229,24 @@ def _read_images(
 class LanePool:
     """Lanes by number; what is lost is replaced, and its requests are asked again."""
 
-    def __init__(self, lanes: Sequence[Lane], timeout_s: float = 60.0):
+    def __init__(
+        self,
+        lanes: Sequence[Lane],
+        timeout_s: float = 60.0,
+        start_timeout_s: float = START_TIMEOUT_S,
+    ):
         """Take over lanes.
 
         Args:
             lanes: They are closed with the pool.
             timeout_s: Time that an answer may take before the lane counts as hung [s].
+            start_timeout_s: The same for the first answer of a new process, which loads and
+                builds its environment first [s].
         """
         self._lanes = list(lanes)
         self._timeout_s = timeout_s
+        self._start_timeout_s = start_timeout_s
+        self._started = [False] * len(lanes)
         self._since_begin: list[list[Request]] = [[] for _ in lanes]
         self.replaced = 0
         """Processes that were lost and replaced."""
@@ -261,9 +273,10 @@ class LanePool:
             try:
                 if attempt:
                     return self._replay(lane)
-                return self._lanes[lane].receive(self._timeout_s)
+                return self._answer(lane)
             except LaneLost as error:
                 self.replaced += 1
+                self._started[lane] = False
                 why = str(error)
                 logging.getLogger(__name__).warning(
                     "environment %d: %s; a new process repeats its episode", lane, why
@@ -273,14 +286,20 @@ class LanePool:
             f"environment {lane} was lost {LOST_IN_A_ROW} times with one request, last: {why}"
         )
 
+    def _answer(self, lane: int) -> Reply:
+        timeout_s = self._timeout_s if self._started[lane] else self._start_timeout_s
+        reply = self._lanes[lane].receive(timeout_s)
+        self._started[lane] = True
+        return reply
+
     def _replay(self, lane: int) -> Reply:
         """Bring a new process to where the lost one was; return the answer it owed."""
         *before, last = self._since_begin[lane]
         for request in before:
             self._lanes[lane].send(replace(request, observe=False, snapshot=False))
-            self._lanes[lane].receive(self._timeout_s)
+            self._answer(lane)
         self._lanes[lane].send(last)
-        return self._lanes[lane].receive(self._timeout_s)
+        return self._answer(lane)
 
     def close(self) -> None:
         """End all lanes, all at once: one after another, lanes that wait would take too long."""
