@@ -129,7 +129,9 @@ def test_a_node_that_dies_or_hangs_is_replaced_and_nothing_changes(actor, wanted
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
 def test_no_process_outlives_the_learner(how):
     script = (
-        "import sys, time; sys.path[:0] = sys.argv[1:]\n"
+        "import signal, sys, time; sys.path[:0] = sys.argv[1:]\n"
+        # These tests may run in the background of a shell script, where SIGINT is ignored.
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "from test_train_ros import IMAGE_BYTES, SETTINGS, MAKER, node_of\n"
         "from z1_ros.nodes.ros_lanes import RosLanes\n"
         "from z1_ros.rl.worker import Begin, Request\n"
