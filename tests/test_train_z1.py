@@ -87,18 +87,22 @@ def test_joint_training_changes_the_vlm_too(tmp_path, bundle, trained):
     assert any(n.startswith("vision.") for n in changed)
 
 
-def test_a_resumed_run_has_the_numbers_of_one_that_was_not_interrupted(tmp_path, bundle):
-    whole = training(settings(tmp_path), bundle, tmp_path / "whole")
+@pytest.mark.parametrize("ema", [0.0, 0.6])
+def test_a_resumed_run_has_the_numbers_of_one_that_was_not_interrupted(tmp_path, bundle, ema):
+    whole = training(settings(tmp_path, ema=ema), bundle, tmp_path / "whole")
     records = run_through(whole)
-    first = training(settings(tmp_path, iterations=2), bundle, tmp_path / "parts")
+    first = training(settings(tmp_path, ema=ema, iterations=2), bundle, tmp_path / "parts")
     run_through(first)
-    second = training(settings(tmp_path), bundle, tmp_path / "parts")
+    second = training(settings(tmp_path, ema=ema), bundle, tmp_path / "parts")
     assert second.state.resume()
     (last,) = run_through(second)
     timeless = [k for k in last if not k.endswith("_s")]
     assert {k: last[k] for k in timeless} == {k: records[-1][k] for k in timeless}
     for name, value in weights(whole.network).items():
         assert torch.equal(value, dict(second.network.named_parameters())[name]), name
+    assert bool(whole.state.average.tensors) == bool(ema)
+    for name, value in whole.state.average.tensors.items():
+        assert torch.equal(value, second.state.average.tensors[name]), name
 
 
 def test_a_checkpoint_of_other_settings_is_refused(tmp_path, bundle):

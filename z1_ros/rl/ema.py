@@ -10,16 +10,19 @@ from torch import Tensor
 class WeightAverage:
     """The average of parameters that are being trained."""
 
-    def __init__(self, parameters: Mapping[str, Tensor], decay: float):
+    def __init__(self, parameters: Mapping[str, Tensor], decay: float, warmup: int = 10):
         """Start from the present values.
 
         Args:
             parameters: What is averaged, by name.
             decay: Of the average; 0 keeps no average, and no memory: it is the weights themselves.
+            warmup: After n updates the decay is at most n / (n + warmup). With 1 the average is the
+                plain mean of all values so far, the initial ones included, until ``decay`` is less.
         """
         self.tensors = {n: p.detach().clone() for n, p in parameters.items()} if decay else {}
         self._parameters = parameters
         self._decay = decay
+        self._warmup = warmup
 
     @torch.no_grad()
     def update(self, step: int) -> None:
@@ -27,7 +30,7 @@ class WeightAverage:
         if not self.tensors:
             return
         # A short memory at first, or the average would hold the initial weights for long.
-        decay = min(self._decay, step / (step + 10))
+        decay = min(self._decay, step / (step + self._warmup))
         present = [self._parameters[name] for name in self.tensors]
         torch._foreach_lerp_(list(self.tensors.values()), present, 1 - decay)
 

@@ -200,6 +200,10 @@ class Z1Config:
     keep: str = "best"
     """Weights that become the bundle: the ``best`` measured, or the ``last``, unless the policy
     diverged."""
+    ema: float = 0.0
+    """Decay, by iteration, of an average of the weights that is measured and becomes the bundle,
+    while rollouts and updates go on with the weights themselves; 1: the plain mean over the run.
+    Most of what an update adds is chance, and averaging takes it out. 0: no average."""
     run: Path | None = None
     """Folder of checkpoints and logs; if not given, beside the bundle: ``<out>-run``."""
     resume: bool = True
@@ -219,6 +223,9 @@ class Z1Config:
             raise ConfigError(f"keep is {self.keep!r}, expected 'best' or 'last'")
         require_at_least(self, 1, "lanes", "threads", "eval_every", "eval_episodes")
         require_at_least(self, 0, "minutes", "iterations", "env_steps", "max_chunks", "seed")
+        require_at_least(self, 0, "ema")
+        if self.ema > 1:
+            raise ConfigError(f"ema is {self.ema}, expected at most 1")
         require_positive(self, "noise_level")
         if not (self.minutes or self.iterations or self.env_steps):
             raise ConfigError("without minutes, iterations and env_steps training would never end")

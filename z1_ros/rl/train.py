@@ -69,7 +69,9 @@ class Training:
         self.update = Update(
             self.network, self.optimizer, config.grpo, self.sde, self.memory.prefix_of
         )
-        self.state = TrainState(run, self.network, self.optimizer, identity(config, bundle))
+        self.state = TrainState(
+            run, self.network, self.optimizer, identity(config, bundle), config.ema
+        )
 
     def iterate(self) -> dict[str, float]:
         """Roll out, learn, and return the iteration's figures."""
@@ -97,6 +99,7 @@ class Training:
             generator = torch.Generator().manual_seed(self.config.seed * 1_000_003 + iteration)
             figures |= self.update.run(batch, generator)
         self.state.iteration += 1
+        self.state.average.update(self.state.iteration)
         return figures | {"update_s": time.perf_counter() - rolled}
 
     update_threads = torch.get_num_threads()
@@ -125,7 +128,7 @@ class Training:
     def evaluate(self) -> dict[str, Any]:
         """Measure the policy as it is deployed, without noise, on scenes not trained on.
 
-        If it is the best so far, its weights are kept.
+        If it is the best so far, its weights are kept. With ``ema`` it is the average that counts.
         """
         began = time.perf_counter()
         torch.set_num_threads(self.config.threads)
@@ -133,9 +136,10 @@ class Training:
             GroupJob((0, i), WHOLE_EPISODE, VALIDATION_SEED + i)
             for i in range(self.config.eval_episodes)
         ]
-        groups = self.collector.run(jobs, None)
-        success, n = sum(bool(group.success[0]) for group in groups), len(groups)
-        self.state.note_success(success / n)
+        with self.state.average.in_place():
+            groups = self.collector.run(jobs, None)
+            success, n = sum(bool(group.success[0]) for group in groups), len(groups)
+            self.state.note_success(success / n)
         return {
             "eval_success": success / n,
             "eval_n": n,
@@ -300,6 +304,7 @@ def identity(config: Z1Config, bundle: Bundle) -> dict[str, Any]:
         "threads": config.threads,
         "max_chunks": config.max_chunks,
         "eval": [config.eval_every, config.eval_episodes],
+        "ema": config.ema,
         "seed": config.seed,
     }
 

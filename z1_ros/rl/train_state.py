@@ -10,6 +10,7 @@ import torch
 from z1_ros.errors import TrainingError
 from z1_ros.models.checkpoint import assign, read_facts, read_tensors, write_tensors
 from z1_ros.models.pi05 import Pi05
+from z1_ros.rl.ema import WeightAverage
 
 CHECKPOINT, BEST = "checkpoint.safetensors", "best.safetensors"
 LOG, TENSORBOARD = "log.jsonl", "tensorboard"
@@ -24,6 +25,7 @@ class TrainState:
         network: Pi05,
         optimizer: torch.optim.Optimizer,
         identity: dict[str, Any],
+        ema: float = 0.0,
     ):
         """Begin at iteration 0.
 
@@ -32,12 +34,14 @@ class TrainState:
             network: Weights.
             optimizer: Its state is saved too.
             identity: Everything that shapes the numbers; a checkpoint of another is refused.
+            ema: Decay of ``average``, by iteration; 0: the average is the weights themselves.
         """
         self._run = run
         self._network = network
         self._optimizer = optimizer
         self._identity = json.loads(json.dumps(identity))
         self._trained = {n: p for n, p in network.named_parameters() if p.requires_grad}
+        self.average = WeightAverage(self._trained, ema, warmup=1)
         self.iteration = 0
         self.elapsed_s = 0.0
         self.env_steps = 0
@@ -89,7 +93,7 @@ class TrainState:
         self.best_success = -1.0
 
     def note_success(self, success: float) -> None:
-        """Keep the present weights if they are the best so far."""
+        """Keep the weights that were measured if they are the best so far."""
         if success >= self.best_success:
             self.best_success, self.best_iteration = success, self.iteration
             write_tensors(self.best_path, self._trained, self.facts)
@@ -97,6 +101,7 @@ class TrainState:
     def save(self) -> None:
         """Write everything that going on needs to one file, atomically."""
         tensors = {f"model.{name}": p for name, p in self._trained.items()}
+        tensors |= {f"ema.{name}": p for name, p in self.average.tensors.items()}
         for name, parameter in self._trained.items():
             held = self._optimizer.state.get(parameter, {})
             tensors |= {f"{key}.{name}": held[key] for key in ("exp_avg", "exp_avg_sq") if held}
@@ -127,6 +132,8 @@ class TrainState:
             kind, _, name = key.partition(".")
             groups.setdefault(kind, {})[name] = tensor
         assign(_Trained(self._trained), groups["model"], str(path))
+        if self.average.tensors:
+            assign(_Trained(self.average.tensors), groups["ema"], str(path))
         steps = facts.pop("steps")
         for name, parameter in self._trained.items():
             if steps:
