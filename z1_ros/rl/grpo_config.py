@@ -203,7 +203,7 @@ class Z1Config:
     ema: float = 0.0
     """Decay, by iteration, of an average of the weights that is measured and becomes the bundle,
     while rollouts and updates go on with the weights themselves; 1: the plain mean over the run.
-    Most of what an update adds is chance, and averaging takes it out. 0: no average."""
+    Much of what an update adds is chance, and averaging takes it out. 0: no average."""
     run: Path | None = None
     """Folder of checkpoints and logs; if not given, beside the bundle: ``<out>-run``."""
     resume: bool = True
