@@ -6,6 +6,7 @@ NAME = "z1_ros"
 COMMANDS = {
     "sft": "sft",
     "train": "train",
+    "search": "search",
     "demos": "demos",
     "combine": "combine",
     "ablate": "ablate",

@@ -82,7 +82,7 @@ Weights are the exponential moving average.{_notes(made_by)}"""
 
 def _reinforced(made_by: Mapping[str, Any]) -> str:
     return f"""\
-A policy improved by reinforcement learning (Z-1) on one task of the embedded kitchen, by the task's
+A policy improved by reinforcement learning on one task of the embedded kitchen, by the task's
 own success alone. Its success rates are those of that kitchen, not of RoboCasa.
 
 {_facts(_z1_rows(made_by))}{_notes(made_by)}"""
@@ -94,6 +94,9 @@ def _z1_rows(made_by: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "started from": f"{init['name']} (sha256 `{init['sha256']}`){part}",
         "task": run["task"],
+        "method": "search with a learnt critic of the simulator's truth, which it needs no more"
+        if "search" in run
+        else "GRPO",
         "command": f"`{made_by['command']}`",
         "seed": run["seed"],
         "training": f"{run['iteration']} iterations, {run['elapsed_s'] / 60:.1f} min",

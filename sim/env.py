@@ -1,6 +1,6 @@
 """The one interface of every simulator: kitchen and RoboCasa, in a process or behind ROS."""
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
@@ -68,4 +68,13 @@ class Env(Protocol):
 
     def close(self) -> None:
         """Free the OpenGL context; further calls are errors."""
+        ...
+
+
+@runtime_checkable
+class TruthfulEnv(Protocol):
+    """An ``Env`` that also says what is so; only a simulator in this process can."""
+
+    def truth(self) -> np.ndarray:
+        """Return what a critic may see in training, and a policy never (n,) float32."""
         ...

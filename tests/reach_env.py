@@ -73,6 +73,13 @@ class ReachEnv:
             images={}, state=state, instruction=self.instruction, stamp_ns=self.stamp_ns
         )
 
+    def truth(self) -> np.ndarray:
+        """Return where the dot is, how far the square, and the time that has passed."""
+        passed = [self.steps / self.horizon]
+        return np.concatenate([self.position, self.target - self.position, passed]).astype(
+            np.float32
+        )
+
     def snapshot(self) -> bytes:
         """Return the present state."""
         arrays = {"place": np.concatenate([self.position, self.target])}

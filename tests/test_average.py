@@ -6,7 +6,7 @@ from test_train_z1 import run_through, settings, training, weights
 from tiny_bundle import write_tiny_bundle
 
 from z1_ros.errors import ConfigError
-from z1_ros.rl.train import train
+from z1_ros.rl.train import measure, train
 
 
 @pytest.fixture
@@ -33,7 +33,7 @@ def test_the_average_is_what_is_measured_and_training_goes_on_beside_it(
 
     monkeypatch.setattr(made.collector, "run", run)
     made.state.forget_best()
-    made.measure()
+    measure(made)
     assert all(torch.equal(p, stands[-1][n]) for n, p in made.network.named_parameters())
     made.state.load_best()
     for name, kept in made.network.named_parameters():

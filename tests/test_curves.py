@@ -75,7 +75,9 @@ def test_a_run_without_a_checkpoint_goes_by_its_folder(tmp_path):
 
 
 def test_an_empty_folder_is_refused_in_one_sentence(tmp_path):
-    with pytest.raises(TrainingError, match=r"is no run of z1-train: it holds no log\.jsonl"):
+    with pytest.raises(
+        TrainingError, match=r"is no run of z1-train or z1-search: it holds no log\.jsonl"
+    ):
         main(CurvesConfig(runs=(tmp_path,), out=tmp_path / "curves.png"))
     assert not (tmp_path / "curves.png").exists()
 

@@ -299,7 +299,7 @@ def test_the_result_is_a_bundle_that_runs(tmp_path, bundle):
     made = training(config, bundle, tmp_path / "run")
     run_through(made)
     figures = made.state.facts
-    origin = made_by(config, figures, bundle)
+    origin = made_by("z1-train", figures | made.identity, bundle)
     out = write_result(bundle, made.network.state_dict(), tmp_path / "out", origin)
     assert load_bundle(out.path).manifest.made_by["z1"]["iteration"] == 1
     assert "reinforcement learning" in out.file("README.md").read_text("utf-8")

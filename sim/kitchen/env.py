@@ -17,6 +17,7 @@ from z1_ros.sim.kitchen.panda import ARM_JOINTS, FINGER_JOINTS, FINGER_TRAVEL, G
 from z1_ros.sim.kitchen.render import Renderer
 from z1_ros.sim.kitchen.scene import TIMESTEP_S, Scene, sample_scene
 from z1_ros.sim.kitchen.tasks import TASKS
+from z1_ros.sim.kitchen.truth import Truth
 from z1_ros.sim.snapshot import pack, require_same, unpack
 from z1_ros.specs import Embodiment
 from z1_ros.types import Observation, Step
@@ -97,6 +98,7 @@ class KitchenEnv:
         self.model = scene.compile()
         self.data = mujoco.MjData(self.model)
         self.goal = TASKS[self.task](self.model, scene)
+        self._truth = Truth(self.model, self.goal)
         self.controller = Controller(self.model, self.embodiment)
         self._arm = [self.model.joint(name).qposadr[0] for name in ARM_JOINTS]
         self._fingers = [self.model.joint(name).qposadr[0] for name in FINGER_JOINTS]
@@ -151,6 +153,15 @@ class KitchenEnv:
             instruction=self.instruction,
             stamp_ns=self._steps * _STEP_NS,
         )
+
+    def truth(self) -> np.ndarray:
+        """Return the simulator's own truth and the time that has passed (n,) float32.
+
+        It is for a critic in training (`z1_ros.sim.kitchen.truth`); no policy is given it.
+        """
+        self._require_scene()
+        passed = np.float32(self._steps / self.horizon)
+        return np.append(self._truth(self.data, self.controller), passed)
 
     def observe(self) -> Observation:
         """Render the policy's cameras and read the robot's state at the present instant.

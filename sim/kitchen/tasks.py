@@ -24,6 +24,10 @@ class Task(ABC):
     """Control steps after which an episode is over."""
     instruction_patterns: tuple[str, ...]
     """Shell-style patterns that the instruction matches in every scene, and no other task's."""
+    landmarks: tuple[str, ...] = ()
+    """Sites that the task is about; a critic of the simulator's truth looks at them."""
+    joints: tuple[str, ...] = ()
+    """Sliding or turning joints that it is about, of one dimension each."""
 
     def __init__(self, model: mujoco.MjModel, scene: Scene):
         self.model = model
@@ -61,6 +65,10 @@ class OpenDrawer(Task):
     target = Target(unit="drawers", distance=0.80)
     instruction_patterns = ("open the * drawer",)
 
+    def __init__(self, model: mujoco.MjModel, scene: Scene):
+        super().__init__(model, scene)
+        self.landmarks, self.joints = (f"{self.joint_name}_handle",), (self.joint_name,)
+
     @property
     def joint_name(self) -> str:
         """Joint of the drawer that is meant."""
@@ -83,6 +91,7 @@ class TurnOnSinkFaucet(Task):
     target = Target(unit="sink", distance=0.36)
     instruction = "turn on the sink faucet"
     instruction_patterns = (instruction,)
+    landmarks, joints = ("faucet_lever",), ("faucet_handle",)
 
     def update(self, data: mujoco.MjData) -> None:
         """Let water run while the handle is open."""
@@ -99,6 +108,7 @@ class TurnOnMicrowave(Task):
     target = Target(unit="microwave", distance=0.56)
     instruction = "press the start button on the microwave"
     instruction_patterns = (instruction,)
+    landmarks, joints = ("microwave_start",), ("microwave_start",)
 
     def __init__(self, model: mujoco.MjModel, scene: Scene):
         super().__init__(model, scene)
@@ -120,6 +130,7 @@ class PnPCounterToSink(Task):
 
     target = Target(unit="sink", distance=0.36, objects=1)
     instruction_patterns = ("pick the * from the counter and place it in the sink",)
+    landmarks = ("sink_inside",)
 
     @property
     def instruction(self) -> str:

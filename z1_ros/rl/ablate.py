@@ -25,7 +25,7 @@ from z1_ros.rl.grpo_config import VALIDATION_SEED, Z1Config
 from z1_ros.rl.lanes import KitchenMaker, local_lanes
 from z1_ros.rl.plan import SHARING
 from z1_ros.rl.run_log import Point, Run, read_run
-from z1_ros.rl.train import Lanes, Training, identity, report, train
+from z1_ros.rl.train import Lanes, Training, identity, measure, report, train
 from z1_ros.sim.kitchen import TASKS
 from z1_ros.sim.task_names import parse_task
 
@@ -165,7 +165,7 @@ def run_cell(config: Z1Config, folder: Path, open_lanes: Lanes) -> None:
             training.state.begin()
         try:
             train(training, lambda record: report(record, folder, None))
-            report(training.measure(), folder, None)
+            report(measure(training), folder, None)
         except Diverged:
             status = "diverged"  # its weights may be no numbers any more: nothing to measure
     write_json(folder / DONE, {"status": status, "made_with": made_with})

@@ -11,7 +11,7 @@ from z1_ros.errors import Diverged
 from z1_ros.models.manifest import Bundle
 from z1_ros.models.pi05 import Pi05, Prefix
 from z1_ros.models.tokenizer import PromptTokenizer
-from z1_ros.policy.transforms import Preprocessor, unnormalize
+from z1_ros.policy.transforms import Preprocessor, normalize, unnormalize
 from z1_ros.rl.flow_sde import FlowSde, Transitions, sample
 from z1_ros.specs import Embodiment
 from z1_ros.types import Observation
@@ -74,6 +74,28 @@ class Actor:
         with torch.no_grad():
             actions = self.network.sample(prefix, start, self.manifest.denoise_steps)
         return self._in_robot_units(actions)
+
+    def propose(
+        self, observations: Sequence[Observation], keys: Sequence[tuple[int, ...]], count: int
+    ) -> tuple[Prefix, np.ndarray]:
+        """Return encoded observations, and chunks (B, count, horizon, action_dim) of the flow."""
+        prefix, _ = self.encode(observations)
+        start = self._noise(keys, count).flatten(0, 1)
+        with torch.no_grad():
+            actions = self.network.sample(prefix.repeat(count), start, self.manifest.denoise_steps)
+        chunks = np.stack(self._in_robot_units(actions))
+        return prefix, chunks.reshape(len(keys), count, *chunks.shape[1:])
+
+    def normalized(self, chunks: np.ndarray) -> Tensor:
+        """Return chunks (…, horizon, action_dim) of the robot as the network gives them."""
+        scaling = self.manifest.normalization
+        mode = scaling.action_mode or scaling.mode
+        wanted = np.empty_like(chunks)
+        wanted[..., self._order] = chunks
+        actions = normalize(wanted, scaling.action, mode, scaling.form)
+        padded = torch.zeros(*chunks.shape[:-1], self.network.geometry.action_dim)
+        padded[..., : self.real_dims] = torch.from_numpy(actions)
+        return padded
 
     def act(
         self,

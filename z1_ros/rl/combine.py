@@ -50,12 +50,12 @@ PREFIX = "prefix.onnx"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CombineConfig:
-    """Combine results of z1-train into one bundle; the instruction chooses among their experts."""
+    """Combine results of z1-train and z1-search; the instruction chooses among their experts."""
 
     base: str
     """Bundle that they were trained from; other instructions are its own."""
     experts: tuple[str, ...]
-    """Bundles that z1-train made, one for each task."""
+    """Bundles that z1-train or z1-search made, one for each task."""
     out: Path
     """Bundle to write."""
     export: bool = True
@@ -64,14 +64,15 @@ class CombineConfig:
     def __post_init__(self) -> None:
         """Check that there is something to combine."""
         if not self.experts:
-            raise ConfigError("experts must name at least one bundle that z1-train made")
+            raise ConfigError("experts must name at least one bundle of z1-train or z1-search")
 
 
 def main(config: CombineConfig) -> Bundle:
     """Check, combine and write; returns the new bundle.
 
     Raises:
-        BundleError: A bundle is no result of z1-train, or does not share all else with the base.
+        BundleError: A bundle is no result of one task's training, or does not share all else with
+            the base.
         ConfigError: Two are of the same task.
     """
     require_replaceable(config.out.absolute())
@@ -94,13 +95,13 @@ def main(config: CombineConfig) -> Bundle:
 
 
 def task_of(result: Bundle) -> str:
-    """Return the task that z1-train made a bundle for; raises BundleError if it did not."""
+    """Return the task that a bundle was trained for; raises BundleError if there is none."""
     run = result.manifest.made_by.get("z1")
     task = str(run.get("task")) if isinstance(run, Mapping) else ""
     if task not in TASKS or result.manifest.experts:
         raise BundleError(
-            f"{result.path} is no result of z1-train for one task (made_by.z1.task is {task!r}), "
-            "so it cannot be an expert"
+            f"{result.path} is no result of z1-train or z1-search for one task (made_by.z1.task is "
+            f"{task!r}), so it cannot be an expert"
         )
     return task
 

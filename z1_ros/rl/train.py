@@ -16,7 +16,7 @@ from contextlib import ExitStack
 from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -69,9 +69,8 @@ class Training:
         self.update = Update(
             self.network, self.optimizer, config.grpo, self.sde, self.memory.prefix_of
         )
-        self.state = TrainState(
-            run, self.network, self.optimizer, identity(config, bundle), config.ema
-        )
+        self.identity = identity(config, bundle)
+        self.state = TrainState(run, self.network, self.optimizer, self.identity, config.ema)
 
     def iterate(self) -> dict[str, float]:
         """Roll out, learn, and return the iteration's figures."""
@@ -125,34 +124,64 @@ class Training:
                 break
         return groups
 
-    def evaluate(self) -> dict[str, Any]:
-        """Measure the policy as it is deployed, without noise, on scenes not trained on.
+    def check(self, figures: dict[str, Any]) -> None:
+        """Raise Diverged if an update moved the policy further than it may."""
+        for kl in (figures.get("kl", 0.0), figures.get("kl_update", 0.0)):
+            if not kl <= self.config.grpo.max_kl:
+                raise Diverged(f"an update moved it by KL {kl:.3g}")
 
-        If it is the best so far, its weights are kept. With ``ema`` it is the average that counts.
-        """
-        began = time.perf_counter()
-        torch.set_num_threads(self.config.threads)
-        jobs = [
-            GroupJob((0, i), WHOLE_EPISODE, VALIDATION_SEED + i)
-            for i in range(self.config.eval_episodes)
-        ]
-        with self.state.average.in_place():
-            groups = self.collector.run(jobs, None)
-            success, n = sum(bool(group.success[0]) for group in groups), len(groups)
-            self.state.note_success(success / n)
-        return {
-            "eval_success": success / n,
-            "eval_n": n,
-            "eval_ci95": list(wilson_interval(success, n)),
-            "eval_chunks_to_success": mean_chunks(groups),
-            "eval_s": time.perf_counter() - began,
-        }
 
-    def measure(self) -> dict[str, Any]:
-        """Return the figures of a policy that is not trained further."""
-        facts = self.state.facts
-        spent = {name: facts[name] for name in ("iteration", "env_steps", "elapsed_s")}
-        return spent | self.evaluate()
+class Learner(Protocol):
+    """What trains: ``Training`` by GRPO, ``z1_ros.rl.search_train`` by search."""
+
+    config: Any
+    """Its settings; of those, budgets, evaluation and files are used here."""
+    network: Pi05
+    """What is trained."""
+    collector: Collector
+    """Runs the policy to measure it."""
+    state: TrainState
+    """Where it stands."""
+    identity: dict[str, Any]
+    """Everything that shapes the numbers of a run."""
+
+    def iterate(self) -> dict[str, float]:
+        """Act, learn, and return the iteration's figures."""
+        ...
+
+    def check(self, figures: dict[str, Any]) -> None:
+        """Raise Diverged if an iteration's figures say so."""
+        ...
+
+
+def evaluate(learner: Learner) -> dict[str, Any]:
+    """Measure the policy as it is deployed, without noise, on scenes not trained on.
+
+    If it is the best so far, its weights are kept. With ``ema`` it is the average that counts.
+    """
+    began, config, state = time.perf_counter(), learner.config, learner.state
+    torch.set_num_threads(config.threads)
+    jobs = [
+        GroupJob((0, i), WHOLE_EPISODE, VALIDATION_SEED + i) for i in range(config.eval_episodes)
+    ]
+    with state.average.in_place():
+        groups = learner.collector.run(jobs, None)
+        success, n = sum(bool(group.success[0]) for group in groups), len(groups)
+        state.note_success(success / n)
+    return {
+        "eval_success": success / n,
+        "eval_n": n,
+        "eval_ci95": list(wilson_interval(success, n)),
+        "eval_chunks_to_success": mean_chunks(groups),
+        "eval_s": time.perf_counter() - began,
+    }
+
+
+def measure(learner: Learner) -> dict[str, Any]:
+    """Return the figures of a policy that is not trained further."""
+    facts = learner.state.facts
+    spent = {name: facts[name] for name in ("iteration", "env_steps", "elapsed_s")}
+    return spent | evaluate(learner)
 
 
 Lanes = Callable[[KitchenMaker, int, int], LanePool]
@@ -166,6 +195,22 @@ def main(config: Z1Config, open_lanes: Lanes = local_lanes) -> dict[str, Any]:
         config: What to train.
         open_lanes: Where its environments are.
     """
+    frozen = config.grpo.trained == "expert"
+    return run_learner("z1-train", config, Training, open_lanes, frozen_vlm=frozen)
+
+
+def run_learner(
+    command: str, config: Any, make: Callable[..., Learner], open_lanes: Lanes, *, frozen_vlm: bool
+) -> dict[str, Any]:
+    """Train and write the bundle; returns the final figures.
+
+    Args:
+        command: What the user called.
+        config: What to train.
+        make: Makes the learner of configuration, bundle, lanes and the run's folder.
+        open_lanes: Where its environments are.
+        frozen_vlm: The VLM's graph is the start's own, to the bit.
+    """
     bundle = load_bundle(config.bundle)
     manifest = bundle.manifest
     check_contract(manifest.contract, embodiment(manifest.embodiment), manifest.name)
@@ -174,7 +219,7 @@ def main(config: Z1Config, open_lanes: Lanes = local_lanes) -> dict[str, Any]:
     maker = KitchenMaker(task=config.task, embodiment=manifest.embodiment)
     diverged: Diverged | None = None
     with open_lanes(maker, config.lanes, maker.image_bytes) as pool, ExitStack() as stack:
-        training = Training(config, bundle, pool, run)
+        training = make(config, bundle, pool, run)
         if not (config.resume and training.state.resume()):
             training.state.begin()
         board = tensorboard(run, stack)
@@ -182,17 +227,16 @@ def main(config: Z1Config, open_lanes: Lanes = local_lanes) -> dict[str, Any]:
             train(training, lambda record: report(record, run, board))
             if config.keep == "last":
                 training.state.forget_best()
-            report(training.measure(), run, board)
+            report(measure(training), run, board)
         except Diverged as error:
             if not training.state.best_path.exists():
                 raise
             diverged = error
         training.state.load_best()
     figures = training.state.facts
-    # A frozen VLM's graph is the start's own, to the bit.
-    frozen = config.export and config.grpo.trained == "expert"
-    graphs = [PREFIX] if frozen and f"{PREFIX}.onnx" in manifest.files else []
-    origin = made_by(config, figures, bundle)
+    kept = config.export and frozen_vlm and f"{PREFIX}.onnx" in manifest.files
+    graphs = [PREFIX] if kept else []
+    origin = made_by(command, figures | training.identity, bundle)
     weights = plain_weights(training.network)
     write_result(bundle, weights, config.out, origin, graphs, export=config.export)
     if config.json:
@@ -205,22 +249,22 @@ def main(config: Z1Config, open_lanes: Lanes = local_lanes) -> dict[str, Any]:
     return figures | {"task": config.task}
 
 
-def made_by(config: Z1Config, figures: dict[str, Any], bundle: Bundle) -> dict[str, Any]:
-    """Return what the new bundle's manifest says of its making."""
+def made_by(command: str, facts: dict[str, Any], bundle: Bundle) -> dict[str, Any]:
+    """Return what the new bundle's manifest says of its making, the run's ``facts`` among it."""
     return {
-        "command": shlex.join(["z1-train", *sys.argv[1:]]),
+        "command": shlex.join([command, *sys.argv[1:]]),
         "init": {
             "name": bundle.manifest.name,
             "sha256": bundle.sha256,
-            "expert": start_expert(bundle, config.task),
+            "expert": start_expert(bundle, facts["task"]),
         },
-        "z1": figures | identity(config, bundle),
+        "z1": facts,
         "versions": {name: version(name) for name in ("torch", "numpy", "mujoco", "transformers")}
         | {"python": platform.python_version()},
     }
 
 
-def train(training: Training, log: Callable[[dict[str, Any]], None]) -> None:
+def train(training: Learner, log: Callable[[dict[str, Any]], None]) -> None:
     """Iterate until a budget is used up.
 
     Args:
@@ -236,17 +280,16 @@ def train(training: Training, log: Callable[[dict[str, Any]], None]) -> None:
         figures: dict[str, Any] = {"iteration": number}
         try:
             if number % config.eval_every == 0:
-                figures |= training.evaluate()
+                figures |= evaluate(training)
             figures |= training.iterate()
         except Diverged as error:
             raise Diverged(f"the policy diverged at iteration {number}: {error}") from error
         state.elapsed_s += time.perf_counter() - began
         log(figures | {"elapsed_s": state.elapsed_s})
-        for kl in (figures.get("kl", 0.0), figures.get("kl_update", 0.0)):
-            if not kl <= config.grpo.max_kl:
-                raise Diverged(
-                    f"the policy diverged at iteration {number}: an update moved it by KL {kl:.3g}"
-                )
+        try:
+            training.check(figures)
+        except Diverged as error:
+            raise Diverged(f"the policy diverged at iteration {number}: {error}") from error
         state.save()
 
 

@@ -6,6 +6,7 @@ pose, so the embodiment says field by field what holding means.
 """
 
 from collections import Counter
+from copy import copy
 from dataclasses import dataclass
 
 import numpy as np
@@ -74,6 +75,12 @@ class Guard:
         self._estop = False
         self._stop = ""
         self._stale = False
+
+    def twin(self) -> "Guard":
+        """Return a guard in the same state, to try actions on; what it is asked leaves no trace."""
+        twin = copy(self)
+        twin.counts = self.counts.copy()
+        return twin
 
     @property
     def stop_reason(self) -> str:
