@@ -6,7 +6,7 @@ NAME = "z1_ros"
 COMMANDS = {
     "sft": "sft",
     "train": "train",
-    "search": "search",
+    "teach": "teach",
     "demos": "demos",
     "combine": "combine",
     "ablate": "ablate",

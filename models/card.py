@@ -94,8 +94,8 @@ def _z1_rows(made_by: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "started from": f"{init['name']} (sha256 `{init['sha256']}`){part}",
         "task": run["task"],
-        "method": "search with a learnt critic of the simulator's truth, which it needs no more"
-        if "search" in run
+        "method": "taught by a teacher that learnt from success in simulation, told its truth"
+        if "lesson" in run
         else "GRPO",
         "command": f"`{made_by['command']}`",
         "seed": run["seed"],

@@ -76,5 +76,5 @@ class TruthfulEnv(Protocol):
     """An ``Env`` that also says what is so; only a simulator in this process can."""
 
     def truth(self) -> np.ndarray:
-        """Return what a critic may see in training, and a policy never (n,) float32."""
+        """Return what a teacher may see in training, and a policy never (n,) float32."""
         ...

@@ -74,11 +74,8 @@ class ReachEnv:
         )
 
     def truth(self) -> np.ndarray:
-        """Return where the dot is, how far the square, and the time that has passed."""
-        passed = [self.steps / self.horizon]
-        return np.concatenate([self.position, self.target - self.position, passed]).astype(
-            np.float32
-        )
+        """Return where the dot is, and how far the square."""
+        return np.concatenate([self.position, self.target - self.position]).astype(np.float32)
 
     def snapshot(self) -> bytes:
         """Return the present state."""

@@ -234,8 +234,8 @@ def test_weights_of_another_type_or_name_are_refused(parts, tmp_path):
 
 def test_what_z1_train_did_not_make_and_two_of_one_task_are_refused(parts, combined):
     base, results = parts
-    assert "is no result of z1-train or z1-search for one task" in refused(parts, base)
-    assert "is no result of z1-train or z1-search for one task" in refused(parts, combined)
+    assert "is no result of z1-train or z1-teach for one task" in refused(parts, base)
+    assert "is no result of z1-train or z1-teach for one task" in refused(parts, combined)
     assert "are both of task TurnOnSinkFaucet" in refused(
         parts, results["TurnOnSinkFaucet"], ConfigError
     )
@@ -250,7 +250,7 @@ def test_nothing_to_combine_and_a_malformed_origin_are_one_sentence(parts, tmp_p
             write_trained(base, tmp_path / "x", "OpenDrawer").path,
             replace(base.manifest, made_by={"z1": origin}),
         )
-        assert "is no result of z1-train or z1-search for one task" in refused(parts, made)
+        assert "is no result of z1-train or z1-teach for one task" in refused(parts, made)
 
 
 def test_prefixes_exported_by_different_versions_are_refused(parts, tmp_path):

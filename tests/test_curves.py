@@ -76,7 +76,7 @@ def test_a_run_without_a_checkpoint_goes_by_its_folder(tmp_path):
 
 def test_an_empty_folder_is_refused_in_one_sentence(tmp_path):
     with pytest.raises(
-        TrainingError, match=r"is no run of z1-train or z1-search: it holds no log\.jsonl"
+        TrainingError, match=r"is no run of z1-train or z1-teach: it holds no log\.jsonl"
     ):
         main(CurvesConfig(runs=(tmp_path,), out=tmp_path / "curves.png"))
     assert not (tmp_path / "curves.png").exists()

@@ -1,4 +1,4 @@
-"""What a critic may see of the kitchen: complete, the same after a restore, never in a picture."""
+"""What a teacher may see of the kitchen: complete, the same after a restore, never in a picture."""
 
 import numpy as np
 import pytest
@@ -37,7 +37,7 @@ def test_truth_has_one_shape_in_every_scene_and_is_of_order_one(task, robot):
 def test_truth_is_the_same_after_a_restore(task):
     env = made(task)
     expert = make_expert(env)
-    for _ in range(30):
+    for _ in range(12):
         env.step(expert.act()[None])
     data, before = env.snapshot(), env.truth()
     env.step(np.ones((9, 7)))

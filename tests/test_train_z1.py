@@ -152,11 +152,11 @@ def test_after_divergence_the_best_weights_are_a_bundle(tmp_path, bundle):
 def test_the_bundle_is_of_the_best_weights_or_the_last(tmp_path, bundle, monkeypatch, keep):
     successes = [1.0, 0.0]
 
-    def evaluate(self):
-        self.state.note_success(successes[0])
+    def evaluate(learner):
+        learner.state.note_success(successes[0])
         return {"eval_success": successes.pop(0)}
 
-    monkeypatch.setattr(Training, "evaluate", evaluate)
+    monkeypatch.setattr("z1_ros.rl.train.evaluate", evaluate)
     config = settings(tmp_path, bundle=str(bundle.path), iterations=1, keep=keep, export=False)
     main(config, lambda *_: LanePool([InlineLane() for _ in range(4)]))
     made = load_bundle(tmp_path / "out")

@@ -155,13 +155,12 @@ class KitchenEnv:
         )
 
     def truth(self) -> np.ndarray:
-        """Return the simulator's own truth and the time that has passed (n,) float32.
+        """Return the simulator's own truth (n,) float32, see ``z1_ros.sim.kitchen.truth``.
 
-        It is for a critic in training (`z1_ros.sim.kitchen.truth`); no policy is given it.
+        It is for a teacher in training; no policy is given it.
         """
         self._require_scene()
-        passed = np.float32(self._steps / self.horizon)
-        return np.append(self._truth(self.data, self.controller), passed)
+        return self._truth(self.data, self.controller)
 
     def observe(self) -> Observation:
         """Render the policy's cameras and read the robot's state at the present instant.

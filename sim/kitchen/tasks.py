@@ -25,7 +25,7 @@ class Task(ABC):
     instruction_patterns: tuple[str, ...]
     """Shell-style patterns that the instruction matches in every scene, and no other task's."""
     landmarks: tuple[str, ...] = ()
-    """Sites that the task is about; a critic of the simulator's truth looks at them."""
+    """Sites that the task is about; a teacher that is told the truth looks at them."""
     joints: tuple[str, ...] = ()
     """Sliding or turning joints that it is about, of one dimension each."""
 

@@ -1,10 +1,10 @@
-"""The simulator's own truth as numbers: what a critic may see in training, and a policy never."""
+"""The simulator's own truth as numbers: what a teacher may see in training, a policy never."""
 
 import mujoco
 import numpy as np
 
 from z1_ros.sim.kitchen.control import Controller
-from z1_ros.sim.kitchen.panda import ARM_JOINTS, FINGER_JOINTS, GRIP
+from z1_ros.sim.kitchen.panda import FINGER_JOINTS, GRIP
 from z1_ros.sim.kitchen.tasks import Task
 
 _NEAR_M = 0.03
@@ -26,10 +26,8 @@ class Truth:
             goal: Says which sites and joints the task is about.
         """
         self._grip, self._link0 = model.site(GRIP).id, model.body("panda_link0").id
-        arm = [model.joint(name) for name in ARM_JOINTS]
         fingers = [model.joint(name) for name in FINGER_JOINTS]
         moved = [model.joint(name) for name in goal.joints]
-        self._arm, self._arm_speed = _addresses(arm)
         self._fingers, self._finger_speed = _addresses(fingers)
         self._moved, self._moved_speed = _addresses(moved)
         self._sites = [model.site(name).id for name in goal.landmarks]
@@ -50,8 +48,6 @@ class Truth:
         parts: list[np.ndarray | list[float]] = [
             position * 4,
             (frame @ data.site_xmat[self._grip].reshape(3, 3))[:, :2].ravel() * 2,
-            data.qpos[self._arm],
-            data.qvel[self._arm_speed],
             data.qpos[self._fingers] * 25,
             data.qvel[self._finger_speed] * 5,
             lead * 20,

@@ -54,6 +54,7 @@ class Actor:
         dims = self.manifest.contract.action_dims
         self.real_dims = len(dims)
         self._order = [dims.index(name) for name in robot.action_dims]
+        self.limits = robot.action_limits()
         self._seed = seed
 
     def encode(self, observations: Sequence[Observation]) -> tuple[Prefix, dict[str, Tensor]]:
@@ -69,22 +70,28 @@ class Actor:
         self, observations: Sequence[Observation], keys: Sequence[tuple[int, ...]]
     ) -> list[np.ndarray]:
         """Return the chunks (horizon, action_dim) of the flow itself, as a deployed policy's."""
+        return self.see_and_follow(observations, keys)[1]
+
+    def see_and_follow(
+        self, observations: Sequence[Observation], keys: Sequence[tuple[int, ...]]
+    ) -> tuple[Prefix, list[np.ndarray]]:
+        """Return encoded observations too."""
         prefix, _ = self.encode(observations)
         start = self._noise(keys, 1)[:, 0]
         with torch.no_grad():
             actions = self.network.sample(prefix, start, self.manifest.denoise_steps)
-        return self._in_robot_units(actions)
+        return prefix, self._in_robot_units(actions)
 
-    def propose(
-        self, observations: Sequence[Observation], keys: Sequence[tuple[int, ...]], count: int
-    ) -> tuple[Prefix, np.ndarray]:
-        """Return encoded observations, and chunks (B, count, horizon, action_dim) of the flow."""
-        prefix, _ = self.encode(observations)
-        start = self._noise(keys, count).flatten(0, 1)
-        with torch.no_grad():
-            actions = self.network.sample(prefix.repeat(count), start, self.manifest.denoise_steps)
-        chunks = np.stack(self._in_robot_units(actions))
-        return prefix, chunks.reshape(len(keys), count, *chunks.shape[1:])
+    def action_range(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return what the network's -1 and 1 are in the robot's units (action_dim,), within limits.
+
+        It is the range in which the policy was taught to move.
+        """
+        ends = torch.ones(2, 1, self.network.geometry.action_dim)
+        ends[0] *= -1
+        one, other = (chunk[0] for chunk in self._in_robot_units(ends))
+        low, high = self.limits
+        return np.maximum(np.minimum(one, other), low), np.minimum(np.maximum(one, other), high)
 
     def normalized(self, chunks: np.ndarray) -> Tensor:
         """Return chunks (…, horizon, action_dim) of the robot as the network gives them."""

@@ -50,12 +50,12 @@ PREFIX = "prefix.onnx"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CombineConfig:
-    """Combine results of z1-train and z1-search; the instruction chooses among their experts."""
+    """Combine results of z1-train and z1-teach; the instruction chooses among their experts."""
 
     base: str
     """Bundle that they were trained from; other instructions are its own."""
     experts: tuple[str, ...]
-    """Bundles that z1-train or z1-search made, one for each task."""
+    """Bundles that z1-train or z1-teach made, one for each task."""
     out: Path
     """Bundle to write."""
     export: bool = True
@@ -64,7 +64,7 @@ class CombineConfig:
     def __post_init__(self) -> None:
         """Check that there is something to combine."""
         if not self.experts:
-            raise ConfigError("experts must name at least one bundle of z1-train or z1-search")
+            raise ConfigError("experts must name at least one bundle of z1-train or z1-teach")
 
 
 def main(config: CombineConfig) -> Bundle:
@@ -100,7 +100,7 @@ def task_of(result: Bundle) -> str:
     task = str(run.get("task")) if isinstance(run, Mapping) else ""
     if task not in TASKS or result.manifest.experts:
         raise BundleError(
-            f"{result.path} is no result of z1-train or z1-search for one task (made_by.z1.task is "
+            f"{result.path} is no result of z1-train or z1-teach for one task (made_by.z1.task is "
             f"{task!r}), so it cannot be an expert"
         )
     return task

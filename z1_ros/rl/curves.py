@@ -1,4 +1,4 @@
-"""``z1-curves``: learning curves of runs of ``z1-train`` and ``z1-search`` as a picture."""
+"""``z1-curves``: learning curves of runs of ``z1-train`` and ``z1-teach`` as a picture."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -33,7 +33,7 @@ COLUMNS = {1: 1, 2: 2, 4: 2}
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CurvesConfig:
-    """Draw the success of runs of z1-train or z1-search, one panel for each task."""
+    """Draw the success of runs of z1-train or z1-teach, one panel for each task."""
 
     runs: Annotated[tuple[Path, ...], tyro.conf.Positional]
     """Run folders; runs of one task share a panel."""

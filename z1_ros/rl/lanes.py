@@ -256,7 +256,7 @@ class LanePool:
 
     def send(self, lane: int, request: Request) -> None:
         """Ask a lane, without waiting; one request at a time."""
-        if request.begin is not None:
+        if request.begin is not None or request.practice is not None:
             self._since_begin[lane].clear()
         self._since_begin[lane].append(request)
         self._lanes[lane].send(request)
@@ -296,7 +296,7 @@ class LanePool:
         """Bring a new process to where the lost one was; return the answer it owed."""
         *before, last = self._since_begin[lane]
         for request in before:
-            self._lanes[lane].send(replace(request, observe=False, snapshot=False))
+            self._lanes[lane].send(replace(request, advice=None, observe=False, snapshot=False))
             self._answer(lane)
         self._lanes[lane].send(last)
         return self._answer(lane)

@@ -1,4 +1,4 @@
-"""What a run of ``z1-train`` or ``z1-search`` wrote into its folder, read back."""
+"""What a run of ``z1-train`` or ``z1-teach`` wrote into its folder, read back."""
 
 import json
 from collections.abc import Sequence
@@ -123,7 +123,7 @@ def read_run(folder: Path) -> Run:
     """
     path = folder / LOG
     if not path.is_file():
-        raise TrainingError(f"{folder} is no run of z1-train or z1-search: it holds no {LOG}")
+        raise TrainingError(f"{folder} is no run of z1-train or z1-teach: it holds no {LOG}")
     records = read_records(folder)
     measured = [record for record in records if "eval_success" in record]
     if not measured:

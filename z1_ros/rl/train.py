@@ -124,6 +124,11 @@ class Training:
                 break
         return groups
 
+    @property
+    def due(self) -> bool:
+        """Whether the policy is to be measured before the next iteration."""
+        return self.state.iteration % self.config.eval_every == 0
+
     def check(self, figures: dict[str, Any]) -> None:
         """Raise Diverged if an update moved the policy further than it may."""
         for kl in (figures.get("kl", 0.0), figures.get("kl_update", 0.0)):
@@ -132,7 +137,7 @@ class Training:
 
 
 class Learner(Protocol):
-    """What trains: ``Training`` by GRPO, ``z1_ros.rl.search_train`` by search."""
+    """What trains: ``Training`` by GRPO, ``z1_ros.rl.teach`` through a teacher."""
 
     config: Any
     """Its settings; of those, budgets, evaluation and files are used here."""
@@ -144,6 +149,11 @@ class Learner(Protocol):
     """Where it stands."""
     identity: dict[str, Any]
     """Everything that shapes the numbers of a run."""
+
+    @property
+    def due(self) -> bool:
+        """Whether the policy is to be measured before the next iteration."""
+        ...
 
     def iterate(self) -> dict[str, float]:
         """Act, learn, and return the iteration's figures."""
@@ -279,7 +289,7 @@ def train(training: Learner, log: Callable[[dict[str, Any]], None]) -> None:
         began, number = time.perf_counter(), state.iteration
         figures: dict[str, Any] = {"iteration": number}
         try:
-            if number % config.eval_every == 0:
+            if training.due:
                 figures |= evaluate(training)
             figures |= training.iterate()
         except Diverged as error:
@@ -376,6 +386,8 @@ def report(record: dict[str, Any], run: Path, board: Any) -> None:
         "iteration",
         "eval_success",
         "train_success",
+        "teacher_success",
+        "practice_success",
         "kept_groups",
         "chunks_to_success",
         "clipped",
@@ -383,6 +395,8 @@ def report(record: dict[str, Any], run: Path, board: Any) -> None:
         "kl_update",
         "grad_norm",
         "log_prob_mismatch",
+        "flow_loss",
+        "lessons",
         "rollout_s",
         "update_s",
         "elapsed_s",

@@ -105,9 +105,17 @@ class TrainState:
         for name, parameter in self._trained.items():
             held = self._optimizer.state.get(parameter, {})
             tensors |= {f"{key}.{name}": held[key] for key in ("exp_avg", "exp_avg_sq") if held}
+        tensors |= self._companions()
         steps = [int(held["step"]) for held in self._optimizer.state.values()]
         facts = self.facts | {"identity": self._identity, "steps": max(steps, default=0)}
         write_tensors(self._run / CHECKPOINT, tensors, facts)
+
+    def _companions(self) -> dict[str, torch.Tensor]:
+        """Return what else is to be saved, by ``kind.name``; a subclass says what."""
+        return {}
+
+    def _take_companions(self, groups: dict[str, dict[str, torch.Tensor]]) -> None:
+        """Take back what ``_companions`` returned, by kind and name."""
 
     def resume(self) -> bool:
         """Go on from the folder's checkpoint; return whether there was one.
@@ -134,6 +142,7 @@ class TrainState:
         assign(_Trained(self._trained), groups["model"], str(path))
         if self.average.tensors:
             assign(_Trained(self.average.tensors), groups["ema"], str(path))
+        self._take_companions(groups)
         steps = facts.pop("steps")
         for name, parameter in self._trained.items():
             if steps:

@@ -5,11 +5,12 @@
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from z1_ros.errors import ConfigError
+from z1_ros.rl.practice import Advice, Practice, Practised, advise, practise
 from z1_ros.runtime.guard import Guard, GuardConfig
 from z1_ros.sim.env import Env, TruthfulEnv
 from z1_ros.types import Observation, Step
@@ -38,23 +39,11 @@ class Request:
     snapshot: bool = False
     """And, unless it is over, take a snapshot."""
     truth: bool = False
-    """And read the simulator's truth, for a critic; it is read before the observation."""
-    trials: np.ndarray | None = None
-    """And try each of these (N, k, action_dim) from there, without leaving a trace."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Trials:
-    """What would come of some sequences of actions."""
-
-    success: np.ndarray
-    """The task would be reached (N,) bool."""
-    over: np.ndarray
-    """The episode would be over (N,) bool."""
-    steps: np.ndarray
-    """Actions that would be executed (N,) int64."""
-    truth: np.ndarray
-    """The simulator's truth afterwards (N, n) float32."""
+    """Tell the simulator's truth before each of the actions."""
+    advice: Advice | None = None
+    """Before the actions, ask what a teacher would do; it leaves no trace."""
+    practice: Practice | None = None
+    """Nothing but this: let a teacher practise; no episode goes on after it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -68,9 +57,11 @@ class Reply:
     snapshot: bytes = b""
     """The same; empty if not."""
     truth: np.ndarray | None = None
-    """The simulator's truth (n,) float32, if it was asked for and the episode goes on."""
-    trials: Trials | None = None
-    """The same, of what was tried."""
+    """The simulator's truth before each executed action (k, n) float32, if it was asked for."""
+    advised: tuple[np.ndarray, np.ndarray] | None = None
+    """What the teacher would have done (horizon, action_dim), and which of it before the end."""
+    practised: Practised | None = None
+    """What came of the practice."""
 
 
 class EnvWorker:
@@ -94,26 +85,38 @@ class EnvWorker:
             ConfigError: Actions before the first ``begin``, or truth where there is none.
             ActionError, SnapshotMismatch, SeedError: As the environment's.
         """
+        if request.practice is not None:
+            return Reply(practised=self._practise(request.practice))
         if request.begin is not None:
             self._begin(request.begin)
         elif self._over:
             raise ConfigError("the episode is over or was never begun; a request must begin one")
-        step = None
+        advised = self._advise(request.advice) if request.advice is not None else None
+        step, truths = None, []
         if request.actions is not None:
-            actions = request.actions
-            if self._guard is not None:
-                actions = np.stack([self._guard.apply(action) for action in actions])
-            step = self._env.step(actions)
+            # Truth is told action by action; what comes of them is the same.
+            parts = np.split(request.actions, len(request.actions)) if request.truth else None
+            for actions in parts or [request.actions]:
+                truths += [self._truth()] if request.truth else []
+                step = self._execute(actions)
+                if step.done:
+                    break
+            if request.truth:
+                step = replace(step, consumed=len(truths))
             self._over = step.done
         goes_on = not self._over
-        tried = goes_on and request.trials is not None
         return Reply(
             step=step,
-            truth=self._truth() if request.truth and goes_on else None,
-            trials=self._try(request.trials) if tried else None,
+            truth=np.stack(truths) if truths else None,
+            advised=advised,
             observation=self._env.observe() if request.observe and goes_on else None,
             snapshot=self._env.snapshot() if request.snapshot and goes_on else b"",
         )
+
+    def _execute(self, actions: np.ndarray) -> Step:
+        if self._guard is not None:
+            actions = np.stack([self._guard.apply(action) for action in actions])
+        return self._env.step(actions)
 
     def _truth(self) -> np.ndarray:
         if not isinstance(self._env, TruthfulEnv):
@@ -123,23 +126,22 @@ class EnvWorker:
             )
         return self._env.truth()
 
-    def _try(self, trials: np.ndarray) -> Trials:
-        """Execute each sequence from here, and come back."""
-        here = self._env.snapshot()
-        steps, truths = [], []
-        for actions in trials:
-            if self._guard is not None:
-                twin = self._guard.twin()
-                actions = np.stack([twin.apply(action) for action in actions])
-            steps.append(self._env.step(actions))
-            truths.append(self._truth())
+    def _advise(self, advice: Advice) -> tuple[np.ndarray, np.ndarray]:
+        """Let a teacher act from here for a chunk, and come back."""
+        here, guard = self._env.snapshot(), self._guard
+        self._guard = guard.twin() if guard is not None else None
+        try:
+            return advise(advice, self._execute, self._truth)
+        finally:
+            self._guard = guard
             self._env.restore(here)
-        return Trials(
-            success=np.array([step.success for step in steps]),
-            over=np.array([step.done for step in steps]),
-            steps=np.array([step.consumed for step in steps]),
-            truth=np.stack(truths),
-        )
+
+    def _practise(self, practice: Practice) -> Practised:
+        self._begin(Begin(seed=practice.seed))
+        start = Begin(snapshot=self._env.snapshot())
+        practised = practise(practice, lambda: self._begin(start), self._execute, self._truth)
+        self._over = True
+        return practised
 
     def _begin(self, begin: Begin) -> None:
         if begin.snapshot:
