@@ -6,7 +6,7 @@ from test_train_z1 import run_through, settings, training, weights
 from tiny_bundle import write_tiny_bundle
 
 from z1_ros.errors import ConfigError
-from z1_ros.rl.train import measure, train
+from z1_ros.rl.learner import measure, train
 
 
 @pytest.fixture

@@ -1,6 +1,8 @@
 """Teaching: advice leaves no trace, practice improves the teacher, lessons the policy; resume."""
 
 import json
+import os
+import signal
 from dataclasses import replace
 
 import numpy as np
@@ -14,14 +16,14 @@ from z1_ros.errors import CheckpointError, ConfigError, Diverged, TrainingError
 from z1_ros.models.checkpoint import load_network
 from z1_ros.models.manifest import WEIGHTS, load_bundle
 from z1_ros.rl.actor import Actor
-from z1_ros.rl.lanes import LanePool, local_lanes
+from z1_ros.rl.lanes import LanePool, LocalLane, local_lanes
+from z1_ros.rl.learner import train
 from z1_ros.rl.ppo import TeacherUpdate, advantages, passed
 from z1_ros.rl.practice import Advice, Practice
 from z1_ros.rl.replay import Replay
 from z1_ros.rl.teach import Teaching, main
 from z1_ros.rl.teach_config import CloneConfig, LessonConfig, PracticeConfig, TeachConfig
 from z1_ros.rl.teacher import Critic, Teacher, clone, decisions, first_noise
-from z1_ros.rl.train import train
 from z1_ros.rl.watch import Watcher, WatchJob
 from z1_ros.rl.worker import Begin, EnvWorker, Request
 from z1_ros.specs import PANDA
@@ -213,7 +215,22 @@ def test_advantages_by_hand():
     lost = 0 - 0.2
     before = 0.9 * 0.2 - 0.4 + 0.9 * 0.5 * lost
     np.testing.assert_allclose(found, [first, last, before, lost])
-    assert passed(np.array([3, 1])).tolist() == [0, 1, 2, 0]
+
+
+def test_time_goes_on_from_where_practice_began():
+    late = EnvWorker(ReachEnv)
+    late.handle(Request(begin=Begin(seed=3)))
+    start = late.handle(Request(actions=np.zeros((8, DIMS), np.float32), snapshot=True)).snapshot
+    teacher = made_teacher()
+    keys = ((0, 1), (0, 2))
+    task = Practice(teacher=teacher.plain, start=start, begun=8, keys=keys, hold=HOLD)
+    found = late.handle(Request(practice=task)).practised
+    assert (found.steps <= ReachEnv.horizon - 8).all() and found.begun == 8
+    time = passed([found, practised(teacher, 1)[0]], HOLD)
+    assert time[: found.lengths[0]].tolist() == list(range(2, 2 + found.lengths[0]))
+    assert time[found.lengths.sum()] == 0
+    from_start = late.handle(Request(practice=practice(teacher))).practised
+    assert np.array_equal(found.truth[0], from_start.truth[0])  # nothing had moved meanwhile
 
 
 def test_with_decay_one_an_advantage_is_the_discounted_success_less_the_value():
@@ -313,6 +330,36 @@ def test_every_state_is_a_lesson_of_what_the_teacher_would_do_there(bundle):
     assert lessons.steps == int(tensors["valid"].sum())
 
 
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP], ids=["dies", "hangs"])
+def test_an_environment_that_is_lost_changes_no_number(bundle, tmp_path, how):
+    teacher = straight_teacher()
+    advice = Advice(teacher=teacher.plain, horizon=TINY.horizon, hold=HOLD)
+    tasks = [practice(teacher, i) for i in range(6)]
+    config = settings(tmp_path)
+    quiet = Teaching(config, bundle, inline(2), tmp_path)
+    wanted, lessons = quiet.watcher.run(jobs(), advice)
+    rehearsed = quiet.run_practice(tasks)
+    lanes = [LocalLane(ReachEnv, 3 * PX * PX * 3) for _ in range(2)]
+    with LanePool(lanes, timeout_s=3.0) as pool:
+        made = Teaching(config, bundle, pool, tmp_path)
+        calls, answer = [], made.actor.see_and_follow
+
+        def strike(*args):
+            calls.append(1)
+            if len(calls) == 5:
+                os.kill(lanes[1].pid, how)
+            return answer(*args)
+
+        made.actor.see_and_follow = strike
+        found, again = made.watcher.run(jobs(), advice)
+        assert told(found) == told(wanted) and pool.replaced == 1
+        assert torch.equal(again.tensors["chunk"], lessons.tensors["chunk"])
+        os.kill(lanes[0].pid, how)
+        for one, two in zip(made.run_practice(tasks), rehearsed, strict=True):
+            assert np.array_equal(one.truth, two.truth)
+        assert pool.replaced == 2
+
+
 def test_a_policy_is_normalised_back_and_forth(bundle):
     actor = watcher(bundle, inline(1))._actor
     chunk = np.random.default_rng(0).uniform(-1, 1, (2, TINY.horizon, DIMS)).astype(np.float32)
@@ -369,6 +416,22 @@ def test_it_watches_then_practises_then_teaches(tmp_path, bundle):
     steps = [r["env_steps"] for r in records]
     assert steps == sorted(set(steps))
     assert json.dumps(records)
+
+
+def test_it_practises_where_the_policy_got_too(tmp_path, bundle, monkeypatch):
+    made = training(settings(tmp_path, iterations=2), bundle, tmp_path / "run")
+    asked, run = [], made.run_practice
+    monkeypatch.setattr(made, "run_practice", lambda tasks: asked.append(tasks) or run(tasks))
+    records = run_through(made)
+    fresh, rescues, practice = asked
+    assert all(task.seed >= 9000 and not task.start for task in fresh)
+    exams, starts = made.state.exams, made.state.starts
+    assert exams and starts and not {data for _, data in exams} & {data for _, data in starts}
+    assert all((task.begun, task.start) in exams for task in rescues)
+    assert [bool(task.start) for task in practice] == [True, True, False, False]
+    assert all((task.begun, task.start) in starts for task in practice[:2])
+    assert all(task.seed < 9000 for task in practice[2:])
+    assert {"teacher_success", "teacher_rescues"} <= records[0].keys()
 
 
 def test_a_good_teacher_practises_no_more(tmp_path, bundle):

@@ -6,7 +6,7 @@ from contextlib import ExitStack
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from z1_ros.rl.train import report, tensorboard
+from z1_ros.rl.learner import report, tensorboard
 
 RECORDS = [
     {

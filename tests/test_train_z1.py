@@ -17,11 +17,12 @@ from z1_ros.rl.flow_sde import FlowSde
 from z1_ros.rl.grpo import clipped_loss, make_batch, score, step_weights
 from z1_ros.rl.grpo_config import GrpoConfig, Z1Config
 from z1_ros.rl.lanes import LanePool
+from z1_ros.rl.learner import made_by, report, train
 from z1_ros.rl.lora import plain_weights
 from z1_ros.rl.loss import flow_loss
 from z1_ros.rl.result import write_result
 from z1_ros.rl.run_log import read_records, run_folder
-from z1_ros.rl.train import Training, made_by, main, report, set_learning_rates, train
+from z1_ros.rl.train import Training, main, set_learning_rates
 from z1_ros.rl.train_state import CHECKPOINT, LOG
 
 GRPO = GrpoConfig(group_size=4, groups=6, prefix=1, learning_rate=1e-3)
@@ -156,7 +157,7 @@ def test_the_bundle_is_of_the_best_weights_or_the_last(tmp_path, bundle, monkeyp
         learner.state.note_success(successes[0])
         return {"eval_success": successes.pop(0)}
 
-    monkeypatch.setattr("z1_ros.rl.train.evaluate", evaluate)
+    monkeypatch.setattr("z1_ros.rl.learner.evaluate", evaluate)
     config = settings(tmp_path, bundle=str(bundle.path), iterations=1, keep=keep, export=False)
     main(config, lambda *_: LanePool([InlineLane() for _ in range(4)]))
     made = load_bundle(tmp_path / "out")

@@ -23,9 +23,10 @@ from z1_ros.rl.advantage import CALIBRATION
 from z1_ros.rl.curves import Curve, draw
 from z1_ros.rl.grpo_config import VALIDATION_SEED, Z1Config
 from z1_ros.rl.lanes import KitchenMaker, local_lanes
+from z1_ros.rl.learner import Lanes, measure, report, train
 from z1_ros.rl.plan import SHARING
 from z1_ros.rl.run_log import Point, Run, read_run
-from z1_ros.rl.train import Lanes, Training, identity, measure, report, train
+from z1_ros.rl.train import Training, identity
 from z1_ros.sim.kitchen import TASKS
 from z1_ros.sim.task_names import parse_task
 

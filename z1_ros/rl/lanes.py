@@ -9,11 +9,13 @@ import logging
 import multiprocessing
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 from multiprocessing.shared_memory import SharedMemory
+from queue import SimpleQueue
 from typing import Protocol
 
 import numpy as np
@@ -117,8 +119,7 @@ class LocalLane:
 
     def send(self, request: Request) -> None:
         """Ask, without waiting; a process that is gone is noticed by ``receive``."""
-        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-            self._pipe.send(request)
+        self._outbox.put(request)
 
     def receive(self, timeout_s: float) -> Reply:
         """Wait for the next answer; see ``Lane``."""
@@ -145,6 +146,7 @@ class LocalLane:
     def hang_up(self) -> None:
         """Ask the process to end, without waiting."""
         if not self._pipe.closed:
+            self._outbox.put(None)
             self._pipe.close()
             self._kill_s = time.monotonic() + self._end_s
 
@@ -166,12 +168,23 @@ class LocalLane:
             )
             self._process.start()
         theirs.close()
+        # More than a pipe holds, sent to a process that hangs, would hang the learner too.
+        self._outbox: SimpleQueue[Request | None] = SimpleQueue()
+        threading.Thread(target=_post, args=(self._pipe, self._outbox), daemon=True).start()
 
     def _end(self) -> None:
         self.hang_up()
         self._process.join(max(0.0, self._kill_s - time.monotonic()))
         self._process.kill()
         self._process.join()
+
+
+def _post(pipe: Connection, outbox: "SimpleQueue[Request | None]") -> None:
+    """Send what is put into the outbox; what cannot be sent is missed by ``receive``."""
+    while (request := outbox.get()) is not None:
+        # A pipe that is closed meanwhile has no handle, which is a TypeError.
+        with contextlib.suppress(OSError, TypeError):
+            pipe.send(request)
 
 
 def _serve(pipe: Connection, make_env: Callable[[], Env], guard: bool, memory_name: str) -> None:

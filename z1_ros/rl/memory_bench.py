@@ -22,8 +22,8 @@ from z1_ros.errors import ConfigError, TrainingError
 from z1_ros.files import write_json
 from z1_ros.rl.grpo_config import GrpoConfig, Z1Config
 from z1_ros.rl.lanes import local_lanes
+from z1_ros.rl.learner import Lanes
 from z1_ros.rl.run_log import read_records
-from z1_ros.rl.train import Lanes
 from z1_ros.rl.train import main as train
 from z1_ros.rl.train_state import LOG
 

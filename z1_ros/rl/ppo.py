@@ -44,9 +44,11 @@ def advantages(
     return found
 
 
-def passed(lengths: np.ndarray) -> np.ndarray:
-    """Return how many decisions of its episode lie before each decision (N,)."""
-    return np.concatenate([np.arange(length) for length in lengths])
+def passed(practised: Sequence[Practised], hold: int) -> np.ndarray:
+    """Return how many decisions' time of its episode lies before each decision (N,)."""
+    return np.concatenate(
+        [p.begun / hold + np.arange(length) for p in practised for length in p.lengths]
+    )
 
 
 class TeacherUpdate:
@@ -88,7 +90,7 @@ class TeacherUpdate:
         before = torch.from_numpy(np.concatenate([p.log_prob for p in practised]))
         lengths = np.concatenate([p.lengths for p in practised])
         success = np.concatenate([p.success for p in practised])
-        time = torch.from_numpy(passed(lengths)).float() * _TIME
+        time = torch.from_numpy(passed(practised, config.hold)).float() * _TIME
         with torch.no_grad():
             values = self.critic(truth, time)
             mismatch = (self.teacher.log_prob(truth, action) - before).abs().max().item()

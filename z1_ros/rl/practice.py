@@ -57,12 +57,16 @@ def _silu(x: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Practice:
-    """A group of episodes of one scene, acted by a teacher with noise of its own."""
+    """A group of episodes with one beginning, acted by a teacher with noise of its own."""
 
     teacher: PlainTeacher
     """Who acts."""
-    seed: int
-    """The scene."""
+    seed: int = 0
+    """The scene, at whose start they begin …"""
+    start: bytes = b""
+    """… unless there is a snapshot to begin at …"""
+    begun: int = 0
+    """… after so many control steps."""
     keys: tuple[tuple[int, ...], ...]
     """Whole numbers that name each episode; they seed its noise."""
     hold: int
@@ -87,6 +91,9 @@ class Advice:
 class Practised:
     """What came of it; N decisions in all, episode after episode."""
 
+    begun: int
+    """Control steps before each episode."""
+
     truth: np.ndarray
     """Before each decision (N, n) float32."""
     action: np.ndarray
@@ -96,7 +103,7 @@ class Practised:
     lengths: np.ndarray
     """Decisions of each episode (G,)."""
     steps: np.ndarray
-    """Control steps of each episode (G,)."""
+    """Control steps of each episode, without those before it (G,)."""
     success: np.ndarray
     """(G,) bool."""
 
@@ -106,7 +113,7 @@ def practise(task: Practice, begin: Callable[[], None], execute: Execute, read: 
 
     Args:
         task: What to run.
-        begin: Goes to the start of the scene.
+        begin: Goes to the beginning.
         execute: Executes.
         read: Tells the truth.
     """
@@ -127,9 +134,10 @@ def practise(task: Practice, begin: Callable[[], None], execute: Execute, read: 
             step = execute(np.repeat(task.teacher.limited(action)[None], task.hold, 0))
             if step.done:
                 break
-        ends.append((len(truths) - first, step.steps, step.success))
+        ends.append((len(truths) - first, step.steps - task.begun, step.success))
     lengths, steps, success = zip(*ends, strict=True)
     return Practised(
+        begun=task.begun,
         truth=np.stack(truths),
         action=np.stack(actions),
         log_prob=np.array(log_probs, np.float32),

@@ -34,6 +34,7 @@ from z1_ros.rl.actor import Actor
 from z1_ros.rl.collect import Collector
 from z1_ros.rl.grpo_config import VALIDATION_SEED
 from z1_ros.rl.lanes import LanePool, local_lanes
+from z1_ros.rl.learner import Lanes, run_learner, start_expert
 from z1_ros.rl.loss import flow_loss
 from z1_ros.rl.ppo import TeacherUpdate
 from z1_ros.rl.practice import Advice, PlainTeacher, Practice, Practised
@@ -41,7 +42,6 @@ from z1_ros.rl.replay import Replay
 from z1_ros.rl.teach_config import TeachConfig
 from z1_ros.rl.teach_state import TeachState
 from z1_ros.rl.teacher import Critic, Teacher, clone, decisions, first_noise
-from z1_ros.rl.train import Lanes, run_learner, start_expert
 from z1_ros.rl.watch import Watcher, WatchJob
 from z1_ros.rl.worker import Request
 from z1_ros.specs import embodiment
@@ -130,6 +130,10 @@ class Teaching:
                 f"the policy never succeeded in {len(episodes)} episodes of {config.task}, so a "
                 "teacher has nothing to begin from; start from a policy that sometimes does"
             )
+        latest = config.practice.latest_chunk
+        # One episode of ten is kept for examinations.
+        self.state.exams = [s for e in episodes[::10] for s in e.starts[:latest]]
+        self.state.starts = [s for i, e in enumerate(episodes) if i % 10 for s in e.starts[:latest]]
         mentor = self.state.mentor = self.mentor(won[0][0].shape[1])
         figures = clone(mentor.teacher, mentor.critic, won, self.robot, config.clone, config.seed)
         return {"train_success": len(won) / len(episodes)} | figures | self.examine()
@@ -137,15 +141,18 @@ class Teaching:
     def practise(self, iteration: int) -> dict[str, float]:
         """Improve the teacher; now and then see whether it is good enough to teach."""
         config, mentor = self.config.practice, self.state.mentor
-        plain, seeds = mentor.teacher.plain, self.seeds(iteration)
+        rescues = round(config.rescue_share * config.scenes)
+        beginnings = self.rescues(self.state.starts, rescues, iteration)
+        beginnings += [{"seed": int(s)} for s in self.seeds(iteration)]
+        plain = mentor.teacher.plain
         tasks = [
             Practice(
                 teacher=plain,
-                seed=int(seeds[i % len(seeds)]),
                 keys=tuple((self.config.seed, iteration, i, j) for j in range(config.tries)),
                 hold=config.hold,
+                **beginning,
             )
-            for i in range(config.scenes)
+            for i, beginning in enumerate(beginnings[: config.scenes])
         ]
         practised = self.run_practice(tasks)
         seed = self.config.seed * 1_000_003 + iteration
@@ -157,21 +164,31 @@ class Teaching:
     def examine(self) -> dict[str, float]:
         """Measure the teacher without noise; keep the best, teach once it is good enough."""
         config, state = self.config.practice, self.state
-        tasks = [
-            Practice(
-                teacher=state.mentor.teacher.plain,
-                seed=VALIDATION_SEED + i,
-                keys=((0,),),
-                hold=config.hold,
-                noise=False,
-            )
-            for i in range(config.check_episodes)
-        ]
-        success = float(np.mean([p.success[0] for p in self.run_practice(tasks)]))
+        plain, half = state.mentor.teacher.plain, config.check_episodes // 2
+        rates = {}
+        for name, beginnings in (
+            ("teacher_success", [{"seed": VALIDATION_SEED + i} for i in range(half)]),
+            ("teacher_rescues", self.rescues(state.exams, half, 0)),
+        ):
+            tasks = [
+                Practice(teacher=plain, keys=((0,),), hold=config.hold, noise=False, **beginning)
+                for beginning in beginnings
+            ]
+            if tasks:  # a policy that succeeds at once leaves nothing to rescue
+                rates[name] = float(np.mean([p.success[0] for p in self.run_practice(tasks)]))
+        success = float(np.mean(list(rates.values())))
         state.note_teacher(success)
         if success >= config.enough:
             state.lessons_from = state.iteration + 1
-        return {"teacher_success": success}
+        return rates
+
+    def rescues(
+        self, starts: Sequence[tuple[int, bytes]], count: int, iteration: int
+    ) -> list[dict[str, Any]]:
+        """Return beginnings of practice where the policy had got to; none if there are none."""
+        random = np.random.default_rng([self.config.seed, iteration, 1])
+        picked = random.integers(len(starts), size=count) if starts else []
+        return [{"begun": starts[i][0], "start": starts[i][1]} for i in picked]
 
     def run_practice(self, tasks: Sequence[Practice]) -> list[Practised]:
         """Spread practice over the lanes; return what came of it, in order."""

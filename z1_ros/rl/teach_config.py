@@ -37,18 +37,24 @@ class CloneConfig:
 class PracticeConfig:
     """How a teacher then improves, from success alone."""
 
-    practice: int = 30
+    practice: int = 40
     """Iterations of practice at most."""
     enough: float = 0.95
-    """Success without noise, on validation scenes, at which practice ends."""
+    """Success without noise at which practice ends, the mean of two: from the start of validation
+    scenes, and from where the policy got in episodes that were kept for this."""
     check_every: int = 5
     """Iterations between two such measurements."""
     check_episodes: int = 200
-    """Episodes of each."""
+    """Episodes of each, half of either kind."""
     scenes: int = 64
-    """Scenes of an iteration."""
+    """Beginnings of an iteration's episodes."""
     tries: int = 4
-    """Episodes in each scene."""
+    """Episodes from each."""
+    rescue_share: float = 0.5
+    """Share of beginnings where the policy had got to when it was watched, often in trouble: its
+    advice is asked for there. The others are starts of scenes."""
+    latest_chunk: int = 20
+    """Last chunk of the policy after which it takes over."""
     hold: int = 4
     """Control steps for which an action is held."""
     sigma: float = 0.04
@@ -73,12 +79,13 @@ class PracticeConfig:
 
     def __post_init__(self) -> None:
         """Check ranges."""
-        require_at_least(self, 1, "check_every", "check_episodes", "scenes", "tries", "hold")
+        require_at_least(self, 1, "check_every", "scenes", "tries", "hold", "latest_chunk")
         require_at_least(self, 1, "epochs", "batch_size")
-        require_at_least(self, 0, "practice", "enough", "gae_lambda")
+        require_at_least(self, 0, "practice", "enough", "gae_lambda", "rescue_share")
+        require_at_least(self, 2, "check_episodes")
         require_positive(self, "sigma", "gamma", "clip", "learning_rate", "max_kl")
         require_positive(self, "critic_learning_rate")
-        for name in ("gamma", "gae_lambda"):
+        for name in ("gamma", "gae_lambda", "rescue_share"):
             if getattr(self, name) > 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}, expected at most 1")
         if self.check_episodes > 10_000 - VALIDATION_SEED:

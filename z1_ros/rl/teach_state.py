@@ -1,9 +1,10 @@
 """Where a run of teaching stands, on disk: ``TrainState``, the teacher and the lessons."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -46,6 +47,10 @@ class TeachState(TrainState):
         self.mentor: TeacherUpdate | None = None
         self.best_teacher: dict[str, Tensor] = {}
         """Weights of the teacher that did best when examined."""
+        self.starts: list[tuple[int, bytes]] = []
+        """Where the policy got when it was watched: control steps and snapshot."""
+        self.exams: list[tuple[int, bytes]] = []
+        """The same, kept for examinations."""
         self.teacher_success = -1.0
         """What it achieved."""
         self.lessons_from = 0
@@ -89,6 +94,8 @@ class TeachState(TrainState):
         if self.mentor is None:
             return {}
         tensors = {f"best_teacher.{name}": t for name, t in self.best_teacher.items()}
+        for kind, starts in (("starts", self.starts), ("exams", self.exams)):
+            tensors |= {f"{kind}.{name}": tensor for name, tensor in _packed(starts).items()}
         modules = _modules(self.mentor)
         tensors |= {f"mentor.{name}": t for name, t in modules.state_dict().items()}
         for name, parameter in modules.named_parameters():
@@ -100,6 +107,7 @@ class TeachState(TrainState):
         if "mentor" not in groups:
             return
         self.best_teacher = groups["best_teacher"]
+        self.starts, self.exams = _unpacked(groups["starts"]), _unpacked(groups["exams"])
         self.mentor = self._make_mentor(len(self.best_teacher["mean"]))
         modules = _modules(self.mentor)
         modules.load_state_dict(groups["mentor"])
@@ -108,6 +116,26 @@ class TeachState(TrainState):
                 self.mentor.optimizer.state[parameter] = {
                     moment: groups[f"mentor_{moment}"][name] for moment in _MOMENTS
                 }
+
+
+def _packed(starts: Sequence[tuple[int, bytes]]) -> dict[str, Tensor]:
+    """Return snapshots as tensors."""
+    return {
+        "steps": torch.tensor([steps for steps, _ in starts], dtype=torch.int64),
+        "sizes": torch.tensor([len(data) for _, data in starts], dtype=torch.int64),
+        "bytes": torch.from_numpy(
+            np.frombuffer(b"".join(data for _, data in starts), np.uint8).copy()
+        ),
+    }
+
+
+def _unpacked(tensors: Mapping[str, Tensor]) -> list[tuple[int, bytes]]:
+    data, ends = tensors["bytes"].numpy().tobytes(), tensors["sizes"].cumsum(0).tolist()
+    firsts = [0, *ends[:-1]]
+    return [
+        (steps, data[first:end])
+        for steps, first, end in zip(tensors["steps"].tolist(), firsts, ends, strict=True)
+    ]
 
 
 def _modules(mentor: TeacherUpdate) -> nn.ModuleDict:

@@ -39,6 +39,8 @@ class Episode:
     """The simulator's truth before each action, if it was asked for."""
     actions: list[np.ndarray] = field(default_factory=list)
     """Each action (action_dim,) that was executed, likewise."""
+    starts: list[tuple[int, bytes]] = field(default_factory=list)
+    """Control steps and snapshot after each chunk but the last, likewise."""
     chunks: int = 0
     """Chunks begun."""
     success: bool = False
@@ -73,7 +75,7 @@ class Watcher:
     def run(
         self, jobs: Sequence[WatchJob], advice: Advice | None = None
     ) -> tuple[list[Episode], Lessons]:
-        """Run episodes; without a teacher's advice there are no lessons, but the truth is noted."""
+        """Run episodes; without advice there are no lessons, but truth and snapshots are noted."""
         self._advice = advice
         self._episodes = [Episode(job) for job in jobs]
         self._lessons = Lessons()
@@ -107,6 +109,8 @@ class Watcher:
         if reply.truth is not None:
             episode.truths += list(reply.truth)
             episode.actions += list(task.pending[: len(reply.truth)])
+        if reply.snapshot:
+            episode.starts.append((reply.step.steps, reply.snapshot))
         self.counts.env_steps += reply.step.consumed
         episode.success = reply.step.success
         return reply.step.done
@@ -128,6 +132,7 @@ class Watcher:
                 advice=self._advice,
                 actions=task.pending,
                 truth=self._advice is None,
+                snapshot=self._advice is None,
                 observe=True,
             )
             self._pool.send(lane, request)

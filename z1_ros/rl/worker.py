@@ -137,8 +137,11 @@ class EnvWorker:
             self._env.restore(here)
 
     def _practise(self, practice: Practice) -> Practised:
-        self._begin(Begin(seed=practice.seed))
-        start = Begin(snapshot=self._env.snapshot())
+        if practice.start:
+            start = Begin(snapshot=practice.start)
+        else:
+            self._begin(Begin(seed=practice.seed))
+            start = Begin(snapshot=self._env.snapshot())
         practised = practise(practice, lambda: self._begin(start), self._execute, self._truth)
         self._over = True
         return practised
