@@ -98,8 +98,9 @@ class LessonConfig:
 
     episodes: int = 64
     """Episodes of the policy in a round; every state of them is a lesson."""
-    window: int = 24
-    """Rounds of which lessons are kept."""
+    window: int = 40
+    """Rounds of which lessons are kept, in memory and on disk: 80 KB for each state in the kitchen,
+    about 100 MB a round."""
     steps: int = 150
     """Optimiser steps of the action expert in a round."""
     lesson_batch_size: int = 64
