@@ -145,9 +145,9 @@ class LocalLane:
 
     def hang_up(self) -> None:
         """Ask the process to end, without waiting."""
-        if not self._pipe.closed:
+        if not self._asked_to_end:
+            self._asked_to_end = True
             self._outbox.put(None)
-            self._pipe.close()
             self._kill_s = time.monotonic() + self._end_s
 
     def close(self) -> None:
@@ -170,21 +170,25 @@ class LocalLane:
         theirs.close()
         # More than a pipe holds, sent to a process that hangs, would hang the learner too.
         self._outbox: SimpleQueue[Request | None] = SimpleQueue()
-        threading.Thread(target=_post, args=(self._pipe, self._outbox), daemon=True).start()
+        self._poster = threading.Thread(target=_post, args=(self._pipe, self._outbox), daemon=True)
+        self._poster.start()
+        self._asked_to_end = False
 
     def _end(self) -> None:
         self.hang_up()
         self._process.join(max(0.0, self._kill_s - time.monotonic()))
         self._process.kill()
         self._process.join()
+        # Only now nobody writes to the pipe: its number is free for the next one.
+        self._poster.join()
 
 
 def _post(pipe: Connection, outbox: "SimpleQueue[Request | None]") -> None:
-    """Send what is put into the outbox; what cannot be sent is missed by ``receive``."""
+    """Send what is put into the outbox, then close; what is not sent ``receive`` will miss."""
     while (request := outbox.get()) is not None:
-        # A pipe that is closed meanwhile has no handle, which is a TypeError.
-        with contextlib.suppress(OSError, TypeError):
+        with contextlib.suppress(OSError):
             pipe.send(request)
+    pipe.close()
 
 
 def _serve(pipe: Connection, make_env: Callable[[], Env], guard: bool, memory_name: str) -> None:
