@@ -93,7 +93,6 @@ class Practised:
 
     begun: int
     """Control steps before each episode."""
-
     truth: np.ndarray
     """Before each decision (N, n) float32."""
     action: np.ndarray

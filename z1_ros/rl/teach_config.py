@@ -152,7 +152,7 @@ class TeachConfig:
     lesson: tyro.conf.OmitArgPrefixes[LessonConfig] = field(default_factory=LessonConfig)
     """How the policy learns from it."""
     eval_every: int = 10
-    """Iterations between two measurements of the policy."""
+    """Rounds of lessons between two measurements of the policy."""
     eval_episodes: int = 100
     """Episodes of each."""
     keep: str = "last"
