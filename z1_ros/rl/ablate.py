@@ -21,10 +21,11 @@ from z1_ros.files import read_json, write_json, write_text
 from z1_ros.models.manifest import load_bundle
 from z1_ros.rl.advantage import CALIBRATION
 from z1_ros.rl.curves import Curve, draw
-from z1_ros.rl.grpo_config import VALIDATION_SEED, Z1Config
+from z1_ros.rl.grpo_config import Z1Config
 from z1_ros.rl.lanes import KitchenMaker, local_lanes
 from z1_ros.rl.learner import Lanes, measure, report, train
 from z1_ros.rl.plan import SHARING
+from z1_ros.rl.run_config import VALIDATION_SEED
 from z1_ros.rl.run_log import Point, Run, read_run
 from z1_ros.rl.train import Training, identity
 from z1_ros.sim.kitchen import TASKS

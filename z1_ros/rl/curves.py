@@ -153,7 +153,7 @@ def _caption(panels: Mapping[str, Sequence[Curve]], training: bool) -> str:
     episodes = " to ".join(str(n) for n in dict.fromkeys((counts[0], counts[-1])))
     said = [
         f"policy as deployed, n = {episodes} scenes not trained on, band: 95 % Wilson interval",
-        *(["faint: training rollouts, with noise"] if training else []),
+        *(["faint: training rollouts"] if training else []),
     ]
     if any(len({c.label for c in group}) < len(group) for group in panels.values()):
         said.append("line style: training seed")

@@ -1,9 +1,6 @@
 """Settings of Z-1's reinforcement learning."""
 
-import math
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
 
 import tyro
 
@@ -11,6 +8,7 @@ from z1_ros.errors import ConfigError, closest
 from z1_ros.rl.advantage import BASELINE, CALIBRATION, NORMALIZATION
 from z1_ros.rl.flow_sde import FlowSde
 from z1_ros.rl.plan import CREDIT, SHARING
+from z1_ros.rl.run_config import RunConfig, require_at_least, require_positive
 
 TRAINED = ("expert", "joint", "lora")
 FILTERS = ("mask", "resample")
@@ -137,48 +135,12 @@ class GrpoConfig:
         return self.prefix if self.prefix_end is None else self.prefix_end
 
 
-def require_at_least(config: Any, least: int, *names: str) -> None:
-    """Raise ConfigError unless these fields are finite and at least ``least``."""
-    for name in names:
-        value = getattr(config, name)
-        if not (math.isfinite(value) and value >= least):
-            raise ConfigError(f"{name} is {value}, expected at least {least}")
-
-
-def require_positive(config: Any, *names: str) -> None:
-    """Raise ConfigError unless these fields are finite and more than 0."""
-    for name in names:
-        value = getattr(config, name)
-        if not (math.isfinite(value) and value > 0):
-            raise ConfigError(f"{name} is {value}, expected more than 0")
-
-
-VALIDATION_SEED = 9_000
-"""Scenes from here to 9999 measure progress; training draws from those below."""
-
-
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Z1Config:
+class Z1Config(RunConfig):
     """Improve a policy on one task by Z-1's GRPO, in simulation."""
 
-    bundle: str
-    """Bundle to start from: a directory, or the name of a shipped one."""
-    task: str
-    """Task to improve."""
-    out: Path
-    """Bundle to write."""
     through: str = "inproc"
     """``inproc``: environments in processes of this machine; ``ros``: behind sim_bridge_node."""
-    minutes: float = 60.0
-    """Time budget [min]; 0: none. Of several budgets, the first to be used up ends training."""
-    iterations: int = 0
-    """Budget of iterations; 0: none."""
-    env_steps: int = 0
-    """Budget of control steps of training; 0: none."""
-    lanes: int = 12
-    """Environments at work side by side."""
-    threads: int = 1
-    """Threads of inference during rollouts; the update uses all cores."""
     grpo: tyro.conf.OmitArgPrefixes[GrpoConfig] = field(default_factory=GrpoConfig)
     """Groups, rewards, updates."""
     noise: str = "cps"
@@ -191,46 +153,22 @@ class Z1Config:
     """Stochastic denoise steps: ``one``, ``all_sum``, ``all_mean`` or ``all_each``."""
     ignore_last: bool = False
     """Never make the last denoise step stochastic."""
-    eval_every: int = 12
-    """Iterations between two measurements of the policy without noise."""
-    eval_episodes: int = 100
-    """Episodes of each."""
     max_chunks: int = 0
     """Chunks after which a training episode counts as failed; 0: the task's own horizon."""
-    keep: str = "best"
-    """Weights that become the bundle: the ``best`` measured, or the ``last``, unless the policy
-    diverged."""
     ema: float = 0.0
     """Decay, by iteration, of an average of the weights that is measured and becomes the bundle,
     while rollouts and updates go on with the weights themselves; 1: the plain mean over the run.
     Much of what an update adds is chance, and averaging takes it out. 0: no average."""
-    run: Path | None = None
-    """Folder of checkpoints and logs; if not given, beside the bundle: ``<out>-run``."""
-    resume: bool = True
-    """Go on from the run folder's checkpoint if there is one."""
-    seed: int = 0
-    """Seeds scenes, noise and batches."""
-    export: bool = True
-    """Export prefix.onnx and denoise.onnx at the end."""
-    json: Path | None = None
-    """Write the final figures here."""
 
     def __post_init__(self) -> None:
         """Check ranges and choices."""
+        RunConfig.__post_init__(self)
         if self.through not in ("inproc", "ros"):
             raise ConfigError(f"through is {self.through!r}, expected 'inproc' or 'ros'")
-        if self.keep not in ("best", "last"):
-            raise ConfigError(f"keep is {self.keep!r}, expected 'best' or 'last'")
-        require_at_least(self, 1, "lanes", "threads", "eval_every", "eval_episodes")
-        require_at_least(self, 0, "minutes", "iterations", "env_steps", "max_chunks", "seed")
-        require_at_least(self, 0, "ema")
+        require_at_least(self, 0, "max_chunks", "ema")
         if self.ema > 1:
             raise ConfigError(f"ema is {self.ema}, expected at most 1")
         require_positive(self, "noise_level")
-        if not (self.minutes or self.iterations or self.env_steps):
-            raise ConfigError("without minutes, iterations and env_steps training would never end")
-        if self.eval_episodes > 10_000 - VALIDATION_SEED:
-            raise ConfigError(f"eval_episodes is {self.eval_episodes}, expected at most 1000")
 
     def sde(self, steps: int) -> FlowSde:
         """Return how a policy of so many denoise steps samples in training."""

@@ -25,10 +25,10 @@ from z1_ros.files import write_json
 from z1_ros.models.manifest import Bundle, load_bundle
 from z1_ros.models.pi05 import Pi05
 from z1_ros.rl.collect import WHOLE_EPISODE, Collector, Group, GroupJob
-from z1_ros.rl.grpo_config import VALIDATION_SEED
 from z1_ros.rl.lanes import KitchenMaker, LanePool
 from z1_ros.rl.lora import plain_weights
 from z1_ros.rl.result import write_result
+from z1_ros.rl.run_config import VALIDATION_SEED, RunConfig
 from z1_ros.rl.run_log import run_folder
 from z1_ros.rl.train_state import LOG, TENSORBOARD, TrainState
 from z1_ros.sim.evaluate import wilson_interval
@@ -46,7 +46,7 @@ Lanes = Callable[[KitchenMaker, int, int], LanePool]
 class Learner(Protocol):
     """What trains: ``Training`` by GRPO, ``z1_ros.rl.teach`` through a teacher."""
 
-    config: Any
+    config: RunConfig
     """Its settings; of those, budgets, evaluation and files are used here."""
     network: Pi05
     """What is trained."""
@@ -72,7 +72,12 @@ class Learner(Protocol):
 
 
 def run_learner(
-    command: str, config: Any, make: Callable[..., Learner], open_lanes: Lanes, *, frozen_vlm: bool
+    command: str,
+    config: RunConfig,
+    make: Callable[..., Learner],
+    open_lanes: Lanes,
+    *,
+    frozen_vlm: bool,
 ) -> dict[str, Any]:
     """Train and write the bundle; returns the final figures.
 

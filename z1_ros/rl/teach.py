@@ -32,13 +32,13 @@ from z1_ros.models.pi05 import draw_time
 from z1_ros.models.task_experts import EXPERT_PARTS
 from z1_ros.rl.actor import Actor
 from z1_ros.rl.collect import Collector
-from z1_ros.rl.grpo_config import VALIDATION_SEED
 from z1_ros.rl.lanes import LanePool, local_lanes
 from z1_ros.rl.learner import Lanes, run_learner, start_expert
 from z1_ros.rl.loss import flow_loss
 from z1_ros.rl.ppo import TeacherUpdate
 from z1_ros.rl.practice import Advice, PlainTeacher, Practice, Practised
 from z1_ros.rl.replay import Replay
+from z1_ros.rl.run_config import VALIDATION_SEED
 from z1_ros.rl.teach_config import TeachConfig
 from z1_ros.rl.teach_state import TeachState
 from z1_ros.rl.teacher import Critic, Teacher, clone, decisions, first_noise

@@ -1,12 +1,16 @@
 """Settings of learning from a teacher."""
 
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import tyro
 
 from z1_ros.errors import ConfigError
-from z1_ros.rl.grpo_config import VALIDATION_SEED, require_at_least, require_positive
+from z1_ros.rl.run_config import (
+    VALIDATION_SEED,
+    RunConfig,
+    require_at_least,
+    require_positive,
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -126,55 +130,20 @@ class LessonConfig:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class TeachConfig:
+class TeachConfig(RunConfig):
     """Improve a policy on one task through a teacher that sees the simulator's truth."""
 
-    bundle: str
-    """Bundle to start from: a directory, or the name of a shipped one."""
-    task: str
-    """Task to improve."""
-    out: Path
-    """Bundle to write."""
-    minutes: float = 60.0
-    """Time budget [min]; 0: none. Of several budgets, the first to be used up ends training."""
     iterations: int = 0
     """Budget of iterations: watching, each practice and each round of lessons is one; 0: none."""
     env_steps: int = 0
     """Budget of control steps, the teacher's included; 0: none."""
-    lanes: int = 12
-    """Environments at work side by side."""
-    threads: int = 1
-    """Threads of inference during episodes; the update uses all cores."""
+    eval_every: int = 10
+    """Rounds of lessons between two measurements of the policy."""
+    keep: str = "last"
+    """Weights that become the bundle: the ``last``, or the ``best`` measured."""
     clone: tyro.conf.OmitArgPrefixes[CloneConfig] = field(default_factory=CloneConfig)
     """How the teacher begins."""
     practice: tyro.conf.OmitArgPrefixes[PracticeConfig] = field(default_factory=PracticeConfig)
     """How it improves."""
     lesson: tyro.conf.OmitArgPrefixes[LessonConfig] = field(default_factory=LessonConfig)
     """How the policy learns from it."""
-    eval_every: int = 10
-    """Rounds of lessons between two measurements of the policy."""
-    eval_episodes: int = 100
-    """Episodes of each."""
-    keep: str = "last"
-    """Weights that become the bundle: the ``last``, or the ``best`` measured."""
-    run: Path | None = None
-    """Folder of checkpoints and logs; if not given, beside the bundle: ``<out>-run``."""
-    resume: bool = True
-    """Go on from the run folder's checkpoint if there is one."""
-    seed: int = 0
-    """Seeds scenes, noise and batches."""
-    export: bool = True
-    """Export prefix.onnx and denoise.onnx at the end."""
-    json: Path | None = None
-    """Write the final figures here."""
-
-    def __post_init__(self) -> None:
-        """Check ranges and choices."""
-        if self.keep not in ("best", "last"):
-            raise ConfigError(f"keep is {self.keep!r}, expected 'best' or 'last'")
-        require_at_least(self, 1, "lanes", "threads", "eval_every", "eval_episodes")
-        require_at_least(self, 0, "minutes", "iterations", "env_steps", "seed")
-        if not (self.minutes or self.iterations or self.env_steps):
-            raise ConfigError("without minutes, iterations and env_steps training would never end")
-        if self.eval_episodes > 10_000 - VALIDATION_SEED:
-            raise ConfigError(f"eval_episodes is {self.eval_episodes}, expected at most 1000")

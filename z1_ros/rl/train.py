@@ -22,12 +22,13 @@ from z1_ros.models.task_experts import EXPERT_PARTS
 from z1_ros.rl.actor import Actor
 from z1_ros.rl.collect import Collector, Group, GroupJob
 from z1_ros.rl.grpo import Update, make_batch, score
-from z1_ros.rl.grpo_config import VALIDATION_SEED, GrpoConfig, Z1Config
+from z1_ros.rl.grpo_config import GrpoConfig, Z1Config
 from z1_ros.rl.lanes import LanePool, local_lanes
 from z1_ros.rl.learner import Lanes, mean_chunks, run_learner, start_expert
 from z1_ros.rl.lora import add_adapters
 from z1_ros.rl.memory import Memory
 from z1_ros.rl.plan import plan_group, prefix_at
+from z1_ros.rl.run_config import VALIDATION_SEED
 from z1_ros.rl.train_state import TrainState
 from z1_ros.specs import embodiment
 
