@@ -142,6 +142,34 @@ def test_an_action_that_is_not_finite_is_refused_and_nothing_moves(mode):
         runner.check()
 
 
+def test_an_action_that_waited_is_no_answer_any_more():
+    """The robot was busy or its publishing was held up: a second later it must not move."""
+    env = {"FAKE_STEP_S": "0.8", "FAKE_HORIZON": "1000000"}
+    with fake_graph(only=(BRIDGE,), env=env) as runner:
+        client, where = runner.client, poses(runner)
+        safe = client.node.create_publisher(JointState, "safe_action", 1)
+        moves = np.zeros(PANDA.action_dim)
+        moves[:3] = 0.1
+
+        def command() -> None:
+            stamp_ns = to_ns(where.seen[-1][1].header.stamp)
+            safe.publish(action_message(moves, PANDA.action_dims, stamp_ns))
+
+        def wait_for_poses(n: int) -> None:
+            there = len(where.seen) + n
+            client.wait(lambda: len(where.seen) >= there, 15, "the robot's pose")
+
+        client.wait(safe.get_subscription_count, 10, "a subscriber")
+        wait_for_poses(2)
+        where.collect(0.2)
+        command()
+        wait_for_poses(3)
+        assert len({place(pose) for _, pose in where.seen}) == 1
+        client.wait(
+            lambda: command() or len({place(pose) for _, pose in where.seen}) > 1, 10, "it moves"
+        )
+
+
 def test_a_status_published_while_another_tasks_scene_is_built_harms_nobody():
     env = {"FAKE_RESET_S": "1.2", "FAKE_HORIZON": "5"}
     with fake_graph(repeat=True, only=(BRIDGE,), env=env) as runner:

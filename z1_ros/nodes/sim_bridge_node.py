@@ -41,6 +41,7 @@ from z1_ros.specs import embodiment
 from z1_ros.types import Step
 
 SERVICE_TIMEOUT_S = 120.0
+STALE_S = 0.3
 GAP_NS = 1_000_000_000
 """Pause on the stamps' time line between two episodes."""
 NOT_BEGUN = Step(steps=0, success=False, done=False, consumed=0)
@@ -71,7 +72,7 @@ class SimBridgeNode(Node):
         self._env = make(self._config)
         self._lockstep = self._config.mode == "lockstep"
         self._work: queue.SimpleQueue[Callable[[], object]] = queue.SimpleQueue()
-        self._actions: deque[JointState] = deque(maxlen=2)
+        self._actions: deque[tuple[float, JointState]] = deque(maxlen=2)
         self._paused = self._config.start_paused
         self._begun = False
         self._episode = 0
@@ -172,9 +173,15 @@ class SimBridgeNode(Node):
             self._after_step()
 
     def _next_action(self) -> np.ndarray:
-        """Return the oldest unused action (action_dim,), or a hold if there is none."""
+        """Return the oldest unused action (action_dim,), or a hold if there is none.
+
+        Publishing may have waited for a hung subscriber (Fast DDS's shared memory, seconds): what
+        arrived before that is no answer to where the robot is now.
+        """
         while self._actions:
-            action = self._read(self._actions.popleft())
+            received_s, message = self._actions.popleft()
+            fresh = time.monotonic() - received_s <= STALE_S
+            action = self._read(message) if fresh else None
             if action is not None:
                 return action
         self._counts["held_steps"] += 1
@@ -322,7 +329,7 @@ class SimBridgeNode(Node):
         if self._lockstep:
             self._work.put(partial(self._step_lockstep, message))
         else:
-            self._actions.append(message)
+            self._actions.append((time.monotonic(), message))
 
     def _on_trigger(
         self, job: Callable[[], str], _: Trigger.Request, response: Trigger.Response
