@@ -175,8 +175,8 @@ class SimBridgeNode(Node):
     def _next_action(self) -> np.ndarray:
         """Return the oldest unused action (action_dim,), or a hold if there is none.
 
-        Publishing may have waited for a hung subscriber (Fast DDS's shared memory, seconds): what
-        arrived before that is no answer to where the robot is now.
+        Publishing may have waited for a hung subscriber, for seconds: what arrived before that is
+        no answer to where the robot is now.
         """
         while self._actions:
             received_s, message = self._actions.popleft()
