@@ -42,6 +42,8 @@ from z1_ros.types import Step
 
 SERVICE_TIMEOUT_S = 120.0
 STALE_S = 0.3
+"""An action that waited longer is no answer to where the robot is now: publishing may have been
+held up for seconds by a hung subscriber."""
 GAP_NS = 1_000_000_000
 """Pause on the stamps' time line between two episodes."""
 NOT_BEGUN = Step(steps=0, success=False, done=False, consumed=0)
@@ -173,11 +175,7 @@ class SimBridgeNode(Node):
             self._after_step()
 
     def _next_action(self) -> np.ndarray:
-        """Return the oldest unused action (action_dim,), or a hold if there is none.
-
-        Publishing may have waited for a hung subscriber, for seconds: what arrived before that is
-        no answer to where the robot is now.
-        """
+        """Return the oldest unused action (action_dim,), or a hold if there is none."""
         while self._actions:
             received_s, message = self._actions.popleft()
             fresh = time.monotonic() - received_s <= STALE_S

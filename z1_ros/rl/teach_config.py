@@ -5,12 +5,7 @@ from dataclasses import dataclass, field
 import tyro
 
 from z1_ros.errors import ConfigError
-from z1_ros.rl.run_config import (
-    VALIDATION_SEED,
-    RunConfig,
-    require_at_least,
-    require_positive,
-)
+from z1_ros.rl.run_config import VALIDATION_SEED, RunConfig, require_at_least, require_positive
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
