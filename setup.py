@@ -16,6 +16,7 @@ COMMANDS = {
     "eval": "evaluate",
     "bench": "bench",
     "demo": "demo",
+    "run": "run",
 }
 
 setup(
@@ -79,7 +80,7 @@ setup(
     },
     entry_points={
         "console_scripts": [
-            f"z1-{name} = {NAME}.nodes.commands:{function}" for name, function in COMMANDS.items()
+            f"z1-{name} = {NAME}.commands.entry:{function}" for name, function in COMMANDS.items()
         ]
     },
 )

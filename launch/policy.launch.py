@@ -9,9 +9,9 @@ The arguments are the fields of ``PolicyGraphConfig``; the graph itself is decla
 from launch import LaunchContext, LaunchDescription
 
 from z1_ros.config import flatten
+from z1_ros.graph.launching import actions_of, describe, read_arguments
+from z1_ros.graph.policy_graph import LOG_LEVELS, PolicyGraphConfig, policy_graph
 from z1_ros.nodes.configs import BACKENDS, MODES, ROBOTS
-from z1_ros.nodes.graph import LOG_LEVELS, PolicyGraphConfig, policy_graph
-from z1_ros.nodes.launching import actions_of, describe, read_arguments
 
 CHOICES = {
     "robot": ROBOTS,

@@ -8,9 +8,9 @@ The arguments are the fields of ``TrainGraphConfig``; the graphs are declared in
 
 from launch import LaunchContext, LaunchDescription
 
-from z1_ros.nodes.graph import LOG_LEVELS
-from z1_ros.nodes.launching import actions_of, describe, learner, read_arguments
-from z1_ros.nodes.train_graph import TrainGraphConfig, train_graph
+from z1_ros.graph.launching import actions_of, describe, learner, read_arguments
+from z1_ros.graph.policy_graph import LOG_LEVELS
+from z1_ros.graph.train_graph import TrainGraphConfig, train_graph
 
 CHOICES = {"log_level": LOG_LEVELS}
 

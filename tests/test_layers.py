@@ -8,7 +8,19 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent / "z1_ros"
-ORDER = ("root", "models", "policy", "runtime", "sim", "rl", "nodes")
+ORDER = (
+    "root",
+    "models",
+    "policy",
+    "runtime",
+    "sim",
+    "learning",
+    "benchmarks",
+    "nodes",
+    "graph",
+    "commands",
+)
+TORCH = ("models", "learning", "benchmarks")
 ROS = {"rclpy", "launch", "launch_ros", "ament_index_python"}
 ROS_SUFFIXES = ("_msgs", "_srvs", "_interfaces")
 
@@ -61,7 +73,7 @@ def test_imports_go_one_way_only(path: Path) -> None:
 
 @pytest.mark.parametrize("path", modules(), ids=name_of)
 def test_ros_is_imported_in_nodes_only(path: Path) -> None:
-    if layer(name_of(path)) == "nodes":
+    if layer(name_of(path)) in ("nodes", "graph"):
         return
     for target in imports(path):
         head = target.split(".")[0]
@@ -69,9 +81,9 @@ def test_ros_is_imported_in_nodes_only(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", modules(), ids=name_of)
-def test_torch_stays_in_models_backends_and_rl(path: Path) -> None:
+def test_torch_stays_in_models_backends_and_learning(path: Path) -> None:
     uses_torch = any(target.split(".")[0] == "torch" for target in imports(path))
-    allowed = layer(name_of(path)) in ("models", "rl") or "backends" in path.parts
+    allowed = layer(name_of(path)) in TORCH or "backends" in path.parts
     assert allowed or not uses_torch, f"{path} imports torch"
 
 
@@ -101,7 +113,8 @@ def test_the_deployed_runtime_imports_without_torch() -> None:
         "import sys\n"
         "sys.modules['torch'] = None\n"
         "import z1_ros.policy.vla, z1_ros.policy.backends, z1_ros.runtime.loop\n"
-        "import z1_ros.runtime.guard, z1_ros.sim.kitchen, z1_ros.sim.evaluate, z1_ros.nodes.graph\n"
+        "import z1_ros.runtime.guard, z1_ros.sim.kitchen, z1_ros.sim.evaluation\n"
+        "import z1_ros.graph.policy_graph\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
 
@@ -112,8 +125,8 @@ def test_ros_launch_draws_the_graphs_with_its_own_python() -> None:
         "import sys\n"
         "for name in ('mujoco', 'cv2', 'tokenizers', 'torch', 'onnxruntime', 'tyro', 'rich'):\n"
         "    sys.modules[name] = None\n"
-        "from z1_ros.nodes.graph import PolicyGraphConfig, policy_graph\n"
-        "from z1_ros.nodes.train_graph import TrainGraphConfig, train_graph\n"
+        "from z1_ros.graph.policy_graph import PolicyGraphConfig, policy_graph\n"
+        "from z1_ros.graph.train_graph import TrainGraphConfig, train_graph\n"
         "policy_graph(PolicyGraphConfig())\n"
         "train_graph(TrainGraphConfig(out='somewhere'))\n"
     )

@@ -4,11 +4,10 @@ import configparser
 import subprocess
 import sys
 import zipfile
-from pathlib import Path
 
 import pytest
+from support import ROOT
 
-ROOT = Path(__file__).resolve().parent.parent
 NODES = {"policy_node", "guard_node", "sim_bridge_node"}
 
 

@@ -14,8 +14,8 @@ import numpy as np
 
 from z1_ros.errors import CheckpointError, ConfigError, closest
 from z1_ros.files import read_json
+from z1_ros.models.bundle.manifest import NormStats
 from z1_ros.models.importing.lerobot_steps import POSTPROCESSOR, PREPROCESSOR, find_step, read_steps
-from z1_ros.models.manifest import NormStats
 
 OPENPI_FILE = "norm_stats.json"
 NORMALIZERS = {PREPROCESSOR: "normalizer_processor", POSTPROCESSOR: "unnormalizer_processor"}

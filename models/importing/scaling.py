@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from z1_ros.errors import CheckpointError, ConfigError
+from z1_ros.models.bundle.manifest import Normalization, NormStats
 from z1_ros.models.importing.modality import KINDS, KNOWN_ORDERS, Order, fields_of, list_sizes
 from z1_ros.models.importing.norm_stats import (
     ENDS,
@@ -20,7 +21,6 @@ from z1_ros.models.importing.norm_stats import (
 )
 from z1_ros.models.importing.origin import Origin
 from z1_ros.models.importing.plausibility import find_suspicious, rescale, switches_from_zero
-from z1_ros.models.manifest import Normalization, NormStats
 from z1_ros.specs import Embodiment, Field
 
 UNSTATED = (

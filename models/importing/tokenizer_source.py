@@ -5,8 +5,8 @@ import shutil
 from pathlib import Path
 
 from z1_ros.errors import BundleError
-from z1_ros.models.manifest import SENTENCEPIECE, TOKENIZER
-from z1_ros.models.tokenizer import PromptTokenizer
+from z1_ros.models.bundle.manifest import SENTENCEPIECE, TOKENIZER
+from z1_ros.models.bundle.tokenizer import PromptTokenizer
 
 KINDS = {".json": TOKENIZER, ".model": SENTENCEPIECE}
 # The last one is what openpi's own download is called.

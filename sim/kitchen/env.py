@@ -14,10 +14,10 @@ from z1_ros.errors import ActionError, ConfigError, SeedError, closest
 from z1_ros.sim.kitchen.config import KitchenConfig
 from z1_ros.sim.kitchen.control import CONTROL_STEP_S, Controller, relative_pose
 from z1_ros.sim.kitchen.panda import ARM_JOINTS, FINGER_JOINTS, FINGER_TRAVEL, GRIP
+from z1_ros.sim.kitchen.privileged import Truth
 from z1_ros.sim.kitchen.render import Renderer
 from z1_ros.sim.kitchen.scene import TIMESTEP_S, Scene, sample_scene
 from z1_ros.sim.kitchen.tasks import TASKS
-from z1_ros.sim.kitchen.truth import Truth
 from z1_ros.sim.snapshot import pack, require_same, unpack
 from z1_ros.specs import Embodiment
 from z1_ros.types import Observation, Step
@@ -155,7 +155,7 @@ class KitchenEnv:
         )
 
     def truth(self) -> np.ndarray:
-        """Return the simulator's own truth (n,) float32, see ``z1_ros.sim.kitchen.truth``.
+        """Return the simulator's own truth (n,) float32, see ``z1_ros.sim.kitchen.privileged``.
 
         It is for a teacher in training; no policy is given it.
         """

@@ -7,12 +7,12 @@ every later action; the simulator's snapshot holds the outcome in full precision
 import base64
 
 import pytest
-from fakes import FakeEnv, HashPolicy, contract_of
-from harness import fake_graph
+from support.fakes import FakeEnv, HashPolicy, contract_of
+from support.graphs import fake_graph
 
 from z1_ros.runtime.guard import Guard
 from z1_ros.runtime.loop import StepLoop
-from z1_ros.sim.evaluate import run_episode
+from z1_ros.sim.evaluation import run_episode
 from z1_ros.specs import PANDA, PANDA_OMRON, Embodiment
 
 HORIZON = 30
@@ -69,9 +69,9 @@ def test_an_abandoned_episode_leaves_no_trace_in_the_next():
 def test_a_kitchen_episode_of_the_shipped_policy_is_bit_identical():
     """The real thing: rendered pictures, ONNX inference, MuJoCo physics, in other processes."""
     from z1_ros.errors import GraphicsUnavailable
-    from z1_ros.models.manifest import load_bundle
-    from z1_ros.nodes.graph import PolicyGraphConfig, policy_graph
-    from z1_ros.nodes.runner import GraphRunner
+    from z1_ros.graph.policy_graph import PolicyGraphConfig, policy_graph
+    from z1_ros.graph.runner import GraphRunner
+    from z1_ros.models.bundle.manifest import load_bundle
     from z1_ros.policy.backends import load_policy
     from z1_ros.sim.kitchen import KitchenEnv
 

@@ -1,12 +1,12 @@
 """The guard process: a stop is latched, named, and released only by a reset."""
 
 import pytest
-from harness import actions, fake_graph, is_hold, moving
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from std_msgs.msg import Bool
+from support.graphs import actions, fake_graph, is_hold, moving
 
 from z1_ros.errors import GraphError
-from z1_ros.nodes.graph import PolicyGraphConfig, policy_graph
+from z1_ros.graph.policy_graph import PolicyGraphConfig, policy_graph
 
 
 @pytest.mark.parametrize("mode", ["realtime", "lockstep"])

@@ -1,9 +1,9 @@
 """The launch files, where ROS 2's launch is installed (rclpy's PyPI wheels do not bring it)."""
 
 import importlib.util
-from pathlib import Path
 
 import pytest
+from support import ROOT
 
 pytest.importorskip("launch_ros")
 
@@ -13,11 +13,11 @@ from launch_ros.actions import LifecycleNode, Node
 
 from z1_ros.config import flatten
 from z1_ros.errors import ConfigError, GraphError
-from z1_ros.nodes import launching
-from z1_ros.nodes.graph import PolicyGraphConfig
-from z1_ros.nodes.train_graph import TrainGraphConfig
+from z1_ros.graph import launching
+from z1_ros.graph.policy_graph import PolicyGraphConfig
+from z1_ros.graph.train_graph import TrainGraphConfig
 
-FOLDER = Path(__file__).resolve().parents[2] / "launch"
+FOLDER = ROOT / "launch"
 CONFIGS = {"policy": PolicyGraphConfig(), "train": TrainGraphConfig()}
 
 

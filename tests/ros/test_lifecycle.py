@@ -1,7 +1,7 @@
 """The policy's life cycle: silent unless active, and never half-configured."""
 
 import pytest
-from harness import actions, fake_graph, is_hold, moving
+from support.graphs import actions, fake_graph, is_hold, moving
 
 from z1_ros.errors import GraphError
 

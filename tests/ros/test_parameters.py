@@ -4,7 +4,7 @@ import subprocess
 import sys
 
 import pytest
-from harness import fake_graph
+from support.graphs import fake_graph
 
 from z1_ros.errors import ConfigError
 

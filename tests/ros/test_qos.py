@@ -13,11 +13,11 @@ from rclpy.executors import SingleThreadedExecutor
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import Image
 
-from z1_ros.nodes.client import discovery
-from z1_ros.nodes.graph import profile_env, shared_file
+from z1_ros.graph.client import discovery
+from z1_ros.graph.policy_graph import profile_env, shared_file
+from z1_ros.graph.runner import FreeDomain
 from z1_ros.nodes.messages import image_array, image_message
 from z1_ros.nodes.qos import FollowingSubscription
-from z1_ros.nodes.runner import FreeDomain
 
 BEST_EFFORT, RELIABLE = ReliabilityPolicy.BEST_EFFORT, ReliabilityPolicy.RELIABLE
 

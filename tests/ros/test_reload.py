@@ -7,17 +7,17 @@ import signal
 import threading
 
 import pytest
-from fake_nodes import Salted
-from fakes import FakeEnv, HashPolicy, contract_of
-from harness import actions, fake_graph, is_hold, moving
 from std_srvs.srv import Trigger
+from support.fake_nodes import Salted
+from support.fakes import FakeEnv, HashPolicy, contract_of
+from support.graphs import actions, fake_graph, is_hold, moving
 
 from z1_ros.errors import GraphError
-from z1_ros.models.manifest import MANIFEST, bundled_path, load_bundle
-from z1_ros.nodes.client import GraphClient
+from z1_ros.graph.client import GraphClient
+from z1_ros.models.bundle.manifest import MANIFEST, bundled_path, load_bundle
 from z1_ros.runtime.guard import Guard
 from z1_ros.runtime.loop import StepLoop
-from z1_ros.sim.evaluate import run_episode
+from z1_ros.sim.evaluation import run_episode
 from z1_ros.specs import PANDA
 
 POLICY = "policy_node"

@@ -6,17 +6,17 @@ from contextlib import contextmanager
 
 import numpy as np
 import pytest
-from fakes import FakeEnv
-from harness import FAKES
 from sensor_msgs.msg import JointState
 from std_msgs.msg import Bool
+from support.fakes import FakeEnv
+from support.graphs import FAKES
 
 from z1_ros.errors import ActionError, ConfigError, GraphError, SnapshotMismatch, TrainingError
+from z1_ros.graph.ros_env import RosEnv
+from z1_ros.graph.runner import GraphRunner
+from z1_ros.graph.train_graph import lane_graph
+from z1_ros.learning.rollout.env_worker import Begin, EnvWorker, Request
 from z1_ros.nodes.messages import joint_states_message
-from z1_ros.nodes.ros_env import RosEnv
-from z1_ros.nodes.runner import GraphRunner
-from z1_ros.nodes.train_graph import lane_graph
-from z1_ros.rl.worker import Begin, EnvWorker, Request
 from z1_ros.specs import PANDA
 
 IMAGE_SIZE = 128

@@ -8,11 +8,12 @@ import threading
 import time
 
 import pytest
-from harness import actions, fake_graph, is_hold, moving
+from support import TESTS
+from support.graphs import actions, fake_graph, is_hold, moving
 
 from z1_ros.errors import ConfigError
-from z1_ros.nodes.graph import PolicyGraphConfig, policy_graph
-from z1_ros.nodes.runner import GraphRunner, environment_domain_id
+from z1_ros.graph.policy_graph import PolicyGraphConfig, policy_graph
+from z1_ros.graph.runner import GraphRunner, environment_domain_id
 
 LONG = {"FAKE_HORIZON": "1000000"}
 
@@ -52,7 +53,7 @@ def test_a_signal_that_comes_twice_at_once_is_one_request():
 def test_a_process_that_is_stuck_in_a_library_ends_all_the_same():
     """Its Python-level signal handlers never run; SIGTERM must still end it."""
     script = (
-        "import ctypes, z1_ros.nodes.signals as signals\n"
+        "import ctypes, z1_ros.nodes.process as signals\n"
         "signals.FORCE_S = 0.3\n"
         "signals.StopRequest().install()\n"
         "print('stuck', flush=True)\n"
@@ -106,15 +107,14 @@ def test_an_empty_domain_is_the_default_one_as_for_ros(domain, number, monkeypat
 def test_killing_the_runner_with_sigkill_leaves_no_process_and_no_file(tmp_path):
     script = (
         "import sys; sys.path[:0] = sys.argv[1:]\n"
-        "from harness import fake_graph\n"
+        "from support.graphs import fake_graph\n"
         "import time\n"
         "with fake_graph(mode='lockstep') as runner:\n"
         "    print(*(p.pid for p in runner.processes.values()), flush=True)\n"
         "    time.sleep(3600)\n"
     )
-    here = os.path.dirname(__file__)  # noqa: PTH120
     runner = subprocess.Popen(
-        [sys.executable, "-c", script, here, os.path.dirname(here)],  # noqa: PTH120
+        [sys.executable, "-c", script, str(TESTS)],
         stdout=subprocess.PIPE,
         text=True,
         env={**os.environ, "TMPDIR": str(tmp_path)},

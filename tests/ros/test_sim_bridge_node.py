@@ -5,13 +5,13 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from harness import Watch, fake_graph, place, poses
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import Image, JointState
 from std_msgs.msg import String
+from support.graphs import Watch, fake_graph, place, poses
 
 from z1_ros.errors import GraphError
-from z1_ros.nodes.graph import PolicyGraphConfig, policy_graph
+from z1_ros.graph.policy_graph import PolicyGraphConfig, policy_graph
 from z1_ros.nodes.messages import action_message, to_ns
 from z1_ros.specs import PANDA
 

@@ -10,22 +10,23 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from support import TESTS
 
 pytest.importorskip("torch")
 
-from tiny_bundle import TINY, write_tiny_bundle
+from support.tiny_bundle import TINY, write_tiny_bundle
 
 from z1_ros.errors import ConfigError, GraphicsUnavailable
-from z1_ros.models.checkpoint import load_network, read_tensors
-from z1_ros.models.manifest import WEIGHTS, load_bundle
-from z1_ros.nodes.ros_lanes import RosLanes
-from z1_ros.nodes.runner import GraphRunner
-from z1_ros.nodes.train_graph import lane_graph
-from z1_ros.rl.actor import Actor
-from z1_ros.rl.collect import Collector, GroupJob
-from z1_ros.rl.flow_sde import FlowSde
-from z1_ros.rl.lanes import KitchenMaker, LanePool, local_lanes
-from z1_ros.rl.plan import plan_group
+from z1_ros.graph.ros_workers import RosLanes
+from z1_ros.graph.runner import GraphRunner
+from z1_ros.graph.train_graph import lane_graph
+from z1_ros.learning.rollout.collector import Collector, GroupJob
+from z1_ros.learning.rollout.env_pool import KitchenMaker, LanePool, local_lanes
+from z1_ros.learning.rollout.flow_sde import FlowSde
+from z1_ros.learning.rollout.plan import plan_group
+from z1_ros.learning.rollout.sampler import Actor
+from z1_ros.models.bundle.manifest import WEIGHTS, load_bundle
+from z1_ros.models.checkpoint.loading import load_network, read_tensors
 from z1_ros.sim.kitchen import KitchenConfig, KitchenEnv
 from z1_ros.specs import PANDA
 
@@ -133,8 +134,8 @@ def test_no_process_outlives_the_learner(how):
         # These tests may run in the background of a shell script, where SIGINT is ignored.
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "from test_train_ros import IMAGE_BYTES, SETTINGS, MAKER, node_of\n"
-        "from z1_ros.nodes.ros_lanes import RosLanes\n"
-        "from z1_ros.rl.worker import Begin, Request\n"
+        "from z1_ros.graph.ros_workers import RosLanes\n"
+        "from z1_ros.learning.rollout.env_worker import Begin, Request\n"
         "with RosLanes(**SETTINGS)(MAKER, 1, IMAGE_BYTES) as pool:\n"
         "    pool.send(0, Request(begin=Begin(seed=1)))\n"
         "    pool.receive(0)\n"
@@ -144,7 +145,7 @@ def test_no_process_outlives_the_learner(how):
         "    time.sleep(3600)\n"
     )
     here = Path(__file__).parent
-    command = [sys.executable, "-c", script, str(here), str(here.parent)]
+    command = [sys.executable, "-c", script, str(here), str(TESTS)]
     learner = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     pids = learner.stdout.readline().split()
     assert len(pids) == 3
@@ -188,7 +189,7 @@ def test_a_node_that_somebody_else_starts_again_changes_nothing(actor, wanted, a
 
 
 def test_lanes_whose_graphs_do_not_run_are_named(actor, monkeypatch):
-    monkeypatch.setattr("z1_ros.nodes.ros_lanes.ATTACH_S", 0.5)
+    monkeypatch.setattr("z1_ros.graph.ros_workers.ATTACH_S", 0.5)
     make_env = RosLanes(**SETTINGS, attach="/no/such/")._make_env(MAKER, 3)
     with pytest.raises(ConfigError, match=r"no sim_bridge_node and guard_node in .* /no/such3 of"):
         make_env()
@@ -201,7 +202,7 @@ def test_the_command_gives_equal_weights_through_ros_and_in_process(tmp_path):
     flags = "--bundle kitchen-sft --task TurnOnMicrowave --max-chunks 3 --lanes 2 --groups 2 "
     flags += "--group-size 4 --prefix 1 --prefix-end 1 --minutes 0 --iterations 1 --filter-low 0 "
     flags += "--eval-every 2 --eval-episodes 1 --no-export"
-    start = "from z1_ros.nodes.commands import train; raise SystemExit(train())"
+    start = "from z1_ros.commands.entry import train; raise SystemExit(train())"
     results = []
     for through in ("inproc", "ros"):
         run, out = tmp_path / f"run-{through}", tmp_path / through
@@ -232,7 +233,7 @@ def test_the_command_gives_equal_weights_through_ros_and_in_process(tmp_path):
 )
 def test_wrong_settings_are_one_sentence(flags, says, capsys):
     from z1_ros.command import run_command
-    from z1_ros.nodes.train import TrainConfig, main
+    from z1_ros.commands.train import TrainConfig, main
 
     given = ["--bundle", "kitchen-sft", "--task", TASK, "--out", "out", *flags]
     with pytest.raises(SystemExit):

@@ -6,9 +6,9 @@ from itertools import pairwise
 
 import pytest
 from diagnostic_msgs.msg import DiagnosticStatus
-from fakes import FakeEnv
-from harness import Watch, actions, fake_graph, is_hold, moving, place, poses
 from sensor_msgs.msg import Image
+from support.fakes import FakeEnv
+from support.graphs import Watch, actions, fake_graph, is_hold, moving, place, poses
 
 from z1_ros.nodes.messages import image_message, to_ns
 

@@ -19,7 +19,8 @@ from std_msgs.msg import Bool
 from std_srvs.srv import Trigger
 
 from z1_ros.errors import ActionError
-from z1_ros.nodes import params, signals
+from z1_ros.nodes import params
+from z1_ros.nodes import process as signals
 from z1_ros.nodes.configs import GuardNodeConfig
 from z1_ros.nodes.messages import action_message, read_action, to_ns
 from z1_ros.nodes.qos import COMMAND, STEADY, subscribe_to_all

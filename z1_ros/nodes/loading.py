@@ -5,8 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from z1_ros.errors import ActionError, ContractMismatch
-from z1_ros.models.compare import first_difference
+from z1_ros.errors import ActionError, ContractMismatch, first_difference
 from z1_ros.nodes.configs import PolicyNodeConfig
 from z1_ros.policy.base import Policy
 from z1_ros.specs import Contract, check_contract, embodiment

@@ -23,18 +23,19 @@ from std_msgs.msg import String
 from std_srvs.srv import Trigger
 
 from z1_ros.errors import ConfigError, ObservationError, Z1Error
-from z1_ros.nodes import params, signals
-from z1_ros.nodes.background import in_background
+from z1_ros.nodes import params
+from z1_ros.nodes import process as signals
 from z1_ros.nodes.configs import PolicyNodeConfig
-from z1_ros.nodes.inputs import JOINTS, Inputs
 from z1_ros.nodes.loading import LoadedPolicy, load_bundle_policy, ready_policy
 from z1_ros.nodes.messages import action_message, check_state_sources, origin_of, to_ns
+from z1_ros.nodes.process import in_background
 from z1_ros.nodes.qos import COMMAND, EVENT, LATCHED, STEADY, subscribe_to_all
 from z1_ros.nodes.status import ERROR, OK, WARN, Status
+from z1_ros.nodes.topics import JOINTS, Inputs
 from z1_ros.policy.replaceable import ReplaceablePolicy
 from z1_ros.runtime.clock import WallClock
+from z1_ros.runtime.inference import failure_text
 from z1_ros.runtime.loop import ControlLoop, StepLoop
-from z1_ros.runtime.worker import failure_text
 from z1_ros.specs import embodiment
 
 NO_INSTRUCTION = "no instruction yet"

@@ -29,12 +29,13 @@ from sensor_msgs.msg import JointState
 from std_srvs.srv import SetBool, Trigger
 
 from z1_ros.errors import ActionError, ConfigError, SnapshotMismatch, Z1Error
-from z1_ros.nodes import params, signals
+from z1_ros.nodes import params
+from z1_ros.nodes import process as signals
 from z1_ros.nodes.configs import SimBridgeConfig
 from z1_ros.nodes.messages import read_action, to_ns
-from z1_ros.nodes.outputs import Outputs
 from z1_ros.nodes.qos import COMMAND
 from z1_ros.nodes.status import OK, WARN, Status
+from z1_ros.nodes.topics import Outputs
 from z1_ros.runtime.latency import LatencyStats
 from z1_ros.sim.env import Env
 from z1_ros.specs import embodiment

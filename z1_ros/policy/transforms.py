@@ -11,14 +11,14 @@ import cv2
 import numpy as np
 
 from z1_ros.errors import BackendUnavailable, ConfigError, ObservationError, closest
-from z1_ros.models.manifest import (
+from z1_ros.models.bundle.manifest import (
     NORMALIZATION_FORMS,
     STATS_PARTS,
     ImageSpec,
     Manifest,
     NormStats,
 )
-from z1_ros.models.tokenizer import PromptTokenizer
+from z1_ros.models.bundle.tokenizer import PromptTokenizer
 from z1_ros.specs import flatten_state
 from z1_ros.types import Observation
 

@@ -5,9 +5,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from z1_ros.errors import ActionError, BundleError
-from z1_ros.models.manifest import Bundle
-from z1_ros.models.task_experts import BASE, denoise_graph
-from z1_ros.models.tokenizer import PromptTokenizer
+from z1_ros.models.bundle.manifest import Bundle
+from z1_ros.models.bundle.task_experts import BASE, denoise_graph
+from z1_ros.models.bundle.tokenizer import PromptTokenizer
 from z1_ros.policy.base import Backend
 from z1_ros.policy.transforms import Preprocessor, unnormalize
 from z1_ros.types import ActionChunk, Observation

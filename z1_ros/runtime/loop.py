@@ -14,8 +14,8 @@ from z1_ros.errors import ActionError, ConfigError
 from z1_ros.policy.base import Policy
 from z1_ros.runtime.chunks import ChunkQueue
 from z1_ros.runtime.clock import Clock, WallClock
+from z1_ros.runtime.inference import InferenceWorker
 from z1_ros.runtime.latency import LatencyStats
-from z1_ros.runtime.worker import InferenceWorker
 from z1_ros.specs import Embodiment
 from z1_ros.types import ActionChunk, Observation
 

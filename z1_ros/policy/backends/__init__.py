@@ -3,11 +3,10 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from z1_ros.errors import BackendUnavailable, BundleError, ConfigError, closest
+from z1_ros.errors import BackendUnavailable, BundleError, ConfigError, closest, first_difference
 from z1_ros.files import file_stamps
-from z1_ros.models.compare import first_difference
-from z1_ros.models.manifest import Bundle, find_bundle, load_bundle
-from z1_ros.models.task_experts import denoise_graph
+from z1_ros.models.bundle.manifest import Bundle, find_bundle, load_bundle
+from z1_ros.models.bundle.task_experts import denoise_graph
 from z1_ros.policy.base import Backend
 from z1_ros.policy.vla import VlaPolicy
 

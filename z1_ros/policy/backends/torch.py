@@ -4,14 +4,14 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from z1_ros.errors import BackendUnavailable
-from z1_ros.models.manifest import Bundle
-from z1_ros.models.task_experts import denoise_graph
+from z1_ros.models.bundle.manifest import Bundle
+from z1_ros.models.bundle.task_experts import denoise_graph
 
 try:
     import torch
 
-    from z1_ros.models.bundle_network import load_bundle_network, with_expert
-    from z1_ros.models.pi05 import Pi05, Prefix
+    from z1_ros.models.bundle.networks import load_bundle_network, with_expert
+    from z1_ros.models.network.pi05 import Pi05, Prefix
 except ImportError as error:
     raise BackendUnavailable(
         f"the torch backend needs torch, safetensors and transformers ({error}): "

@@ -1,0 +1,1 @@
+"""Model bundles: manifest, card, weights, tokenizer, graphs."""

@@ -1,0 +1,265 @@
+"""``z1-export``: a bundle's network as prefix.onnx and denoise.onnx, checked before it is kept.
+
+Two graphs, because the prefix runs once per observation and the denoising step several times, and
+one more for each task-wise expert; the Euler loop stays in float32 outside. Any batch size; opset
+20 and float32, which onnxruntime and TensorRT both take (opset 23 fuses norms into operators that
+neither handles everywhere).
+"""
+
+import logging
+import shutil
+import tempfile
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import tyro
+from rich.console import Console
+from torch import Tensor, nn
+
+from z1_ros.errors import BackendUnavailable, BundleError
+from z1_ros.files import write_json
+from z1_ros.models.bundle.manifest import GRAPHS, Bundle, load_bundle, write_manifest
+from z1_ros.models.bundle.networks import load_bundle_network, with_expert
+from z1_ros.models.bundle.task_experts import denoise_graph
+from z1_ros.models.bundle.tokenizer import BOS_ID
+from z1_ros.models.network.geometry import Geometry
+from z1_ros.models.network.pi05 import Pi05, Prefix
+
+OPSET = 20
+TOLERANCE = 1e-4
+"""Largest difference between torch and onnxruntime, relative to the largest value."""
+OUTPUTS = {"prefix": ("k", "v", "pad"), "denoise": ("v_t",)}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ExportConfig:
+    """Export a bundle's network to ONNX and add the graphs to the bundle."""
+
+    bundle: tyro.conf.Positional[str]
+    """Bundle directory."""
+    json: Path | None = None
+    """Write the measured differences here."""
+
+
+class PrefixGraph(nn.Module):
+    """``Pi05.prefix`` with tensors in and out."""
+
+    def __init__(self, network: Pi05):
+        super().__init__()
+        self.network = network
+
+    def forward(
+        self, images: Tensor, image_mask: Tensor, tokens: Tensor, token_mask: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return keys, values and validity of the prefix."""
+        return tuple(self.network.prefix(images, image_mask, tokens, token_mask))
+
+
+class DenoiseGraph(nn.Module):
+    """``Pi05.denoise`` with tensors in and out."""
+
+    def __init__(self, network: Pi05):
+        super().__init__()
+        self.network = network
+
+    def forward(self, x_t: Tensor, time: Tensor, k: Tensor, v: Tensor, pad: Tensor) -> Tensor:
+        """Return the velocity."""
+        return self.network.denoise(x_t, time, Prefix(k, v, pad))
+
+
+def main(config: ExportConfig) -> None:
+    """Export and report."""
+    bundle = load_bundle(config.bundle)
+    differences = export(bundle)
+    for graph, difference in differences.items():
+        size = bundle.path.joinpath(f"{graph}.onnx").stat().st_size / 1e6
+        Console().print(
+            f"{graph}.onnx  {size:.1f} MB  largest difference to torch {difference:.1e}"
+        )
+    if config.json:
+        write_json(config.json, differences)
+
+
+def export(bundle: Bundle, graphs: Sequence[str] = ()) -> dict[str, float]:
+    """Export graphs into the bundle and update its manifest.
+
+    Whoever loads the bundle meanwhile finds it as it was, or refuses it because of a hash.
+
+    Args:
+        bundle: A verified bundle.
+        graphs: Which of ``manifest.graphs``; empty means all.
+
+    Returns:
+        Largest relative difference between torch and onnxruntime per graph.
+
+    Raises:
+        BundleError: A graph's answers differ from the network's; the bundle is left as it was.
+        BackendUnavailable: onnx, onnxscript or onnxruntime is not installed.
+    """
+    # The graphs are float32 whatever the weights are stored in.
+    network = load_bundle_network(bundle, dtype=torch.float32)
+    networks = dict.fromkeys(GRAPHS, network)
+    for name in bundle.manifest.experts:
+        networks[denoise_graph(name)] = with_expert(network, bundle, name)
+    networks = {name: networks[name].eval() for name in graphs or networks}
+    for made in networks.values():
+        made.requires_grad_(False)
+    with tempfile.TemporaryDirectory(dir=bundle.path.parent, prefix=".export-") as folder:
+        for graph, made in networks.items():
+            _export_graph(made, graph, Path(folder) / f"{graph}.onnx")
+        differences = parity(networks, Path(folder))
+        for graph, difference in differences.items():
+            if not difference < TOLERANCE:
+                raise BundleError(
+                    f"{graph}.onnx differs from the network by {difference:.1e} (relative), more "
+                    f"than {TOLERANCE:.0e}; nothing was written"
+                )
+        for file in sorted(Path(folder).iterdir()):
+            shutil.copyfile(file, bundle.path / f"{file.name}.tmp")
+        for file in sorted(Path(folder).iterdir()):
+            (bundle.path / f"{file.name}.tmp").replace(bundle.path / file.name)
+    write_manifest(bundle.path, bundle.manifest)
+    return differences
+
+
+def _export_graph(network: Pi05, graph: str, path: Path) -> None:
+    try:
+        import onnxscript  # noqa: F401
+    except ImportError as error:
+        raise BackendUnavailable(
+            "export needs onnx and onnxscript: pip install onnxscript"
+        ) from error
+    images = example_inputs(network.geometry, batch=2, seed=0)
+    prefix = dict(zip(OUTPUTS["prefix"], network.prefix(**images), strict=True))
+    batch = torch.export.Dim("batch")
+    if graph == "prefix":
+        module, inputs = PrefixGraph(network), images
+        dynamic = {name: {0: batch} for name in inputs}
+    else:
+        module, inputs = DenoiseGraph(network), example_draws(network.geometry, 2, 0) | prefix
+        dynamic = {name: {1 if name in ("k", "v") else 0: batch} for name in inputs}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+        program = torch.onnx.export(
+            module,
+            kwargs=inputs,
+            input_names=list(inputs),
+            output_names=list(OUTPUTS["prefix" if graph == "prefix" else "denoise"]),
+            dynamic_shapes=dynamic,
+            opset_version=OPSET,
+            dynamo=True,
+            optimize=True,
+            verbose=False,
+        )
+    _strip_metadata(program.model)
+    # Above 2 GB a protobuf cannot hold the weights.
+    external = sum(p.numel() for p in network.parameters()) * 4 > 1.5e9
+    program.save(path, external_data=external)
+
+
+def _strip_metadata(model: Any) -> None:
+    """Remove the exporter's notes: stack traces name this machine's folders."""
+    for part in (model, model.graph, *model.graph, *model.graph.initializers.values()):
+        part.metadata_props.clear()
+        part.doc_string = None
+    for value in [*model.graph.inputs, *(v for node in model.graph for v in node.outputs)]:
+        value.metadata_props.clear()
+
+
+def parity(networks: Mapping[str, Pi05], folder: Path) -> dict[str, float]:
+    """Return the largest relative difference of each graph in ``folder`` from its network."""
+    worst = dict.fromkeys(networks, 0.0)
+    for graph, network in networks.items():
+        run = _session(folder / f"{graph}.onnx")
+        differ = _prefix_difference if graph == "prefix" else _denoise_difference
+        for batch, seed in ((1, 1), (3, 2)):
+            inputs = example_inputs(network.geometry, batch, seed)
+            draws = example_draws(network.geometry, batch, seed)
+            worst[graph] = max(worst[graph], differ(network, run, inputs, draws))
+    return worst
+
+
+_Graph = Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]]
+
+
+def _prefix_difference(
+    network: Pi05, run: _Graph, inputs: dict[str, Tensor], _: dict[str, Tensor]
+) -> float:
+    with torch.no_grad():
+        prefix = network.prefix(**inputs)
+    answer = run(_numpy(inputs))
+    if not np.array_equal(answer["pad"], prefix.pad.numpy()):
+        return float("inf")
+    valid = prefix.pad[None, :, None, :, None].numpy()
+    return max(
+        relative_difference(answer[name] * valid, reference.numpy() * valid)
+        for name, reference in (("k", prefix.k), ("v", prefix.v))
+    )
+
+
+def _denoise_difference(
+    network: Pi05, run: _Graph, inputs: dict[str, Tensor], draws: dict[str, Tensor]
+) -> float:
+    with torch.no_grad():
+        prefix = network.prefix(**inputs)
+        velocity = network.denoise(draws["x_t"], draws["time"], prefix)
+    answer = run(_numpy(draws) | _numpy(prefix._asdict()))
+    return relative_difference(answer["v_t"], velocity.numpy())
+
+
+def _session(path: Path) -> _Graph:
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise BackendUnavailable("the check needs onnxruntime: pip install onnxruntime") from error
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    names = [output.name for output in session.get_outputs()]
+    return lambda inputs: dict(zip(names, session.run(None, inputs), strict=True))
+
+
+def relative_difference(value: np.ndarray, reference: np.ndarray) -> float:
+    """Return the largest difference relative to the largest reference value; NaN is infinite."""
+    difference = np.abs(value - reference).max() / max(np.abs(reference).max(), 1e-6)
+    return float(difference) if np.isfinite(difference) else float("inf")
+
+
+def example_inputs(geometry: Geometry, batch: int, seed: int) -> dict[str, Tensor]:
+    """Return inputs of a prefix: smooth images, one camera missing, prompts of several lengths."""
+    random = torch.Generator().manual_seed(seed)
+    size = geometry.image_size
+    coarse = torch.rand((batch * geometry.cameras, 3, 8, 8), generator=random) * 2 - 1
+    images = nn.functional.interpolate(coarse, size=(size, size), mode="bilinear")
+    images += 0.05 * torch.randn(images.shape, generator=random)
+    image_mask = torch.ones((batch, geometry.cameras), dtype=torch.bool)
+    image_mask[-1, -1] = False
+    shape = (batch, geometry.prompt_tokens)
+    tokens = torch.randint(3, geometry.vocab, shape, generator=random)
+    tokens[:, 0] = BOS_ID
+    lengths = torch.randint(2, geometry.prompt_tokens + 1, (batch, 1), generator=random)
+    token_mask = torch.arange(geometry.prompt_tokens)[None] < lengths
+    return {
+        "images": images.clamp(-1, 1).unflatten(0, (batch, geometry.cameras)),
+        "image_mask": image_mask,
+        "tokens": tokens * token_mask,
+        "token_mask": token_mask,
+    }
+
+
+def example_draws(geometry: Geometry, batch: int, seed: int) -> dict[str, Tensor]:
+    """Return noisy actions and flow times."""
+    random = torch.Generator().manual_seed(seed)
+    shape = (batch, geometry.horizon, geometry.action_dim)
+    return {
+        "x_t": torch.randn(shape, generator=random),
+        "time": torch.rand(batch, generator=random) * 0.999 + 0.001,
+    }
+
+
+def _numpy(tensors: dict[str, Tensor]) -> dict[str, Any]:
+    return {name: tensor.numpy() for name, tensor in tensors.items()}

@@ -1,0 +1,60 @@
+"""The torch networks of a bundle: its own, and those of its task-wise experts."""
+
+from copy import deepcopy
+
+import torch
+from torch import nn
+
+from z1_ros.errors import BundleError, closest
+from z1_ros.models.bundle.manifest import WEIGHTS, Bundle
+from z1_ros.models.bundle.task_experts import BASE, EXPERT_PARTS, VLM_PARTS, weights_file
+from z1_ros.models.checkpoint.loading import assign, load_network, read_tensors
+from z1_ros.models.network.geometry import Geometry
+from z1_ros.models.network.pi05 import Pi05
+
+
+def load_bundle_network(
+    bundle: Bundle, expert: str = BASE, dtype: torch.dtype | None = None
+) -> Pi05:
+    """Return a bundle's network.
+
+    Its expert lies in memory of its own, not in the mapped file: the last bits of a product depend
+    on how its factors are aligned, and an expert shall give the same ones from any file.
+
+    Args:
+        bundle: A verified bundle.
+        expert: Name of the action expert; ``manifest.expert_for(instruction)`` tells it.
+        dtype: Type of the weights, see ``Pi05.cast``; None keeps those of the file.
+
+    Raises:
+        BundleError: It has no such expert.
+        CheckpointError: The weights do not fit its geometry.
+    """
+    network = load_network(bundle.file(WEIGHTS), Geometry(**bundle.manifest.geometry), dtype)
+    for part in EXPERT_PARTS:
+        setattr(network, part, deepcopy(getattr(network, part)))
+    return with_expert(network, bundle, expert) if expert else network
+
+
+def with_expert(network: Pi05, bundle: Bundle, expert: str) -> Pi05:
+    """Return a network with an expert of ``bundle``; it shares its VLM with ``network``.
+
+    Raises:
+        BundleError: There is no such expert.
+        CheckpointError: Its tensors do not fit the network.
+    """
+    if expert not in bundle.manifest.experts:
+        raise BundleError(
+            f"bundle {bundle.path} has no expert {expert!r}. "
+            f"{closest(expert, bundle.manifest.experts)}"
+        )
+    other = Pi05.empty(network.geometry)
+    for part in VLM_PARTS:
+        setattr(other, part, getattr(network, part))
+    for part in EXPERT_PARTS:
+        setattr(other, part, deepcopy(getattr(network, part)))
+    path = bundle.file(weights_file(expert))
+    assign(
+        nn.ModuleDict({p: getattr(other, p) for p in EXPERT_PARTS}), read_tensors(path), str(path)
+    )
+    return other

@@ -1,0 +1,1 @@
+"""Weights on disk, in our layout and in those of other projects."""

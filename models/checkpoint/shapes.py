@@ -1,0 +1,114 @@
+"""The shape of every weight in terms of the network's sizes, and the sizes that shapes tell."""
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Mapping
+
+from z1_ros.models.network.geometry import FULL, Geometry
+
+_LAYER_SHAPES = {
+    "self_attn.q_proj": ("queries", "{width}"),
+    "self_attn.k_proj": ("keys", "{width}"),
+    "self_attn.v_proj": ("keys", "{width}"),
+    "self_attn.o_proj": ("{width}", "queries"),
+    "mlp.gate_proj": ("{mlp}", "{width}"),
+    "mlp.up_proj": ("{mlp}", "{width}"),
+    "mlp.down_proj": ("{width}", "{mlp}"),
+}
+_VISION_LAYER = "vision.encoder.layers.#."
+_SHAPES: dict[str, tuple[str, ...]] = {
+    "vision.embeddings.patch_embedding": ("vision_width", "colors", "patch", "patch"),
+    "vision.embeddings.position_embedding": ("image_tokens", "vision_width"),
+    **{
+        _VISION_LAYER + f"self_attn.{part}_proj": ("vision_width", "vision_width")
+        for part in ("q", "k", "v", "out")
+    },
+    _VISION_LAYER + "mlp.fc1": ("vision_mlp", "vision_width"),
+    _VISION_LAYER + "mlp.fc2": ("vision_width", "vision_mlp"),
+    _VISION_LAYER + "layer_norm1": ("vision_width",),
+    _VISION_LAYER + "layer_norm2": ("vision_width",),
+    "vision.post_layernorm": ("vision_width",),
+    "projector": ("vlm_width", "vision_width"),
+    "vlm.embed_tokens": ("vocab", "vlm_width"),
+    "vlm.lm_head": ("vocab", "vlm_width"),
+    "vlm.norm": ("vlm_width",),
+    "vlm.layers.#.input_layernorm": ("vlm_width",),
+    "vlm.layers.#.post_attention_layernorm": ("vlm_width",),
+    "vlm.last.input_layernorm": ("vlm_width",),
+    "vlm.last.k_proj": ("keys", "vlm_width"),
+    "vlm.last.v_proj": ("keys", "vlm_width"),
+    "expert.lm_head": ("vocab", "expert_width"),
+    "expert.norm.dense": ("modulation", "expert_width"),
+    "expert.layers.#.input_layernorm.dense": ("modulation", "expert_width"),
+    "expert.layers.#.post_attention_layernorm.dense": ("modulation", "expert_width"),
+    **{
+        f"{part}.layers.#.{name}": tuple(
+            size.format(width=f"{part}_width", mlp=f"{part}_mlp") for size in shape
+        )
+        for part in ("vlm", "expert")
+        for name, shape in _LAYER_SHAPES.items()
+    },
+    "time.time_mlp_in": ("expert_width", "expert_width"),
+    "time.time_mlp_out": ("expert_width", "expert_width"),
+    "action_in_proj": ("expert_width", "action_dim"),
+    "action_out_proj": ("action_dim", "expert_width"),
+}
+"""Module, with ``#`` for a layer's number -> sizes of its weight; a bias has the first of them."""
+
+
+def sizes_of(name: str) -> tuple[str, ...] | None:
+    """Return what the dimensions of one of our weights are called; None if there is no such."""
+    module, _, kind = re.sub(r"layers\.\d+\.", "layers.#.", name).rpartition(".")
+    shape = _SHAPES.get(module)
+    if shape is None or kind not in ("weight", "bias"):
+        return None
+    return shape if kind == "weight" else shape[:1]
+
+
+def shape_of(name: str, geometry: Geometry) -> tuple[int, ...] | None:
+    """Return the shape that one of our weights has in a geometry, unused ones included."""
+    sizes = sizes_of(name)
+    values = all_sizes(geometry)
+    return None if sizes is None else tuple(values[size] for size in sizes)
+
+
+def all_sizes(geometry: Geometry) -> dict[str, int]:
+    """Return every size that the shape of a weight tells something about."""
+    told = {size for shape in _SHAPES.values() for size in shape}
+    made = {
+        "colors": 3,
+        "queries": geometry.heads * geometry.head_dim,
+        "keys": geometry.kv_heads * geometry.head_dim,
+        "modulation": 3 * geometry.expert_width,
+    }
+    return made | {size: getattr(geometry, size) for size in told - made.keys()}
+
+
+def count_sizes(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, int]:
+    """Return every size that a file's shapes tell, by the vote of all tensors that have it.
+
+    A vote, so that one tensor of a wrong shape is what stands out, not what is believed. The
+    published size wins a tie, else the first; it stands where the one tensor that tells a size is
+    missing or empty.
+
+    Args:
+        shapes: Our names of weights -> shape.
+
+    Returns:
+        Values by the names of ``all_sizes``, and ``vision_depth``, which is counted.
+    """
+    published = all_sizes(FULL)
+    votes: defaultdict[str, Counter[int]] = defaultdict(Counter)
+    for name, shape in shapes.items():
+        sizes = sizes_of(name) or ()
+        if len(sizes) == len(shape):
+            for size, value in zip(sizes, shape, strict=True):
+                if value:
+                    votes[size][value] += 1
+    counted = {
+        size: max(count, key=lambda value: (count[value], value == published[size]))
+        for size, count in votes.items()
+    }
+    layers = (re.match(r"vision\.encoder\.layers\.(\d+)\.", name) for name in shapes)
+    depth = 1 + max((int(found[1]) for found in layers if found), default=FULL.vision_depth - 1)
+    return {**published, **counted, "vision_depth": depth}

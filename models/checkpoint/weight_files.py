@@ -1,0 +1,163 @@
+"""Which files hold a model's weights, and what the files beside them say about its sizes.
+
+Only safetensors is read. A file of another kind is refused by its name, with what to do instead.
+"""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from z1_ros.errors import CheckpointError
+from z1_ros.files import read_json
+from z1_ros.models.bundle.manifest import MANIFEST, WEIGHTS
+
+INDEX = "model.safetensors.index.json"
+_PICKLES = (".pt", ".pth", ".bin", ".ckpt", ".pkl")
+_CONVERT = "openpi's examples/convert_jax_model_to_pytorch.py converts it"
+
+
+def find_weights(path: str | Path) -> tuple[Path, ...]:
+    """Return the safetensors files of a checkpoint, every shard of a sharded one.
+
+    Args:
+        path: A ``.safetensors`` file, the index of a sharded one, or the directory of either.
+
+    Raises:
+        CheckpointError: There is none, or in another format.
+    """
+    path = Path(path).expanduser()
+    if path.is_dir():
+        return _find_in_directory(path)
+    if not path.exists():
+        raise CheckpointError(
+            f"no checkpoint at {path}: expected a .safetensors file or a directory with {WEIGHTS}"
+        )
+    if path.name == "adapter_model.safetensors":
+        raise CheckpointError(_adapter(path))
+    if path.name.endswith(".index.json"):
+        return tuple(sorted({path.parent / shard for shard in read_index(path).values()}))
+    if path.suffix in _PICKLES:
+        raise CheckpointError(_pickle(path))
+    if path.suffix != ".safetensors":
+        raise CheckpointError(f"{path} is not a .safetensors file, the only format that is read")
+    if re.search(r"-\d{5}-of-\d{5}\.safetensors$", path.name):
+        raise CheckpointError(f"{path} is one shard of several; give its directory {path.parent}")
+    return (path,)
+
+
+def _find_in_directory(path: Path) -> tuple[Path, ...]:
+    names = {entry.name for entry in path.iterdir()}
+    if WEIGHTS in names:
+        return (path / WEIGHTS,)
+    if INDEX in names:
+        return find_weights(path / INDEX)
+    if names & {"manifest.ocdbt", "_METADATA", "ocdbt.process_0", "params", "_CHECKPOINT_METADATA"}:
+        raise CheckpointError(
+            f"{path} is a JAX (orbax) checkpoint, which is not read; {_CONVERT} to a directory "
+            f"with {WEIGHTS}"
+        )
+    if names & {"adapter_model.safetensors", "adapter_config.json"}:
+        raise CheckpointError(_adapter(path))
+    for name in sorted(names):
+        if name.endswith((*_PICKLES, ".bin.index.json")):
+            raise CheckpointError(_pickle(path / name))
+    found = (*path.glob("*.safetensors"), *(f.parent for f in path.glob(f"*/{WEIGHTS}")))
+    hint = f"; did you mean {min(found)}?" if found else ""
+    raise CheckpointError(f"{path} has no {WEIGHTS} and no {INDEX}{hint}")
+
+
+def _pickle(path: Path) -> str:
+    return (
+        f"{path} is a pickle, which can run any code and is never read; convert it to "
+        "safetensors where it comes from"
+    )
+
+
+def _adapter(path: Path) -> str:
+    return (
+        f"{path} holds only a PEFT adapter; merge it into its base model (merge_and_unload) and "
+        "save that"
+    )
+
+
+def read_index(path: Path) -> dict[str, str]:
+    """Return key -> shard of a sharded checkpoint's index.
+
+    Raises:
+        CheckpointError: It is malformed, or names a file that is outside its folder or missing.
+    """
+    shards = read_json(path).get("weight_map")
+    is_map = isinstance(shards, dict) and all(isinstance(s, str) for s in shards.values())
+    if not is_map or not shards:
+        raise CheckpointError(f"{path} is malformed: weight_map must map keys to file names")
+    for shard in sorted(set(shards.values())):
+        if Path(shard).name != shard or not shard.endswith(".safetensors"):
+            raise CheckpointError(
+                f"{path} names the shard {shard!r}; expected the plain name of a .safetensors file"
+            )
+        if not (path.parent / shard).is_file():
+            count = sum(s == shard for s in shards.values())
+            raise CheckpointError(f"{path.parent} lacks the shard {shard} ({count} tensors)")
+    return shards
+
+
+def read_hints(directory: Path) -> dict[str, int]:
+    """Return the sizes that the configuration files of a checkpoint's folder state.
+
+    Those of LeRobot (``config.json`` with a type), openpi (without) and of our bundles are known.
+
+    Returns:
+        Fields of ``Geometry``; of a bundle all, else those that concern the inputs.
+
+    Raises:
+        CheckpointError: A file is malformed, or asks for what this network does not do.
+    """
+    manifest, config = directory / MANIFEST, directory / "config.json"
+    where = manifest if manifest.is_file() else config
+    if not where.is_file():
+        return {}
+    facts = read_json(where)
+    try:
+        if where == manifest:
+            return {name: int(value) for name, value in facts["geometry"].items()}
+        return _lerobot_hints(facts, config) if "type" in facts else _openpi_hints(facts)
+    except CheckpointError:
+        raise
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+        raise CheckpointError(f"{where} is malformed: {error!r}") from error
+
+
+def _openpi_hints(facts: Mapping[str, Any]) -> dict[str, int]:
+    # openpi pads every observation to three images, and π0.5's prompts to 200 tokens
+    # (src/openpi/models/{model,pi0_config}.py); its file says neither.
+    names = {"action_dim": "action_dim", "action_horizon": "horizon"}
+    stated = {ours: int(facts[theirs]) for theirs, ours in names.items() if theirs in facts}
+    return stated and {"cameras": 3, "prompt_tokens": 200, **stated}
+
+
+def _lerobot_hints(facts: Mapping[str, Any], path: Path) -> dict[str, int]:
+    if facts["type"] != "pi05":
+        raise CheckpointError(f"{path} says type {facts['type']!r}; only 'pi05' is supported")
+    for name, expected in (
+        ("use_visual_memory", False),
+        ("use_proprioceptive_memory", False),
+        ("min_period", 4e-3),
+        ("max_period", 4.0),
+    ):
+        if facts.get(name, expected) != expected:
+            raise CheckpointError(f"{path} says {name} {facts[name]}; only {expected} is supported")
+    images = {
+        name for name, feature in facts["input_features"].items() if feature["type"] == "VISUAL"
+    }
+    empty = range(int(facts.get("empty_cameras", 0)))
+    images |= {f"observation.images.empty_camera_{i}" for i in empty}
+    names = {
+        "chunk_size": "horizon",
+        "tokenizer_max_length": "prompt_tokens",
+        "max_action_dim": "action_dim",
+    }
+    hints = {ours: int(facts[theirs]) for theirs, ours in names.items() if theirs in facts}
+    if "image_resolution" in facts:
+        hints["image_size"] = int(facts["image_resolution"][0])
+    return {"cameras": len(images), **hints} if images else hints

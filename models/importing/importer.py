@@ -1,0 +1,345 @@
+"""``z1-import``: a π0.5 checkpoint of openpi or LeRobot as a model bundle.
+
+Everything is checked before the weights are copied, and the bundle appears whole or not at all.
+What a checkpoint does not say is taken from flags; what was decided is printed and stands in the
+bundle's model card.
+"""
+
+import platform
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from z1_ros.errors import BundleError, CheckpointError, ConfigError
+from z1_ros.files import replace_directory, write_json, write_text
+from z1_ros.models.bundle.card import CARD, model_card
+from z1_ros.models.bundle.manifest import (
+    MANIFEST,
+    WEIGHTS,
+    Bundle,
+    ImageSpec,
+    Manifest,
+    PromptSpec,
+    file_sha256,
+    require_replaceable,
+    write_manifest,
+)
+from z1_ros.models.bundle.tokenizer import PromptTokenizer
+from z1_ros.models.checkpoint.loading import (
+    Checkpoint,
+    describe,
+    infer_geometry,
+    load_checkpoint,
+    write_tensors,
+)
+from z1_ros.models.checkpoint.weight_files import INDEX
+from z1_ros.models.importing.camera_slots import map_cameras
+from z1_ros.models.importing.config import ImportConfig
+from z1_ros.models.importing.modality import Order, choose_order, columns
+from z1_ros.models.importing.norm_stats import Stats, read_stats
+from z1_ros.models.importing.origin import Origin, read_origin
+from z1_ros.models.importing.scaling import Scaling, plan_scaling
+from z1_ros.models.importing.tokenizer_source import FILES, PALIGEMMA, fetch_tokenizer
+from z1_ros.models.network.geometry import Geometry
+from z1_ros.models.network.pi05 import Pi05
+from z1_ros.specs import Contract, check_contract, embodiment
+
+DTYPES = {"keep": None, "float32": torch.float32, "bfloat16": torch.bfloat16}
+STATS_BUFFERS = ("normalize_inputs.", "normalize_targets.", "unnormalize_outputs.")
+RESIZE = {"openpi": "bilinear_antialias", "lerobot": "bilinear"}
+
+
+def main(config: ImportConfig) -> dict[str, Any]:
+    """Import and report; returns what was decided."""
+    bundle = import_checkpoint(config, Console())
+    manifest = bundle.manifest
+    decided = {
+        "bundle": bundle.sha256,
+        "contract": asdict(manifest.contract),
+        "image": asdict(manifest.image),
+        "prompt": asdict(manifest.prompt),
+        "normalization": {
+            key: getattr(manifest.normalization, key) for key in ("mode", "action_mode", "form")
+        },
+        "denoise_steps": manifest.denoise_steps,
+        "replan_steps": manifest.replan_steps,
+        "geometry": manifest.geometry,
+        **manifest.made_by,
+    }
+    if config.json:
+        write_json(config.json, decided)
+    return decided
+
+
+def import_checkpoint(config: ImportConfig, console: Console) -> Bundle:
+    """Write a checkpoint as a bundle.
+
+    Raises:
+        CheckpointError: The checkpoint or a file beside it is malformed or not supported.
+        ConfigError: A flag is wrong, or needed.
+        ContractMismatch: The policy cannot drive the robot.
+        BundleError: No tokenizer, or the bundle cannot be written.
+    """
+    out = config.out.expanduser().absolute()
+    _check_out(out, config.overwrite)
+    checkpoint = describe(config.checkpoint)
+    _refuse_others(checkpoint)
+    origin = read_origin(directory_of(checkpoint), checkpoint.layout.name, config.ignored_steps)
+    manifest = plan(config, checkpoint, origin, out.name)
+    network = load_checkpoint(checkpoint, Geometry(**manifest.geometry))
+    with _written_whole(out) as partial:
+        tokenizer = fetch_tokenizer(_tokenizer_source(config, checkpoint, origin), partial)
+        _check_prompt(partial / tokenizer, manifest)
+        _print_plan(console, manifest)
+        with console.status("reading and copying the weights"):
+            parameters = _copy_weights(network, DTYPES[config.dtype], partial / WEIGHTS)
+            hashes = {f.name: file_sha256(f) for f in sorted({s.file for s in checkpoint.stored})}
+        source = manifest.made_by["source"] | {"sha256": hashes}
+        made_by = {**manifest.made_by, "source": source, "parameters": parameters}
+        manifest = replace(manifest, made_by=made_by)
+        write_text(partial / CARD, model_card(manifest, partial))
+        bundle = write_manifest(partial, manifest)
+    _say(console, f"\n{out} is written, {parameters / 1e6:,.1f} M parameters. Next:")
+    _say(console, f"  z1-export {out}\n  ros2 launch z1_ros policy.launch.py model:={out}")
+    return replace(bundle, path=out)
+
+
+def plan(config: ImportConfig, checkpoint: Checkpoint, origin: Origin, name: str) -> Manifest:
+    """Decide everything that the bundle's manifest says, writing nothing.
+
+    Raises:
+        CheckpointError, ConfigError, ContractMismatch: See ``import_checkpoint``.
+    """
+    robot = embodiment(config.embodiment)
+    geometry = _geometry(config, checkpoint, origin)
+    if config.discrete_state and not origin.discrete_state:
+        raise ConfigError(
+            f"{config.checkpoint} was saved with prompts that hold no state: pass "
+            f"--no-discrete-state"
+        )
+    order = choose_order(
+        robot,
+        directory_of(checkpoint),
+        modality=config.modality,
+        state=config.state,
+        action=config.action,
+    )
+    origin = replace(origin, renamed={**order.cameras, **origin.renamed})
+    slots = map_cameras(origin, robot, config.cameras)
+    stats = _read_stats(config, checkpoint)
+    scaling = plan_scaling(
+        robot,
+        origin,
+        stats,
+        order,
+        mode=config.norm_mode,
+        with_state=config.discrete_state,
+        allow_suspicious=config.allow_suspicious_stats,
+    )
+    contract = Contract(
+        cameras=tuple(camera for camera in slots.values() if camera),
+        state=scaling.state,
+        action=scaling.action,
+        control_hz=robot.control_hz,
+        horizon=geometry.horizon,
+    )
+    if len(contract.action_dims) > geometry.action_dim:
+        raise ConfigError(
+            f"the action fields are {len(contract.action_dims)} numbers, the network gives "
+            f"{geometry.action_dim}"
+        )
+    check_contract(contract, robot, name)
+    replan_steps, denoise_steps = config.replan_steps, config.denoise_steps
+    if replan_steps is None:
+        replan_steps = min(origin.replan_steps, geometry.horizon)
+    try:
+        manifest = Manifest(
+            name=name,
+            embodiment=robot.name,
+            contract=contract,
+            image=ImageSpec(
+                size=geometry.image_size,
+                resize=config.resize or RESIZE[origin.kind],
+                slots=geometry.cameras,
+            ),
+            prompt=PromptSpec(
+                max_tokens=geometry.prompt_tokens, discrete_state=config.discrete_state
+            ),
+            normalization=scaling.normalization,
+            geometry=asdict(geometry),
+            denoise_steps=origin.denoise_steps if denoise_steps is None else denoise_steps,
+            replan_steps=replan_steps,
+            made_by=_made_by(config, checkpoint, origin, slots, stats, order, scaling),
+        )
+    except ValueError as error:
+        raise ConfigError(f"{config.checkpoint} gives no valid bundle: {error}") from error
+    return manifest
+
+
+def _made_by(
+    config: ImportConfig,
+    checkpoint: Checkpoint,
+    origin: Origin,
+    slots: Mapping[str, str | None],
+    stats: Stats,
+    order: Order,
+    scaling: Scaling,
+) -> dict[str, Any]:
+    """Return the manifest's account of the import, still without hashes and size."""
+    packages = ("torch", "transformers", "safetensors", "tokenizers")
+    return {
+        "command": config.command,
+        "source": {
+            "name": config.checkpoint.expanduser().resolve().name,
+            "kind": origin.kind,
+            "layout": checkpoint.layout.name,
+            "dtype": " and ".join(checkpoint.dtypes),
+            "statistics": stats.file.name,
+            "modes": scaling.modes,
+        },
+        "slots": slots,
+        "order": order.source,
+        "notes": [*origin.notes, *scaling.notes],
+        "versions": {package: version(package) for package in packages}
+        | {"python": platform.python_version()},
+    }
+
+
+def _geometry(config: ImportConfig, checkpoint: Checkpoint, origin: Origin) -> Geometry:
+    hints = checkpoint.hints
+    stated = {"cameras": len(origin.slots), "prompt_tokens": hints.get("prompt_tokens", 200)}
+    for name in ("horizon", "prompt_tokens", "vision_heads"):
+        if (value := getattr(config, name)) is not None:
+            stated[name] = value
+    if "horizon" not in {**hints, **stated}:
+        raise ConfigError(
+            f"{config.checkpoint} does not say how many actions a chunk has: pass --horizon (50 "
+            f"for pi05_base and RoboCasa365, 15 for pi05_droid, 10 for pi05_libero)"
+        )
+    return infer_geometry(checkpoint, **stated)
+
+
+def directory_of(checkpoint: Checkpoint) -> Path | None:
+    """Return the directory whose other files speak of the checkpoint; None for a bare file."""
+    path = checkpoint.path
+    if path.is_dir():
+        return path
+    return path.parent if path.name in (WEIGHTS, INDEX) else None
+
+
+def _read_stats(config: ImportConfig, checkpoint: Checkpoint) -> Stats:
+    path = config.norm_stats or directory_of(checkpoint)
+    if path is None:
+        raise ConfigError(
+            f"{config.checkpoint} is a bare file of weights: pass --norm-stats with the statistics "
+            f"that it was trained with"
+        )
+    return read_stats(path.expanduser(), config.asset_id)
+
+
+def _refuse_others(checkpoint: Checkpoint) -> None:
+    if checkpoint.layout.name == "z1_ros":
+        raise CheckpointError(f"{checkpoint.path} is in the layout of a bundle already")
+    if any(stored.key.startswith(STATS_BUFFERS) for stored in checkpoint.stored):
+        raise CheckpointError(
+            f"{checkpoint.path} has its statistics inside the weights, as LeRobot had before 0.4: "
+            f"convert it with LeRobot's src/lerobot/processor/migrate_policy_normalization.py first"
+        )
+
+
+def _check_out(out: Path, overwrite: bool) -> None:
+    require_replaceable(out)
+    if (out / MANIFEST).is_file() and not overwrite:
+        raise ConfigError(f"there is a bundle at {out} already; pass --overwrite to replace it")
+
+
+@contextmanager
+def _written_whole(out: Path) -> Iterator[Path]:
+    """Give a directory to fill; it becomes ``out``, or vanishes if anything goes wrong."""
+    partial = out.with_name(out.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        partial.mkdir(parents=True)
+        yield partial
+        replace_directory(out, by=partial)
+    except OSError as error:
+        raise BundleError(f"{out} cannot be written: {error}") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _tokenizer_source(config: ImportConfig, checkpoint: Checkpoint, origin: Origin) -> str:
+    if config.tokenizer:
+        return config.tokenizer
+    directory = directory_of(checkpoint)
+    if directory is not None and any((directory / name).is_file() for name in FILES):
+        return str(directory)
+    return origin.tokenizer or PALIGEMMA
+
+
+def _check_prompt(path: Path, manifest: Manifest) -> None:
+    """Raise unless the tokenizer fits the network and prompts have room for the state."""
+    tokenizer = PromptTokenizer(path, manifest.prompt.max_tokens, manifest.geometry["vocab"])
+    bins = [255] * manifest.contract.state_size if manifest.prompt.discrete_state else None
+    tokenizer.encode("", bins)
+
+
+def _copy_weights(network: Pi05, dtype: torch.dtype | None, path: Path) -> int:
+    """Write the weights in our names; returns the number of parameters.
+
+    They are read from the mapped files as they are written, so the memory that is really needed
+    is that of the weights whose type changes.
+    """
+    tensors = (network if dtype is None else network.cast(dtype)).state_dict()
+    needed = sum(tensor.nbytes for tensor in tensors.values())
+    free = shutil.disk_usage(path.parent).free
+    if needed > free:
+        raise BundleError(
+            f"{path.parent} has {free / 1e9:.1f} GB left, the weights need {needed / 1e9:.1f} GB"
+        )
+    for name, tensor in tensors.items():
+        # As isfinite().all(), but without a copy of the tensor.
+        if not torch.stack(torch.aminmax(tensor)).isfinite().all():
+            raise CheckpointError(f"weight {name} is not finite")
+    write_tensors(path, tensors)
+    return sum(tensor.numel() for tensor in tensors.values())
+
+
+def _say(console: Console, text: str, style: str | None = None) -> None:
+    """Print text whose brackets, numbers and long paths are left alone."""
+    console.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
+
+
+def _print_plan(console: Console, manifest: Manifest) -> None:
+    made_by, image, prompt = manifest.made_by, manifest.image, manifest.prompt
+    source = made_by["source"]
+    state = "with state" if prompt.discrete_state else "without state"
+    modes = ", ".join(f"{kind} {mode}" for kind, mode in source["modes"].items())
+    lines = [
+        f"{source['name']}: {source['kind']} checkpoint, {source['layout']} layout, "
+        f"{source['dtype']}, for {manifest.embodiment}",
+        *(f"  slot {slot} ← {camera or 'masked'}" for slot, camera in made_by["slots"].items()),
+        f"  images {image.size} px, {image.resize}",
+        f"  prompt {state}, {prompt.max_tokens} tokens",
+        f"  {manifest.contract.horizon} actions per chunk, {manifest.replan_steps} executed; "
+        f"{manifest.denoise_steps} Euler steps",
+        f"  statistics of {source['statistics']}: {modes}; {manifest.normalization.form} form",
+        f"  columns {made_by['order']}",
+    ]
+    _say(console, "\n".join(lines))
+    for kind in ("state", "action"):
+        table = Table("column", f"{kind} field", "dims")
+        for row in columns(getattr(manifest.contract, kind)):
+            table.add_row(*row)
+        if table.row_count:
+            console.print(table)
+    for note in made_by["notes"]:
+        _say(console, f"note: {note}", style="yellow")

@@ -1,0 +1,1 @@
+"""π0.5's network and its sizes."""

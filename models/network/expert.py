@@ -1,0 +1,195 @@
+"""The action expert: Gemma layers whose norms are driven by the flow time (adaRMS).
+
+Source: openpi ``src/openpi/models/{gemma,pi0}.py``.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from z1_ros.models.network.gemma import attend, rms_normalize, rope_angles, rotate, split_heads
+from z1_ros.models.network.geometry import Geometry
+from z1_ros.models.network.recompute import run_layer
+
+MIN_PERIOD = 4e-3
+MAX_PERIOD = 4.0
+
+
+def turn_rates(width: int) -> Tensor:
+    """Return the turns per unit of flow time of each sine: all, coarse part, rest (3, width / 2).
+
+    See ``time_features``; the coarse part has 12 bits.
+    """
+    fraction = np.linspace(0, 1, width // 2)
+    turns = 1 / (MIN_PERIOD * (MAX_PERIOD / MIN_PERIOD) ** fraction)
+    scale = 2.0 ** (12 - np.ceil(np.log2(turns)))
+    coarse = np.round(turns * scale) / scale
+    return torch.from_numpy(np.stack([turns, coarse, turns - coarse]).astype(np.float32))
+
+
+def time_features(time: Tensor, rates: Tensor) -> Tensor:
+    """Return the sinusoidal features (B, width) of flow times (B,): sines, then cosines.
+
+    The fastest sine turns 250 times over the flow, so a float32 angle is good to 1e-5 only. The
+    published network computes in float64, which TensorRT lacks. Here time and rate are split
+    into a coarse part of 12 bits, whose product is exact and can drop its whole turns, and a
+    small rest: float64's result in float32.
+    """
+    turns, coarse, fine = rates
+    time = time.float()[:, None]
+    coarse_time = torch.round(time * 4096) / 4096
+    whole = coarse_time * coarse
+    rest = coarse_time * fine + (time - coarse_time) * turns
+    angles = (whole - torch.floor(whole) + rest) * (2 * math.pi)
+    return torch.cat([angles.sin(), angles.cos()], dim=-1)
+
+
+class AdaRMSNorm(nn.Module):
+    """Root-mean-square norm with scale, shift and a gate computed from a condition."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.dense = nn.Linear(width, 3 * width)
+
+    def forward(self, x: Tensor, condition: Tensor) -> tuple[Tensor, Tensor]:
+        """Return normed x (B, T, width) and the gate (B, 1, width) of the branch it feeds."""
+        condition = condition.to(self.dense.weight.dtype)
+        scale, shift, gate = self.dense(condition).float()[:, None].chunk(3, dim=-1)
+        return rms_normalize(x) * (1 + scale) + shift, gate
+
+
+class ExpertAttention(nn.Module):
+    """Queries over the prefix's keys and the suffix's own."""
+
+    def __init__(self, geometry: Geometry):
+        super().__init__()
+        width = geometry.expert_width
+        inner, shared = (n * geometry.head_dim for n in (geometry.heads, geometry.kv_heads))
+        self.head_dim = geometry.head_dim
+        self.q_proj = nn.Linear(width, inner, bias=False)
+        self.k_proj = nn.Linear(width, shared, bias=False)
+        self.v_proj = nn.Linear(width, shared, bias=False)
+        self.o_proj = nn.Linear(inner, width, bias=False)
+
+    def forward(
+        self, x: Tensor, angles: Tensor, prefix_k: Tensor, prefix_v: Tensor, key_mask: Tensor
+    ) -> Tensor:
+        """Map normed x (B, H, width) to the same shape."""
+        q, k, v = (
+            split_heads(proj(x), self.head_dim) for proj in (self.q_proj, self.k_proj, self.v_proj)
+        )
+        k = torch.cat([prefix_k, rotate(k, angles)], dim=2)
+        v = torch.cat([prefix_v, v], dim=2)
+        return self.o_proj(attend(rotate(q, angles), k, v, key_mask))
+
+
+class GatedMLP(nn.Module):
+    """GeGLU feed-forward block."""
+
+    def __init__(self, width: int, hidden: int):
+        super().__init__()
+        self.gate_proj = nn.Linear(width, hidden, bias=False)
+        self.up_proj = nn.Linear(width, hidden, bias=False)
+        self.down_proj = nn.Linear(hidden, width, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (..., width) to the same shape."""
+        return self.down_proj(F.gelu(self.gate_proj(x), approximate="tanh") * self.up_proj(x))
+
+
+class ExpertLayer(nn.Module):
+    """One layer: its queries see the prefix's keys of the same layer and its own."""
+
+    def __init__(self, geometry: Geometry):
+        super().__init__()
+        width = geometry.expert_width
+        self.input_layernorm = AdaRMSNorm(width)
+        self.self_attn = ExpertAttention(geometry)
+        self.post_attention_layernorm = AdaRMSNorm(width)
+        self.mlp = GatedMLP(width, geometry.expert_mlp)
+
+    def forward(
+        self,
+        x: Tensor,
+        condition: Tensor,
+        angles: Tensor,
+        prefix_k: Tensor,
+        prefix_v: Tensor,
+        key_mask: Tensor,
+    ) -> Tensor:
+        """Map x (B, H, width) to the same shape."""
+        dtype = self.mlp.up_proj.weight.dtype
+        normed, gate = self.input_layernorm(x, condition)
+        x = x + gate * self.self_attn(normed.to(dtype), angles, prefix_k, prefix_v, key_mask)
+        normed, gate = self.post_attention_layernorm(x, condition)
+        return x + gate * self.mlp(normed.to(dtype))
+
+
+class ActionExpert(nn.Module):
+    """The expert's layers and final norm."""
+
+    def __init__(self, geometry: Geometry):
+        super().__init__()
+        self.head_dim = geometry.head_dim
+        self.rope_dtype = torch.float32
+        self.recompute = False
+        self.layers = nn.ModuleList(ExpertLayer(geometry) for _ in range(geometry.depth))
+        self.norm = AdaRMSNorm(geometry.expert_width)
+
+    def forward(self, x: Tensor, condition: Tensor, k: Tensor, v: Tensor, pad: Tensor) -> Tensor:
+        """Run the suffix over an encoded prefix.
+
+        Args:
+            x: Embedded noisy actions (B, H, width).
+            condition: Time condition (B, width).
+            k: Prefix keys (depth, B, kv_heads, P, head_dim).
+            v: Prefix values, same shape.
+            pad: (B, P) bool, true where a prefix token is valid.
+
+        Returns:
+            (B, H, width).
+        """
+        # The residual stream stays in float32: for so few tokens that costs nothing.
+        x = x.float()
+        first: Any = self.layers[0]
+        dtype = first.self_attn.q_proj.weight.dtype
+        k, v = k.to(dtype), v.to(dtype)
+        positions = pad.long().sum(1, keepdim=True) + torch.arange(x.shape[1], device=x.device)
+        angles = rope_angles(positions, self.head_dim, self.rope_dtype)
+        key_mask = torch.cat([pad, torch.ones_like(x[..., 0], dtype=torch.bool)], dim=1)
+        for layer, k_l, v_l in zip(self.layers, k.unbind(0), v.unbind(0), strict=True):
+            inputs = (x, condition, angles, k_l, v_l, key_mask)
+            x = run_layer(layer, *inputs, recompute=self.recompute)
+        return self.norm(x, condition)[0]
+
+
+class TimeMLP(nn.Module):
+    """Flow time to the condition of every adaRMS norm."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.time_mlp_in = nn.Linear(width, width)
+        self.time_mlp_out = nn.Linear(width, width)
+        self.register_buffer("rates", turn_rates(width), persistent=False)
+
+    def forward(self, time: Tensor) -> Tensor:
+        """Map times (B,) in [0, 1] to conditions (B, width)."""
+        features = time_features(time, self.rates).to(self.time_mlp_in.weight.dtype)
+        return F.silu(self.time_mlp_out(F.silu(self.time_mlp_in(features))))
+
+    def restore_buffers(self) -> None:
+        """Give a module that was built on the meta device, or cast, its exact rates."""
+        weight = self.time_mlp_in.weight
+        device = "cpu" if weight.is_meta else weight.device
+        self.rates = turn_rates(weight.shape[0]).to(device)
+
+    def _apply(self, fn: Callable, recurse: bool = True) -> "TimeMLP":
+        # A cast of the network must not round the rates.
+        super()._apply(fn, recurse)
+        self.restore_buffers()
+        return self

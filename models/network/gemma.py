@@ -1,0 +1,156 @@
+"""Gemma: transformers' own layers turn a prefix into keys and values; the parts the expert shares.
+
+Source: openpi ``src/openpi/models/gemma.py``; rotary embedding: Su et al. 2021, half-split form.
+"""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import GemmaConfig
+from transformers.models.gemma.modeling_gemma import GemmaDecoderLayer, GemmaRMSNorm
+
+from z1_ros.models.network.geometry import Geometry
+from z1_ros.models.network.recompute import run_layer
+
+RMS_EPS = 1e-6
+ROPE_BASE = 10_000.0
+
+
+def rms_normalize(x: Tensor) -> Tensor:
+    """Return x (..., width) divided by its root mean square, in float32 whatever x is."""
+    x = x.float()
+    return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + RMS_EPS)
+
+
+def rope_angles(
+    positions: Tensor, head_dim: int, frequency_dtype: torch.dtype = torch.float32
+) -> Tensor:
+    """Return angles (B, T, head_dim / 2) [rad] of positions (B, T), in float32.
+
+    Computed where they are needed, not kept in a buffer: a buffer would be rounded with the
+    weights when a network is cast to bfloat16, which costs up to a radian at position 768.
+
+    Args:
+        positions: Whole numbers.
+        head_dim: Width of a head.
+        frequency_dtype: Precision that the frequencies are rounded to; see ``Pi05.rope_dtype``.
+    """
+    exponent = torch.arange(0, head_dim, 2, dtype=torch.float32, device=positions.device) / head_dim
+    frequencies = (1 / ROPE_BASE**exponent).to(frequency_dtype).float()
+    return positions.to(torch.float32)[..., None] * frequencies
+
+
+def rotate(x: Tensor, angles: Tensor) -> Tensor:
+    """Rotate heads x (B, heads, T, head_dim) by angles (B, T, head_dim / 2)."""
+    angles = angles[:, None]
+    sin, cos = angles.sin(), angles.cos()
+    first, second = x.float().chunk(2, dim=-1)
+    rotated = torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1)
+    return rotated.to(x.dtype)
+
+
+def split_heads(x: Tensor, head_dim: int) -> Tensor:
+    """Turn (B, T, heads * head_dim) into (B, heads, T, head_dim)."""
+    return x.unflatten(-1, (-1, head_dim)).transpose(1, 2)
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, key_mask: Tensor) -> Tensor:
+    """Grouped-query attention in which every query sees the same keys.
+
+    In π0.5 a query either belongs to the prefix, which sees all valid prefix tokens, or to the
+    suffix, which sees those and the whole suffix. So a mask over keys is enough, no row is ever
+    fully masked, and the query heads of a group can be folded into the query axis.
+
+    Args:
+        q: Queries (B, heads, T, head_dim).
+        k: Keys (B, kv_heads, S, head_dim).
+        v: Values (B, kv_heads, S, head_dim).
+        key_mask: (B, S) bool, true where a key may be attended to.
+
+    Returns:
+        (B, T, heads * head_dim).
+    """
+    batch, heads, length, head_dim = q.shape
+    kv_heads = k.shape[1]
+    folded = q.reshape(batch, kv_heads, heads // kv_heads * length, head_dim)
+    attended = F.scaled_dot_product_attention(folded, k, v, attn_mask=key_mask[:, None, None])
+    return attended.reshape(batch, heads, length, head_dim).transpose(1, 2).flatten(2)
+
+
+class LastLayer(nn.Module):
+    """What is left of the VLM's last layer: its output feeds nothing, only keys and values do."""
+
+    def __init__(self, config: GemmaConfig):
+        super().__init__()
+        size = config.num_key_value_heads * config.head_dim
+        self.input_layernorm = GemmaRMSNorm(config.hidden_size, eps=RMS_EPS)
+        self.k_proj = nn.Linear(config.hidden_size, size, bias=False)
+        self.v_proj = nn.Linear(config.hidden_size, size, bias=False)
+
+
+class PrefixEncoder(nn.Module):
+    """The VLM half: text embedding, and Gemma layers of which keys and values are kept."""
+
+    def __init__(self, geometry: Geometry):
+        super().__init__()
+        config = GemmaConfig(
+            hidden_size=geometry.vlm_width,
+            intermediate_size=geometry.vlm_mlp,
+            num_hidden_layers=geometry.depth,
+            num_attention_heads=geometry.heads,
+            num_key_value_heads=geometry.kv_heads,
+            head_dim=geometry.head_dim,
+            vocab_size=geometry.vocab,
+            hidden_act="gelu_pytorch_tanh",
+            rms_norm_eps=RMS_EPS,
+            attn_implementation="sdpa",
+        )
+        self.head_dim = geometry.head_dim
+        self.rope_dtype = torch.float32
+        self.recompute = False
+        self.embed_tokens = nn.Embedding(geometry.vocab, geometry.vlm_width)
+        layers = (GemmaDecoderLayer(config, index) for index in range(geometry.depth - 1))
+        self.layers = nn.ModuleList(layers)
+        self.last = LastLayer(config)
+
+    def embed(self, tokens: Tensor) -> Tensor:
+        """Embed token ids (B, L) as (B, L, width), scaled by the root of the width."""
+        embedded = self.embed_tokens(tokens)
+        return embedded * embedded.shape[-1] ** 0.5
+
+    def forward(self, x: Tensor, pad: Tensor) -> tuple[Tensor, Tensor]:
+        """Encode a prefix.
+
+        Args:
+            x: Embedded images and text (B, P, width).
+            pad: (B, P) bool, true where a token is valid.
+
+        Returns:
+            Keys and values, each (depth, B, kv_heads, P, head_dim).
+        """
+        x = x.to(self.last.k_proj.weight.dtype)
+        # Padding takes no position: a missing camera does not move the text.
+        angles = rope_angles(pad.long().cumsum(1) - 1, self.head_dim, self.rope_dtype)
+        turns = torch.cat([angles, angles], dim=-1)
+        rope = turns.cos().to(x.dtype), turns.sin().to(x.dtype)
+        mask = pad[:, None, None].expand(-1, 1, pad.shape[1], -1)
+        keys: list[Tensor] = []
+        values: list[Tensor] = []
+        layer: Any
+        for layer in self.layers:
+            # Projected here once more rather than taken from a cache of transformers', which a
+            # checkpointed layer does not fill; one head of eight costs 1 % of the layer.
+            self._keep(keys, values, layer.input_layernorm(x), layer.self_attn, angles)
+            x = run_layer(
+                layer, x, attention_mask=mask, position_embeddings=rope, recompute=self.recompute
+            )
+        self._keep(keys, values, self.last.input_layernorm(x), self.last, angles)
+        return torch.stack(keys), torch.stack(values)
+
+    def _keep(
+        self, keys: list[Tensor], values: list[Tensor], x: Tensor, layer: Any, angles: Tensor
+    ) -> None:
+        keys.append(rotate(split_heads(layer.k_proj(x), self.head_dim), angles))
+        values.append(split_heads(layer.v_proj(x), self.head_dim))

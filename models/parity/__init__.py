@@ -1,0 +1,1 @@
+"""Numerical comparison with other implementations of π0.5."""

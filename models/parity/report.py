@@ -1,0 +1,346 @@
+"""``python -m z1_ros.models.parity GOLDEN CHECKPOINT``: is this network the one that was measured?
+
+GOLDEN holds a batch and what another implementation of π0.5 made of it with the weights of
+CHECKPOINT: intermediates, outputs and gradients. Each is computed again here and compared; the exit
+code is 1 above a tolerance, 2 if there is nothing to compare.
+
+A step of the integration is compared at the golden's own ``x`` and ``t``. So a deviation is not
+counted again in every later step, and openpi's PyTorch port, which sums its time steps in float32,
+is asked about the times that it used. For the same reason the whole integration runs over the
+golden's times where it lists them, and our own times are compared as ``mid.step_time``.
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import tyro
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+
+from z1_ros.errors import CheckpointError, ConfigError
+from z1_ros.files import write_json
+from z1_ros.models.checkpoint.layouts import EMBEDDING, HEAD, from_openpi, is_unused
+from z1_ros.models.checkpoint.loading import Checkpoint, describe, infer_geometry, load_checkpoint
+from z1_ros.models.network.geometry import Geometry
+from z1_ros.models.network.pi05 import Pi05, Prefix, noisy_actions
+from z1_ros.models.parity.golden import Golden, read_golden
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+TOLERANCES = {
+    "float32": {"out": 5e-6, "mid": 5e-6, "grad": 2e-5},
+    "bfloat16": {"out": 1e-2, "mid": 2e-2, "grad": 5e-2},
+}
+"""Largest difference relative to the largest value of a key. Measured among LeRobot 0.6.1, openpi's
+PyTorch port (15a9616) and openpi in JAX with the same random weights: in float32 up to 3e-6, and
+up to 1e-5 in actions where flow times or their sines are computed in float32; in bfloat16 up to
+1.2e-2, in gradients 3e-2."""
+DENOISE_STEPS = 10
+"""Euler steps of ``out.sample_actions`` where the golden does not list them."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ParityConfig:
+    """Compare this network, with a checkpoint's weights, to another implementation's results."""
+
+    golden: tyro.conf.Positional[Path]
+    """Safetensors file of ``in.*``, ``mid.*``, ``out.*`` and ``grad.*``."""
+    checkpoint: tyro.conf.Positional[Path]
+    """The weights: openpi's or LeRobot's checkpoint, or a bundle; file or directory."""
+    dtype: str | None = None
+    """``float32`` or ``bfloat16``; what GOLDEN was made in if not given."""
+    inputs: Path | None = None
+    """Golden file with the ``in.*`` where GOLDEN has none."""
+    vision_heads: int | None = None
+    """Attention heads of the vision tower where neither GOLDEN nor CHECKPOINT tells."""
+    json: Path | None = None
+    """Write the figures here."""
+
+    def __post_init__(self) -> None:
+        """Check the choice."""
+        if self.dtype is not None and self.dtype not in DTYPES:
+            raise ConfigError(f"dtype is {self.dtype!r}, expected one of {sorted(DTYPES)}")
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """One key of the golden."""
+
+    key: str
+    """Its name."""
+    error: float
+    """Largest difference relative to the golden's largest value; infinite if incomparable."""
+    tolerance: float
+    """What that may be."""
+    note: str = ""
+    """What is special about it."""
+
+    @property
+    def ok(self) -> bool:
+        """Whether it is within the tolerance, which NaN is not."""
+        return self.error <= self.tolerance
+
+
+def forward_values(network: Pi05, golden: Golden) -> Iterator[tuple[str, Tensor]]:
+    """Yield key and value of every intermediate, of the actions and of the unreduced loss."""
+    embedded, pad = network.embed_prefix(*golden.prefix_inputs)
+    yield "mid.prefix_embs", embedded
+    yield "mid.prefix_pad", pad
+    yield "mid.prefix_att", torch.zeros_like(pad)  # all of the prefix sees all of the prefix
+    yield "mid.suffix_embs", network.action_in_proj(golden["in.noise"])
+    yield "mid.adarms_cond", network.time(golden["in.time"])
+    prefix = network.prefix(*golden.prefix_inputs)
+    for layer in range(network.geometry.depth):
+        yield f"mid.kv{layer}.k", prefix.k[layer]
+        yield f"mid.kv{layer}.v", prefix.v[layer]
+    yield from _steps(network, golden, prefix)
+    yield "out.loss", _loss(network, golden, prefix)
+
+
+def _steps(network: Pi05, golden: Golden, prefix: Prefix) -> Iterator[tuple[str, Tensor]]:
+    noise = golden["in.noise"]
+    times = golden.tensors.get("mid.step_time")
+    steps = DENOISE_STEPS if times is None else len(times)
+    own = torch.stack([torch.full_like(noise[:, 0, 0], 1 - i / steps) for i in range(steps)])
+    times = own if times is None else times.float()
+    if "mid.step_x" in golden:
+        pairs = zip(times, golden["mid.step_x"], strict=True)
+        yield "mid.step_v", torch.stack([network.denoise(x, t, prefix) for t, x in pairs])
+    xs = [noise]
+    for t in times:
+        xs.append(xs[-1] - network.denoise(xs[-1], t, prefix) / steps)
+    yield "mid.step_time", own
+    yield "mid.step_x", torch.stack(xs[:-1])
+    same_times = torch.equal(times, own)
+    yield "out.sample_actions", network.sample(prefix, noise, steps) if same_times else xs[-1]
+
+
+def _loss(network: Pi05, golden: Golden, prefix: Prefix) -> Tensor:
+    time = golden["in.time"]
+    x_t, target = noisy_actions(golden["in.actions"], golden["in.noise"], time)
+    return (network.denoise(x_t, time, prefix) - target).square()
+
+
+def gradients(network: Pi05, golden: Golden, dtype: torch.dtype) -> Iterator[tuple[str, Tensor]]:
+    """Yield the gradients of the mean loss by the golden's keys.
+
+    As in training: ``network`` has float32 weights; if ``dtype`` is bfloat16, so is the autocast.
+    """
+    depth = network.geometry.depth
+    weights = {key: _weight_of(key, golden, depth) for key in _gradient_keys(golden)}
+    for name, parameter in network.named_parameters():
+        parameter.requires_grad_(name in weights.values())
+    with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
+        loss = _loss(network, golden, network.prefix(*golden.prefix_inputs))
+    if loss.requires_grad:
+        loss.mean().backward()
+    found = {name: p.grad for name, p in network.named_parameters() if p.grad is not None}
+    for key, weight in weights.items():
+        if weight in found:
+            yield key, found[weight]
+        elif weight is not None and is_unused(weight, depth):
+            yield key, torch.zeros(())  # what cannot change the output is not in the network
+
+
+def _gradient_keys(golden: Golden) -> list[str]:
+    found = [key for key in golden.tensors if key.startswith("grad.")]
+    return found + [f"grad.{name}" for name in golden.without_gradient]
+
+
+def _weight_of(key: str, golden: Golden, depth: int) -> str | None:
+    """Return our name of the weight behind a ``grad.`` key, None if there is no such."""
+    name = from_openpi(key.removeprefix("grad.").removeprefix("model."), depth)
+    if name == HEAD and key in golden:
+        # The head has a gradient only where it is the embedding.
+        return EMBEDDING
+    return name
+
+
+def results(
+    checkpoint: Checkpoint,
+    geometry: Geometry,
+    golden: Golden,
+    dtype: torch.dtype,
+    rope_dtype: torch.dtype,
+) -> dict[str, Tensor]:
+    """Return this network's value of every key that it has one for.
+
+    Args:
+        checkpoint: Its weights.
+        geometry: Its sizes.
+        golden: Inputs, and the keys that are wanted.
+        dtype: Type of the weights; for gradients, of the computation with float32 weights.
+        rope_dtype: Precision of the rotary frequencies, see ``Pi05.rope_dtype``.
+    """
+    network = load_checkpoint(checkpoint, geometry, dtype).eval()
+    network.rope_dtype = rope_dtype
+    with torch.no_grad():
+        values = dict(forward_values(network, golden))
+    if _gradient_keys(golden):
+        if dtype != torch.float32:
+            network = load_checkpoint(checkpoint, geometry, torch.float32)
+            network.rope_dtype = rope_dtype
+        values |= dict(gradients(network, golden, dtype))
+    return values
+
+
+def compare(
+    values: dict[str, Tensor], golden: Golden, tolerances: dict[str, float]
+) -> list[Comparison]:
+    """Compare values with the golden's, a row for each key that both have.
+
+    A gradient that the network has no weight for is a row that fails.
+    """
+    valid = values["mid.prefix_pad"][:, None, :, None]
+    gradients = [golden[key] for key in golden.tensors if key.startswith("grad.")]
+    largest = max((gradient.abs().max().item() for gradient in gradients), default=0.0)
+    rows = []
+    for key in sorted({*values, *_gradient_keys(golden)}):
+        tolerance = tolerances[key.partition(".")[0]]
+        if key not in values:
+            rows.append(Comparison(key, math.inf, tolerance, "the network has no such weight"))
+        elif key in golden:
+            # What padding holds is everyone's own affair: nothing attends to it.
+            mask = valid if key.startswith("mid.kv") else None
+            # What all keys share does not change a softmax: this gradient is zero, and in both
+            # implementations rounding errors of larger ones.
+            scale = largest if key.endswith("k_proj.bias") else 0.0
+            rows.append(_compare(key, values[key], golden[key], tolerance, mask, scale))
+        elif key.startswith("grad."):
+            error = math.inf if values[key].any() else 0.0
+            rows.append(Comparison(key, error, 0.0, "none in the golden"))
+    return rows
+
+
+def _compare(
+    key: str,
+    value: Tensor,
+    reference: Tensor,
+    tolerance: float,
+    mask: Tensor | None,
+    scale: float,
+) -> Comparison:
+    """Compare where ``mask`` is true, relative to ``scale`` or, if 0, to the largest value."""
+    if value.ndim == 0:
+        value = value.expand_as(reference)
+    if value.shape != reference.shape:
+        note = f"shape {tuple(value.shape)} here, {tuple(reference.shape)} in the golden"
+        return Comparison(key, math.inf, tolerance, note)
+    if value.dtype == torch.bool:
+        return Comparison(key, float((value != reference.bool()).any()), 0.0)
+    value, reference = value.double(), reference.double()
+    if mask is not None:
+        value, reference = value.where(mask, 0.0), reference.where(mask, 0.0)
+    difference = (value - reference).abs().max().item()
+    if scale:
+        return Comparison(key, difference / scale, tolerance, "zero; relative to the largest")
+    scale = reference.abs().max().item()
+    if scale == 0:
+        return Comparison(key, math.inf if difference else 0.0, tolerance, "zero in the golden")
+    return Comparison(key, difference / scale, tolerance)
+
+
+def run(config: ParityConfig) -> dict[str, Any]:
+    """Compare, and return the figures.
+
+    Raises:
+        CheckpointError: Golden or checkpoint is unreadable, or they do not belong together.
+    """
+    golden = read_golden(config.golden, config.inputs)
+    checkpoint = describe(config.checkpoint)
+    precision = config.dtype or golden.precision
+    if precision not in DTYPES:
+        raise CheckpointError(f"{golden.path} was made in {precision!r}; choose one with --dtype")
+    heads = {} if config.vision_heads is None else {"vision_heads": config.vision_heads}
+    geometry = infer_geometry(checkpoint, **{**golden.sizes, **heads})
+    if golden["in.tokens"].max() >= geometry.vocab:
+        raise CheckpointError(f"{golden.path} has tokens beyond the vocabulary {geometry.vocab}")
+    tolerances, dtype = TOLERANCES[precision], DTYPES[precision]
+    # openpi's PyTorch port and LeRobot cast the rotary frequencies with the weights, others do not.
+    tried = {}
+    for rope in dict.fromkeys(("float32", precision)):
+        values = results(checkpoint, geometry, golden, dtype, DTYPES[rope])
+        tried[rope] = compare(values, golden, tolerances)
+    rope = min(tried, key=lambda name: _worst(tried[name]))
+    if not tried[rope]:
+        raise CheckpointError(f"{golden.path} holds nothing to compare with: no mid, out or grad")
+    rows, left = tried[rope], golden.tensors.keys() - values.keys() - set(_gradient_keys(golden))
+    return {
+        "golden": str(golden.path),
+        "checkpoint": str(checkpoint.path),
+        "layout": checkpoint.layout.name,
+        "stored": checkpoint.dtypes,
+        "geometry": asdict(geometry),
+        "dtype": precision,
+        "made_in": golden.precision,
+        "rope": rope,
+        "rope_worst": {name: _worst(rows) for name, rows in tried.items()},
+        "rows": [{**asdict(row), "ok": row.ok} for row in rows],
+        "not_compared": sorted(key for key in left if not key.startswith("in.")),
+        "failed": sum(not row.ok for row in rows),
+    }
+
+
+def _worst(rows: list[Comparison]) -> float:
+    """Return the largest error in units of its tolerance."""
+    ratios = [row.error / row.tolerance for row in rows if row.tolerance]
+    return max((r if math.isfinite(r) else math.inf for r in ratios), default=0.0)
+
+
+def print_report(report: dict[str, Any]) -> None:
+    """Print a table of every key and a line that sums it up."""
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=160)  # a log should have each key on one line
+    table = Table(title=f"{report['checkpoint']} ({report['layout']}) in {report['dtype']}")
+    table.add_column("key", overflow="fold")
+    for title in ("error", "tolerance", "ok"):
+        table.add_column(title, justify="right")
+    for row in report["rows"]:
+        figures = (f"{row['error']:.1e}", f"{row['tolerance']:.0e}", "yes" if row["ok"] else "NO")
+        key = f"{row['key']} ({row['note']})" if row["note"] else row["key"]
+        table.add_row(key, *figures, style=None if row["ok"] else "red")
+    console.print(table)
+    for line in _remarks(report):
+        console.print(line, highlight=False)
+
+
+def _remarks(report: dict[str, Any]) -> Iterator[str]:
+    if report["not_compared"]:
+        yield f"Unknown to this network, not compared: {', '.join(report['not_compared'])}."
+    if len(report["rope_worst"]) > 1:
+        worst = {name: f"{value:.1f}" for name, value in report["rope_worst"].items()}
+        yield (
+            f"Rotary frequencies in {report['rope']}, which agrees best: the worst key is at "
+            f"{worst['float32']} of its tolerance with float32 ones, at {worst['bfloat16']} with "
+            "ones rounded to bfloat16, as openpi's PyTorch port and LeRobot have them."
+        )
+    if report["failed"] and report["dtype"] != report["made_in"]:
+        yield f"The golden was made in {report['made_in']}, this is {report['dtype']}."
+    if report["failed"] and report["dtype"] == "float32" and "BF16" in report["stored"]:
+        yield "The checkpoint's weights are rounded to bfloat16; the golden's may not have been."
+    failed, count = report["failed"], len(report["rows"])
+    verdict = f"{failed} of {count} keys are above" if failed else f"all {count} keys are within"
+    yield f"{verdict} tolerance"
+
+
+def main(config: ParityConfig) -> int:
+    """Compare and report; returns the exit code, 1 if a key is above its tolerance."""
+    report = run(config)
+    print_report(report)
+    if config.json is not None:
+        write_json(config.json, _finite(report))
+    return 1 if report["failed"] else 0
+
+
+def _finite(data: Any) -> Any:
+    """Replace what JSON has no number for by None."""
+    if isinstance(data, dict):
+        return {key: _finite(value) for key, value in data.items()}
+    if isinstance(data, list):
+        return [_finite(value) for value in data]
+    return None if isinstance(data, float) and not math.isfinite(data) else data

@@ -1,0 +1,211 @@
+"""``z1-bench policy``: how long one action chunk takes, and how far that is from the floor.
+
+Latency depends on shapes and dtypes only, so random weights of any geometry serve. The floor is
+counted from the matrix products and the bytes that must be read, with the machine's own ceilings
+measured in the same run: it says what no implementation can beat.
+"""
+
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from z1_ros.errors import ConfigError
+from z1_ros.files import write_json
+from z1_ros.models.network.geometry import Geometry, preset
+from z1_ros.models.network.pi05 import Pi05
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PolicyBenchConfig:
+    """Latency of one action chunk beside its floor."""
+
+    geometry: str = "kitchen"
+    """``full`` or ``kitchen``."""
+    cameras: tuple[int, ...] = (2, 3)
+    """Camera counts to measure, one row each."""
+    denoise_steps: int = 10
+    """Euler steps."""
+    dtype: str = "float32"
+    """``float32`` or ``bfloat16``; norms, softmax and the Euler state stay float32."""
+    device: str = "cpu"
+    """``cpu`` or ``cuda``; on CUDA the whole chunk is also replayed as one CUDA graph."""
+    repeats: int = 20
+    """Timed chunks of each kind."""
+    json: Path | None = None
+    """Write the figures here."""
+
+    def __post_init__(self) -> None:
+        """Check choices."""
+        if self.dtype not in DTYPES:
+            raise ConfigError(f"dtype is {self.dtype!r}, expected one of {sorted(DTYPES)}")
+        if self.device == "cuda" and not torch.cuda.is_available():
+            raise ConfigError("device is 'cuda' but this machine has no CUDA GPU")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Work:
+    """Matrix-product operations and bytes of one stage."""
+
+    flop: float
+    """Floating-point operations, two per multiply-add."""
+    bytes: float
+    """Weights, keys and values that must be read at least once."""
+
+    def floor_s(self, flops: float, bandwidth: float) -> float:
+        """Return the least possible time [s] at the given peak rates [FLOP/s, B/s]."""
+        return max(self.flop / flops, self.bytes / bandwidth)
+
+
+def stages(g: Geometry, cameras: int, steps: int, itemsize: int) -> dict[str, Work]:
+    """Count the work of vision, prefix and all denoise steps for one observation.
+
+    The last prefix layer only makes keys and values; adaRMS modulations count as computed once.
+    """
+    image, tokens = cameras * g.image_tokens, cameras * g.image_tokens + g.prompt_tokens
+    d, f = g.vision_width, g.vision_mlp
+    vision_params = g.vision_depth * (4 * d * d + 2 * d * f) + 3 * g.patch**2 * d
+    vision_params += d * g.vlm_width
+    attend = 4 * image * g.image_tokens * d * g.vision_depth
+    vision = Work(flop=2 * image * vision_params + attend, bytes=vision_params * itemsize)
+
+    q, kv = g.heads * g.head_dim, g.kv_heads * g.head_dim
+    full = 2 * g.vlm_width * q + 2 * g.vlm_width * kv + 3 * g.vlm_width * g.vlm_mlp
+    params = (g.depth - 1) * full + 2 * g.vlm_width * kv
+    attend = 4 * tokens * tokens * q * (g.depth - 1)
+    prefix = Work(flop=2 * tokens * params + attend, bytes=params * itemsize)
+
+    layer = 2 * g.expert_width * q + 2 * g.expert_width * kv + 3 * g.expert_width * g.expert_mlp
+    params = g.depth * layer + 2 * g.action_dim * g.expert_width
+    attend = 4 * g.horizon * (tokens + g.horizon) * q * g.depth
+    cache = g.depth * 2 * tokens * kv
+    denoise = Work(
+        flop=steps * (2 * g.horizon * params + attend), bytes=steps * (params + cache) * itemsize
+    )
+    return {"vision": vision, "prefix": prefix, "denoise": denoise}
+
+
+def measure_ceilings(device: str, dtype: torch.dtype) -> tuple[float, float]:
+    """Return this machine's matrix-product rate [FLOP/s] and copy bandwidth [B/s]."""
+    n = 8192 if device == "cuda" else 1024
+    a, b = (torch.randn(n, n, device=device, dtype=dtype) for _ in range(2))
+    flops = 2 * n**3 / min(timings(lambda: a @ b, 10, device))
+    size = 2**31 if device == "cuda" else 2**27
+    source = torch.empty(size, dtype=torch.uint8, device=device)
+    target = torch.empty_like(source)
+    bandwidth = 2 * size / min(timings(lambda: target.copy_(source), 10, device))
+    return flops, bandwidth
+
+
+def timings(call: Callable[[], Any], repeats: int, device: str) -> list[float]:
+    """Return the duration of each of ``repeats`` calls [s], after three that are not counted."""
+    durations = []
+    for i in range(repeats + 3):
+        if device == "cuda":
+            torch.cuda.synchronize()
+        start = time.perf_counter()
+        call()
+        if device == "cuda":
+            torch.cuda.synchronize()
+        if i >= 3:
+            durations.append(time.perf_counter() - start)
+    return durations
+
+
+def make_chunk_call(
+    model: Pi05, cameras: int, steps: int, device: str
+) -> Callable[[], torch.Tensor]:
+    """Return a call that turns fixed random inputs into one action chunk."""
+    g = model.geometry
+    images = torch.rand(1, cameras, 3, g.image_size, g.image_size, device=device) * 2 - 1
+    mask = torch.ones(1, cameras, dtype=torch.bool, device=device)
+    tokens = torch.randint(0, g.vocab, (1, g.prompt_tokens), device=device)
+    token_mask = torch.ones_like(tokens, dtype=torch.bool)
+    noise = torch.randn(1, g.horizon, g.action_dim, device=device)
+
+    @torch.inference_mode()
+    def call() -> torch.Tensor:
+        return model.sample(model.prefix(images, mask, tokens, token_mask), noise, steps)
+
+    return call
+
+
+def as_cuda_graph(call: Callable[[], torch.Tensor]) -> Callable[[], None]:
+    """Capture a call once and return its replay."""
+    stream = torch.cuda.Stream()
+    with torch.cuda.stream(stream):
+        for _ in range(3):
+            call()
+    torch.cuda.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        call()
+    return graph.replay
+
+
+def main(config: PolicyBenchConfig) -> dict[str, Any]:
+    """Measure, print a table, return the figures."""
+    geometry = preset(config.geometry)
+    dtype = DTYPES[config.dtype]
+    flops, bandwidth = measure_ceilings(config.device, dtype)
+    if dtype != torch.float32:
+        # What a cast leaves in float32, the vision tower above all, then uses the tensor cores.
+        torch.set_float32_matmul_precision("high")
+    with torch.device(config.device):
+        model = Pi05(geometry).cast(dtype).eval()
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.02)
+    rows = []
+    for cameras in config.cameras:
+        call = make_chunk_call(model, cameras, config.denoise_steps, config.device)
+        work = stages(geometry, cameras, config.denoise_steps, dtype.itemsize)
+        floor_s = sum(stage.floor_s(flops, bandwidth) for stage in work.values())
+        calls: dict[str, Callable[[], Any]] = {"eager": call}
+        if config.device == "cuda":
+            calls["cuda graph"] = as_cuda_graph(call)
+        for name, measured in calls.items():
+            p50_s = statistics.median(timings(measured, config.repeats, config.device))
+            rows.append(
+                {
+                    "cameras": cameras,
+                    "execution": name,
+                    "p50_ms": round(p50_s * 1e3, 3),
+                    "floor_ms": round(floor_s * 1e3, 3),
+                    "times_floor": round(p50_s / floor_s, 2),
+                }
+            )
+    where = torch.cuda.get_device_name() if config.device == "cuda" else "CPU"
+    report = {
+        "config": {k: str(v) if isinstance(v, Path) else v for k, v in asdict(config).items()},
+        "machine": where,
+        "torch": torch.__version__,
+        "threads": torch.get_num_threads(),
+        "peak_tflops": round(flops / 1e12, 3),
+        "bandwidth_gbs": round(bandwidth / 1e9, 1),
+        "rows": rows,
+    }
+    _print(report)
+    if config.json is not None:
+        write_json(config.json, report)
+    return report
+
+
+def _print(report: dict[str, Any]) -> None:
+    c = report["config"]
+    table = Table(
+        title=f"{c['geometry']} {c['dtype']}, {c['denoise_steps']} denoise steps, "
+        f"on {report['machine']} ({report['peak_tflops']} TFLOP/s, {report['bandwidth_gbs']} GB/s)"
+    )
+    for title in ("cameras", "execution", "p50 [ms]", "floor [ms]", "times floor"):
+        table.add_column(title, justify="right")
+    for row in report["rows"]:
+        table.add_row(*(str(value) for value in row.values()))
+    Console().print(table)

@@ -1,0 +1,43 @@
+"""``z1-train``: Z-1's training, its environments in-process or behind the node graph."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from z1_ros.command import run_command
+from z1_ros.errors import ConfigError
+from z1_ros.learning.grpo import train
+from z1_ros.learning.rollout.env_pool import local_lanes
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainConfig(train.Z1Config):
+    """Improve a policy on one task by Z-1's GRPO, in simulation."""
+
+    attach: str = ""
+    """With ``--through ros``: namespace, before the lane's number, of graphs that run already
+    (``lane`` means /lane0, /lane1, …), as train.launch.py starts them; empty starts them here."""
+
+    def __post_init__(self) -> None:
+        """Check ranges and choices."""
+        train.Z1Config.__post_init__(self)
+        if self.attach and self.through != "ros":
+            raise ConfigError("attach names graphs of ROS nodes, so it needs --through ros")
+
+
+def main(config: TrainConfig) -> dict[str, Any]:
+    """Train, write the bundle and return the final figures.
+
+    Raises:
+        Z1Error: Bad settings or bundle, or training cannot go on.
+    """
+    if config.through == "inproc":
+        return train.main(config, local_lanes)
+    # ROS is imported where it is used, so that training in-process needs none of it.
+    from z1_ros.graph.ros_workers import ros_lanes
+
+    return train.main(config, ros_lanes(config.bundle, config.attach))
+
+
+def cli() -> int:
+    """Entry point of ``z1-train``."""
+    return run_command("z1-train", main, TrainConfig)

@@ -1,0 +1,299 @@
+"""Drive a running graph from a program: parameters, services, episodes, numbers.
+
+Everything happens inside the calls; there is no thread of its own, so callbacks given to
+``subscribe`` run only while a call waits.
+"""
+
+import json
+import os
+import time
+from collections.abc import Callable, Mapping
+from contextlib import contextmanager
+from typing import Any, Self
+
+import rclpy
+from diagnostic_msgs.msg import DiagnosticStatus
+from lifecycle_msgs.msg import Transition
+from lifecycle_msgs.srv import ChangeState, GetState
+from rcl_interfaces.srv import SetParametersAtomically
+from rclpy.context import Context
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.parameter import Parameter
+from rclpy.qos import QoSProfile, ReliabilityPolicy
+from std_srvs.srv import SetBool, Trigger
+
+from z1_ros.errors import ConfigError, GraphError
+from z1_ros.nodes.messages import status_values
+from z1_ros.nodes.qos import LATCHED
+from z1_ros.sim.evaluation import EpisodeResult
+
+BRIDGE, GUARD, POLICY = "sim_bridge_node", "guard_node", "policy_node"
+TRANSITIONS = {
+    "configure": (Transition.TRANSITION_CONFIGURE, "inactive"),
+    "activate": (Transition.TRANSITION_ACTIVATE, "active"),
+    "deactivate": (Transition.TRANSITION_DEACTIVATE, "inactive"),
+    "cleanup": (Transition.TRANSITION_CLEANUP, "unconfigured"),
+}
+
+
+@contextmanager
+def discovery(localhost: bool):
+    """Limit discovery to this machine for participants made within the block."""
+    name = "ROS_AUTOMATIC_DISCOVERY_RANGE"
+    before = os.environ.get(name)
+    if localhost:
+        os.environ[name] = "LOCALHOST"
+    try:
+        yield
+    finally:
+        if localhost:
+            os.environ.pop(name) if before is None else os.environ.__setitem__(name, before)
+
+
+class GraphClient:
+    """A ROS node that talks to the nodes of one graph."""
+
+    def __init__(
+        self, domain_id: int | None = None, namespace: str = "", *, localhost: bool = False
+    ):
+        """Join a ROS domain.
+
+        Args:
+            domain_id: The domain; None takes ``ROS_DOMAIN_ID``.
+            namespace: Namespace of the graph.
+            localhost: See this machine only.
+        """
+        self.check: Callable[[], None] = lambda: None
+        """Called while waiting; raises if waiting has become pointless."""
+        self._context = Context()
+        with discovery(localhost):
+            rclpy.init(context=self._context, domain_id=domain_id)
+            self.node = rclpy.create_node(
+                f"z1_client_{os.getpid()}", namespace=namespace, context=self._context
+            )
+        self._executor = SingleThreadedExecutor(context=self._context)
+        self._executor.add_node(self.node)
+        self._clients: dict[str, Any] = {}
+        self._statuses: dict[str, DiagnosticStatus] = {}
+        for name in (BRIDGE, GUARD, POLICY):
+            self.node.create_subscription(
+                DiagnosticStatus,
+                f"{name}/status",
+                lambda message, name=name: self._statuses.__setitem__(name, message),
+                LATCHED,
+            )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Leave the domain."""
+        self._executor.shutdown()
+        self.node.destroy_node()
+        self._context.try_shutdown()
+
+    def wait(self, done: Callable[[], Any], timeout_s: float, what: str | Callable[[], str]) -> Any:
+        """Handle messages until ``done()`` gives something true, and return that.
+
+        Args:
+            done: Asked after each message.
+            timeout_s: Longest wait [s].
+            what: What is waited for, in words, or what says so when it has not come.
+
+        Raises:
+            GraphError: It did not come; the message holds ``what`` and what every node says of
+                itself.
+        """
+        deadline_s = time.monotonic() + timeout_s
+        while not (result := done()):
+            if time.monotonic() > deadline_s:
+                named = what if isinstance(what, str) else what()
+                raise GraphError(f"{named}: not within {timeout_s:.0f} s. {self.describe()}")
+            self.check()
+            self._executor.spin_once(timeout_sec=0.1)
+        return result
+
+    def describe(self) -> str:
+        """Return one sentence with each node's own words."""
+        said = [f"{name} says {s.message!r}" for name, s in self._statuses.items()]
+        return "; ".join(said) if said else "No node of the graph was heard."
+
+    def status(self, name: str) -> tuple[str, dict[str, str]]:
+        """Return what a node last said of itself: its sentence and its values."""
+        message = self._statuses.get(name)
+        return ("", {}) if message is None else (message.message, status_values(message))
+
+    def subscribe(
+        self, message_type: type, topic: str, callback: Callable[[Any], None], depth: int = 10
+    ) -> None:
+        """Call ``callback`` with each message of ``topic`` that arrives while a call waits."""
+        profile = QoSProfile(depth=depth, reliability=ReliabilityPolicy.RELIABLE)
+        self.node.create_subscription(message_type, topic, callback, profile)
+
+    def call(
+        self,
+        service_type: type,
+        name: str,
+        request: Any,
+        timeout_s: float = 30.0,
+        again_s: float = 5.0,
+    ) -> Any:
+        """Call a service and return its response.
+
+        A server may be discovered before it has discovered us, and then its answer is lost; so
+        the request is sent again every ``again_s``. Our services can be asked twice.
+
+        Raises:
+            GraphError: Nobody answered.
+        """
+        client = self._client(service_type, name)
+        self.wait(client.service_is_ready, timeout_s, f"service {name}")
+        futures = [client.call_async(request)]
+        asked_s = time.monotonic()
+
+        def answer() -> Any:
+            nonlocal asked_s
+            if time.monotonic() - asked_s > again_s:
+                futures.append(client.call_async(request))
+                asked_s = time.monotonic()
+            return next((future.result() for future in futures if future.done()), None)
+
+        return self.wait(answer, timeout_s, f"answer of service {name}")
+
+    def prepare(self, service_type: type, *names: str) -> None:
+        """Connect to services; who answers a later one then knows us, so no answer is lost."""
+        for name in names:
+            self._client(service_type, name)
+
+    def _client(self, service_type: type, name: str) -> Any:
+        if name not in self._clients:
+            self._clients[name] = self.node.create_client(service_type, name)
+        return self._clients[name]
+
+    def trigger(self, name: str, timeout_s: float = 30.0) -> str:
+        """Call a Trigger service and return its message; raises GraphError if it refuses."""
+        response = self.call(Trigger, name, Trigger.Request(), timeout_s)
+        if not response.success:
+            raise GraphError(f"{name} refused: {response.message}")
+        return response.message
+
+    def pause(self, paused: bool) -> None:
+        """Pause the simulator, or let it go on."""
+        self.call(SetBool, f"{BRIDGE}/pause", SetBool.Request(data=paused))
+
+    def set_parameters(self, name: str, values: Mapping[str, Any], timeout_s: float = 30.0) -> None:
+        """Set parameters of a node, all or none; raises ConfigError if it refuses."""
+        parameters = [Parameter(k, value=v).to_parameter_msg() for k, v in values.items()]
+        response = self.call(
+            SetParametersAtomically,
+            f"{name}/set_parameters_atomically",
+            SetParametersAtomically.Request(parameters=parameters),
+            timeout_s,
+        )
+        if not response.result.successful:
+            raise ConfigError(f"{name} refused {dict(values)}: {response.result.reason}")
+
+    def state(self, name: str) -> str:
+        """Return the state of a lifecycle node: unconfigured, inactive, active or finalized."""
+        request = GetState.Request()
+        response = self.call(GetState, f"{name}/get_state", request, again_s=1.0)
+        return response.current_state.label
+
+    def transition(self, name: str, transition: str, timeout_s: float = 120.0) -> None:
+        """Drive a lifecycle node; raises GraphError, with the node's words, if it fails."""
+        request = ChangeState.Request()
+        request.transition.id, goal = TRANSITIONS[transition]
+        self._client(ChangeState, f"{name}/change_state")
+        self.state(name)
+        # Loading a model takes long: ask again late, and believe the state, not the answer.
+        response = self.call(ChangeState, f"{name}/change_state", request, timeout_s, again_s=30.0)
+        if not response.success and self.state(name) != goal:
+            self._executor.spin_once(timeout_sec=0.1)
+            raise GraphError(f"{name} did not {transition}: {self.status(name)[0]}")
+
+    def reload(self, model: str = "", timeout_s: float = 120.0) -> str:
+        """Have the policy load its model bundle anew, or take another, without a pause.
+
+        Args:
+            model: Bundle to take from now on; empty keeps the parameter, for a bundle that has
+                changed on disk.
+            timeout_s: Longest wait [s].
+
+        Returns:
+            SHA-256 of the bundle that the policy now acts with.
+
+        Raises:
+            GraphError: It refused, with its words; it goes on with the model it had.
+        """
+        if model:
+            self.set_parameters(POLICY, {"model": model})
+        name = f"{POLICY}/reload"
+        self._client(Trigger, name)
+        self.state(POLICY)
+        # As in ``transition``: loading takes long, so ask again late.
+        response = self.call(Trigger, name, Trigger.Request(), timeout_s, again_s=30.0)
+        if not response.success:
+            raise GraphError(f"{name} refused: {response.message}")
+        return response.message.split()[-1]
+
+    def run_episode(
+        self,
+        task: str,
+        seed: int,
+        noise_seed: int | None = None,
+        timeout_s: float = 300.0,
+        on_progress: Callable[[Mapping[str, str]], None] | None = None,
+    ) -> EpisodeResult:
+        """Run one episode on a simulated robot and wait for its end.
+
+        The policy takes its seed and starts afresh when the first message of the new episode
+        reaches it; messages carry the episode, so nothing of the previous one can interfere.
+
+        Args:
+            task: Task name.
+            seed: Scene seed.
+            noise_seed: Seed of the policy's noise; None takes ``seed``.
+            timeout_s: Longest wait for its end [s].
+            on_progress: Called with the simulator's values whenever they change.
+
+        Raises:
+            GraphError: It did not end in time, or a node refused or died.
+        """
+        self.set_parameters(POLICY, {"noise_seed": seed if noise_seed is None else noise_seed})
+        self.set_parameters(BRIDGE, {"task": task, "seed": seed})
+        begun = json.loads(self.trigger(f"{BRIDGE}/reset", timeout_s=120.0))
+        seen: dict[str, str] = {}
+
+        def over() -> dict[str, str] | None:
+            nonlocal seen
+            values = self.status(BRIDGE)[1]
+            if int(values.get("episode", 0)) < begun["episode"]:
+                return None
+            if on_progress is not None and values != seen:
+                seen = values
+                on_progress(values)
+            return values if values["done"] == "true" else None
+
+        values = self.wait(over, timeout_s, f"end of episode {task}, seed {seed}")
+        return EpisodeResult(
+            task=task,
+            seed=seed,
+            instruction=begun["instruction"],
+            success=values["success"] == "true",
+            steps=int(values["steps"]),
+        )
+
+    def latency(self) -> dict[str, float]:
+        """Return inference p50/p99 and observation-to-action age p50/p99 [ms], with their n.
+
+        Inference counts since the policy was configured, age since the task was chosen.
+        """
+        found = {}
+        for name, prefix in ((POLICY, "infer_"), (BRIDGE, "age_")):
+            values = self.status(name)[1]
+            for key in ("p50_ms", "p99_ms", "n"):
+                found[prefix + key] = float(values.get(prefix + key, "nan"))
+        return found

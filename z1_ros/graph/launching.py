@@ -1,0 +1,190 @@
+"""What launch files share: arguments from a dataclass, processes from a graph's declaration.
+
+Imports ROS 2's ``launch``, which a machine with the PyPI wheels of rclpy does not have.
+"""
+
+import sys
+from collections.abc import Callable, Collection, Mapping
+from typing import Any, TypeVar
+
+from launch import LaunchContext, LaunchDescription
+from launch.actions import (
+    DeclareLaunchArgument,
+    EmitEvent,
+    ExecuteProcess,
+    OpaqueFunction,
+    RegisterEventHandler,
+    SetEnvironmentVariable,
+    Shutdown,
+)
+from launch.event_handlers import OnProcessStart
+from launch.events import matches_action
+from launch_ros.actions import LifecycleNode, Node
+from launch_ros.event_handlers import OnStateTransition
+from launch_ros.events.lifecycle import ChangeState
+from launch_ros.parameter_descriptions import ParameterValue
+from lifecycle_msgs.msg import Transition
+
+from z1_ros.config import descriptions, flatten, unflatten
+from z1_ros.errors import ConfigError, GraphError, closest
+from z1_ros.graph.policy_graph import Graph, NodeSpec
+
+T = TypeVar("T")
+
+RESPAWN_S = 1.0
+LEARNER_END_S = "30"
+"""Time from SIGINT to SIGTERM [s]: a learner hears Ctrl-C between two steps."""
+
+
+def describe(
+    config: object,
+    choices: Mapping[str, Collection[str]],
+    start: Callable[[LaunchContext], list],
+) -> LaunchDescription:
+    """Return a config's fields as arguments, and ``start``, which turns them into processes.
+
+    Args:
+        config: A config dataclass with its defaults.
+        choices: Values that an argument may have.
+        start: Called once the arguments are known.
+    """
+    texts = descriptions(type(config))
+    arguments = [
+        DeclareLaunchArgument(
+            name,
+            default_value=str(value).lower() if isinstance(value, bool) else str(value),
+            description=texts[name],
+            **({"choices": list(choices[name])} if name in choices else {}),
+        )
+        for name, value in flatten(config).items()
+    ]
+    return LaunchDescription(
+        [
+            SetEnvironmentVariable("RCUTILS_LOGGING_BUFFERED_STREAM", "1"),
+            SetEnvironmentVariable("PYTHONUNBUFFERED", "1"),
+            *arguments,
+            OpaqueFunction(function=start),
+        ]
+    )
+
+
+def read_arguments(config: T, context: LaunchContext, file: str) -> T:
+    """Return ``config`` with the values that the launch was given; raises ConfigError."""
+    defaults = flatten(config)
+    refuse_unknown_arguments(sys.argv, file, defaults)
+    given = context.launch_configurations
+    return unflatten(config, {name: parse(name, given[name], v) for name, v in defaults.items()})
+
+
+def refuse_unknown_arguments(argv: list[str], file: str, known: Collection[str]) -> None:
+    """Raise ConfigError for a ``name:=value`` that is no argument of ours: launch ignores it.
+
+    Only when ``file`` is what the command line launches; an including launch file may have
+    arguments of its own.
+    """
+    if not any(word.endswith(file) for word in argv):
+        return
+    for word in argv:
+        name, assigned, _ = word.partition(":=")
+        if assigned and name not in known:
+            raise ConfigError(f"unknown launch argument {name!r}. {closest(name, known)}")
+
+
+def parse(name: str, text: str, default: object) -> Any:
+    """Return a launch argument's text as the type of its default."""
+    if isinstance(default, bool):
+        return text.lower() == "true"
+    try:
+        return type(default)(text)
+    except ValueError as error:
+        kind = type(default).__name__
+        raise ConfigError(f"launch argument {name} must be {kind}, got {text!r}") from error
+
+
+def actions_of(spec: NodeSpec, graph: Graph) -> list:
+    """Return a node, respawned or required, and what brings it up if it has a life cycle."""
+    # Text must be declared as such: launch reads "1e3" or "open: the drawer" as YAML otherwise.
+    parameters = [
+        {
+            name: ParameterValue(value, value_type=str) if isinstance(value, str) else value
+            for name, value in spec.parameters.items()
+        }
+    ]
+    if graph.params_file:
+        parameters.append(graph.params_file)
+    if graph.respawn:
+        at_end = {"respawn": True, "respawn_delay": RESPAWN_S}
+    else:
+        at_end = {"on_exit": OpaqueFunction(function=end_all, args=[spec.name])}
+    node = (LifecycleNode if spec.lifecycle else Node)(
+        package="z1_ros",
+        executable=spec.name,
+        name=spec.name,
+        namespace=graph.namespace,
+        parameters=parameters,
+        remappings=list(spec.remap.items()),
+        additional_env=dict(spec.env),
+        arguments=["--ros-args", "--log-level", graph.log_level],
+        output="screen",
+        emulate_tty=True,
+        **at_end,
+    )
+    if not (spec.lifecycle and graph.autostart):
+        return [node]
+    return [*bring_up(node), node]
+
+
+def learner(command: tuple[str, ...]) -> ExecuteProcess:
+    """Return the program that trains; when it ends, all ends."""
+    return ExecuteProcess(
+        cmd=list(command),
+        name="z1-train",
+        output="screen",
+        emulate_tty=True,
+        sigterm_timeout=LEARNER_END_S,
+        on_exit=OpaqueFunction(function=end_all, args=["z1-train"]),
+    )
+
+
+def end_all(context: LaunchContext, name: str) -> list:
+    """Return what ends the launch because a required process ended; nothing if it is ending.
+
+    Raises:
+        GraphError: The process failed; launch then ends with code 1.
+    """
+    if context.is_shutdown:
+        return []
+    code = context.locals.event.returncode
+    if code:
+        raise GraphError(f"{name} ended with exit code {code}, and it is required")
+    return [Shutdown(reason=f"{name} ended, and it is required")]
+
+
+def bring_up(node: LifecycleNode) -> list:
+    """Return handlers that configure a node when it starts and activate it once configured.
+
+    ``LifecycleNode(autostart=True)`` is missing in older Jazzy releases. ``start_state`` keeps
+    the second handler from undoing ``ros2 lifecycle set … deactivate``, which ends in the same
+    state as configuring does.
+    """
+    configure = ChangeState(
+        lifecycle_node_matcher=matches_action(node),
+        transition_id=Transition.TRANSITION_CONFIGURE,
+    )
+    activate = ChangeState(
+        lifecycle_node_matcher=matches_action(node),
+        transition_id=Transition.TRANSITION_ACTIVATE,
+    )
+    return [
+        RegisterEventHandler(
+            OnProcessStart(target_action=node, on_start=[EmitEvent(event=configure)])
+        ),
+        RegisterEventHandler(
+            OnStateTransition(
+                target_lifecycle_node=node,
+                start_state="configuring",
+                goal_state="inactive",
+                entities=[EmitEvent(event=activate)],
+            )
+        ),
+    ]

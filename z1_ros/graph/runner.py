@@ -1,0 +1,290 @@
+"""Runs a graph without ROS 2's launch, which the PyPI wheels of rclpy do not bring.
+
+Each node is a process; if one ends, all end; no process outlives the runner, not even if the
+runner is killed with SIGKILL.
+"""
+
+import contextlib
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Self, TextIO
+
+import yaml
+
+from z1_ros.errors import ConfigError, GraphError
+from z1_ros.graph.client import GraphClient
+from z1_ros.graph.policy_graph import Graph, NodeSpec, PolicyGraphConfig, policy_graph
+from z1_ros.runtime.claim import claim, is_claimed, node_claim
+from z1_ros.runtime.processes import die_with_parent
+
+STOP_S = 6.0
+"""Time to end by itself after SIGTERM, before SIGKILL [s]."""
+UP_S = 15.0
+"""Longest wait for the nodes to appear before talking to them anyway [s]."""
+MAX_DOMAIN_ID = 232
+"""Ports of a higher one would be beyond 65535 (RTPS 9.6.2.3)."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunnerConfig:
+    """Run the policy graph on this machine, without ROS 2's launch."""
+
+    graph: PolicyGraphConfig = field(default_factory=PolicyGraphConfig)
+    """What to run."""
+    own_domain: bool = False
+    """Use a free ROS domain, seen by this machine only, instead of ``ROS_DOMAIN_ID``."""
+
+
+class FreeDomain:
+    """A ROS domain that nobody on this machine uses, reserved until ``close``."""
+
+    def __init__(self) -> None:
+        """Choose one.
+
+        Raises:
+            GraphError: All are in use.
+        """
+        # Above 101 the ports of a domain overlap those that Linux gives to anybody.
+        for domain_id in random.sample(range(1, 102), 101):
+            claimed = claim(f"domain {domain_id}")
+            if claimed is None:
+                continue
+            if not _domain_in_use(domain_id):
+                self.id, self._claimed = domain_id, claimed
+                return
+            claimed.close()
+        raise GraphError("all ROS domains from 1 to 101 are in use on this machine")
+
+    def close(self) -> None:
+        """Let others use it."""
+        self._claimed.close()
+
+
+def _domain_in_use(domain_id: int) -> bool:
+    """Whether some participant holds the first unicast ports of the domain (RTPS 9.6.2.3)."""
+    for participant in range(3):
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            try:
+                probe.bind(("", 7400 + 250 * domain_id + 10 + 2 * participant))
+            except OSError:
+                return True
+    return False
+
+
+def environment_domain_id() -> int:
+    """Return ``ROS_DOMAIN_ID``, or 0 where it is unset or empty, as ROS does.
+
+    Raises:
+        ConfigError: It is no domain.
+    """
+    text = os.environ.get("ROS_DOMAIN_ID", "").strip() or "0"
+    if not text.isdecimal() or int(text) > MAX_DOMAIN_ID:
+        raise ConfigError(f"ROS_DOMAIN_ID is {text!r}, expected a number from 0 to {MAX_DOMAIN_ID}")
+    return int(text)
+
+
+class GraphRunner:
+    """Starts the processes of a graph and looks after them."""
+
+    def __init__(
+        self,
+        graph: Graph,
+        *,
+        own_domain: bool = True,
+        echo: TextIO | None = None,
+        commands: Mapping[str, list[str]] | None = None,
+        stopping: threading.Event | None = None,
+    ):
+        """Prepare; ``start`` (or ``with``) begins.
+
+        Args:
+            graph: What to run.
+            own_domain: Choose a free domain, seen by this machine only.
+            echo: Where the nodes' output goes, each line with the node's name; None keeps the
+                last lines for error messages only.
+            commands: Command of a node, instead of ``python -m z1_ros.nodes.<name>``.
+            stopping: Once set, ``check`` raises KeyboardInterrupt, so that no wait goes on.
+
+        Raises:
+            ConfigError: ``ROS_DOMAIN_ID`` is needed and is no domain.
+        """
+        self.graph = graph
+        self.processes: dict[str, subprocess.Popen] = {}
+        self.client: GraphClient
+        """Connected to the graph from ``start`` on."""
+        self._stopping = stopping
+        self._domain = FreeDomain() if own_domain else None
+        self._seen_domain_id = self._domain.id if own_domain else environment_domain_id()
+        self._echo = echo
+        self._commands = commands or {}
+        self._tails: dict[str, deque[str]] = {}
+        self._readers: list[threading.Thread] = []
+
+    @property
+    def domain_id(self) -> int | None:
+        """The chosen domain; None means ``ROS_DOMAIN_ID``."""
+        return None if self._domain is None else self._domain.id
+
+    def __enter__(self) -> Self:
+        try:
+            self.start()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def start(self) -> None:
+        """Start every node; configure and activate those with a life cycle.
+
+        Call it on a thread that lives as long as the graph shall: Linux ends the processes when
+        the thread that started them ends.
+
+        Raises:
+            GraphError: A node ended or did not come up; the message holds its own words.
+        """
+        for node in self.graph.nodes:
+            self._spawn(node)
+        self._wait_until_up()
+        self.client = GraphClient(
+            self.domain_id, self.graph.namespace, localhost=self._domain is not None
+        )
+        self.client.check = self.check
+        if self.graph.autostart:
+            for node in self.graph.nodes:
+                if node.lifecycle:
+                    self.client.transition(node.name, "configure")
+                    self.client.transition(node.name, "activate")
+
+    def _wait_until_up(self) -> None:
+        """Wait until the nodes exist: a participant that was there first is discovered 3 s late."""
+        prefix = f"/{self.graph.namespace}/" if self.graph.namespace else "/"
+        names = [node_claim(self._seen_domain_id, prefix + node.name) for node in self.graph.nodes]
+        deadline_s = time.monotonic() + UP_S
+        while time.monotonic() < deadline_s and not all(map(is_claimed, names)):
+            self.check()
+            time.sleep(0.05)
+
+    def check(self) -> None:
+        """Raise GraphError if a node has ended, KeyboardInterrupt if we were asked to stop."""
+        if self._stopping is not None and self._stopping.is_set():
+            raise KeyboardInterrupt
+        for name, process in self.processes.items():
+            if (code := process.poll()) is not None:
+                for reader in self._readers:
+                    reader.join(timeout=0.2)
+                said = " | ".join(self._tails[name]) or "it said nothing"
+                raise GraphError(f"{name} ended with exit code {code}: {said}")
+
+    def stop(self) -> dict[str, int]:
+        """End all processes, SIGKILL being the last resort; return their exit codes."""
+        if getattr(self, "client", None) is not None:
+            self.client.close()
+            self.client = None
+        for process in self.processes.values():
+            if process.poll() is None:
+                # Not SIGINT: where we are a script's background job, the nodes inherit that it is
+                # ignored, and one that still imports its libraries would not hear it.
+                process.terminate()
+        deadline_s = time.monotonic() + STOP_S
+        for process in self.processes.values():
+            try:
+                process.wait(timeout=max(0.1, deadline_s - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+        for reader in self._readers:
+            reader.join(timeout=1.0)
+        if self._domain is not None:
+            self._domain.close()
+        return {name: process.returncode for name, process in self.processes.items()}
+
+    def _spawn(self, node: NodeSpec) -> None:
+        parameters = _parameters_file(node)
+        process = subprocess.Popen(
+            self._command(node, f"/proc/self/fd/{parameters}"),
+            env=self._environment(node),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            pass_fds=(parameters,),
+            # Ctrl-C reaches the runner alone, which passes it on once.
+            start_new_session=True,
+            preexec_fn=die_with_parent,
+        )
+        os.close(parameters)
+        self.processes[node.name] = process
+        tail = self._tails[node.name] = deque(maxlen=12)
+        reader = threading.Thread(target=self._read, args=(node.name, process, tail), daemon=True)
+        reader.start()
+        self._readers.append(reader)
+
+    def _command(self, node: NodeSpec, parameters: str) -> list[str]:
+        program = self._commands.get(node.name) or [
+            sys.executable,
+            "-m",
+            f"z1_ros.nodes.{node.name}",
+        ]
+        command = [*program, "--ros-args", "--log-level", self.graph.log_level]
+        command += ["--params-file", parameters]
+        if self.graph.params_file:
+            command += ["--params-file", self.graph.params_file]
+        if self.graph.namespace:
+            command += ["-r", f"__ns:=/{self.graph.namespace}"]
+        for name, other in node.remap.items():
+            command += ["-r", f"{name}:={other}"]
+        return command
+
+    def _environment(self, node: NodeSpec) -> dict[str, str]:
+        env = {**os.environ, "PYTHONUNBUFFERED": "1", "RCUTILS_LOGGING_BUFFERED_STREAM": "1"}
+        env |= node.env
+        # A child may be another interpreter than this one, which must find its own rclpy.
+        env.pop("_ROS_WHEELS_BOOTSTRAP_COMPLETE", None)
+        if self._domain is not None:
+            env |= {"ROS_DOMAIN_ID": str(self._domain.id)}
+            env |= {"ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST"}
+        return env
+
+    def _read(self, name: str, process: subprocess.Popen, tail: deque[str]) -> None:
+        for line in process.stdout:
+            tail.append(line.rstrip())
+            if self._echo is not None:
+                print(f"[{name}] {line.rstrip()}", file=self._echo, flush=True)
+
+
+def _parameters_file(node: NodeSpec) -> int:
+    """Return the descriptor of a YAML file that vanishes with the processes that have it open.
+
+    A file, not ``-p``: values such as "open: the drawer" are no plain YAML scalars.
+    """
+    file = os.memfd_create(f"{node.name}.yaml")
+    text = yaml.safe_dump({"/**": {"ros__parameters": dict(node.parameters)}})
+    os.write(file, text.encode())
+    return file
+
+
+def main(config: RunnerConfig) -> int:
+    """Run until Ctrl-C, SIGTERM, or the end of a node; return the exit code."""
+    stopping = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stopping.set())
+    graph = policy_graph(config.graph)
+    runner = GraphRunner(graph, own_domain=config.own_domain, echo=sys.stdout, stopping=stopping)
+    with contextlib.suppress(KeyboardInterrupt), runner:
+        while True:
+            runner.check()
+            stopping.wait(0.2)
+    return 0

@@ -1,0 +1,175 @@
+"""The graphs of training, declared once: for every lane a simulator behind a guard, one learner.
+
+They are the policy's graph with the learner in the place of ``policy_node``. ``z1-train --through
+ros`` starts each lane's graph itself; ``train.launch.py`` starts them and a learner that attaches.
+"""
+
+import shlex
+from dataclasses import dataclass
+
+from z1_ros.errors import ConfigError, closest
+from z1_ros.graph.policy_graph import (
+    LOG_LEVELS,
+    Graph,
+    NodeSpec,
+    check_params_file,
+    known_parameters,
+    profile_env,
+)
+from z1_ros.models.bundle.manifest import load_bundle
+from z1_ros.nodes.configs import GuardNodeConfig, SimBridgeConfig
+from z1_ros.sim.registry import KITCHEN_TASKS, parse_task
+
+RESEND_S = 5.0
+"""A lane waits for the learner through every update; asking it each second would only cost [s]."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainGraphConfig:
+    """Launch arguments of training; all other settings are flags of ``z1-train``."""
+
+    bundle: str = "kitchen-sft"
+    """Bundle to start from: a directory, or the name of a shipped one."""
+    task: str = SimBridgeConfig().task
+    """Task to improve."""
+    out: str = ""
+    """Bundle to write."""
+    lanes: int = 12
+    """Environments at work side by side."""
+    options: str = ""
+    """Further flags of z1-train, e.g. '--minutes 30 --group-size 4'."""
+    namespace: str = "lane"
+    """Namespace of the lanes' nodes, before the lane's number."""
+    params_file: str = ""
+    """YAML file with parameter deviations (top key /**:) for the lanes' nodes."""
+    log_level: str = "warn"
+    """debug, info, warn, error or fatal."""
+    fastdds_profile: str = "auto"
+    """Fast DDS profile for large images: a file, empty for none, auto for ours where it helps."""
+
+    def __post_init__(self) -> None:
+        """Check choices and ranges."""
+        if self.log_level not in LOG_LEVELS:
+            raise ConfigError(
+                f"log_level is {self.log_level!r}. {closest(self.log_level, LOG_LEVELS)}"
+            )
+        if self.lanes < 1:
+            raise ConfigError(f"lanes is {self.lanes}, expected at least 1")
+        if not self.namespace.strip("/"):
+            raise ConfigError("namespace is empty, and the lanes' names begin with it")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainGraph:
+    """What ROS 2's launch starts."""
+
+    lanes: tuple[Graph, ...]
+    """Simulators and guards."""
+    learner: tuple[str, ...]
+    """Command that trains on them."""
+
+
+def train_graph(config: TrainGraphConfig) -> TrainGraph:
+    """Return the lanes' graphs and the learner.
+
+    Raises:
+        ConfigError: A setting is missing or out of range.
+        BundleError: The bundle is missing or corrupted.
+    """
+    if not config.out:
+        raise ConfigError("out is empty; name the bundle to write: out:=DIRECTORY")
+    manifest = load_bundle(config.bundle).manifest
+    task = parse_task(config.task, KITCHEN_TASKS)
+    lanes = [
+        lane_graph(
+            task,
+            manifest.embodiment,
+            manifest.replan_steps,
+            namespace=lane_namespace(config.namespace, number),
+            params_file=config.params_file,
+            log_level=config.log_level,
+            fastdds_profile=config.fastdds_profile,
+        )
+        for number in range(config.lanes)
+    ]
+    # Not `python3 -m`: multiprocessing would import that module, and torch, in every lane.
+    start = "from z1_ros.commands.entry import train; raise SystemExit(train())"
+    flags = {
+        "bundle": config.bundle,
+        "task": task,
+        "out": config.out,
+        "lanes": str(config.lanes),
+        "through": "ros",
+        "attach": config.namespace,
+    }
+    learner = ["python3", "-c", start]
+    learner += [word for name, value in flags.items() for word in (f"--{name}", value)]
+    return TrainGraph(lanes=tuple(lanes), learner=(*learner, *split(config.options)))
+
+
+def lane_graph(
+    task: str,
+    robot: str,
+    replan_steps: int,
+    *,
+    namespace: str = "",
+    params_file: str = "",
+    log_level: str = "warn",
+    fastdds_profile: str = "auto",
+) -> Graph:
+    """Return one lane: a simulator in lockstep, and the guard before it.
+
+    Args:
+        task: Task name.
+        robot: Embodiment in the simulator.
+        replan_steps: Control steps from one set of images to the next.
+        namespace: Namespace of both nodes.
+        params_file: YAML file with parameter deviations, empty for none.
+        log_level: Least severe message that is shown.
+        fastdds_profile: As ``profile_env`` takes it.
+
+    Raises:
+        ConfigError: A file does not exist.
+    """
+    check_params_file(params_file)
+    shared = {"mode": "lockstep", "embodiment": robot}
+    bridge = {
+        "task": task,
+        "seed": 0,
+        "image_every_steps": replan_steps,
+        "resend_s": RESEND_S,
+    }
+    image_bytes = 3 * SimBridgeConfig().image_size ** 2
+    return Graph(
+        nodes=(
+            NodeSpec(
+                name="sim_bridge_node",
+                parameters=known_parameters(SimBridgeConfig(), bridge | shared),
+                env=profile_env(fastdds_profile, image_bytes),
+                # Several simulators of one domain must not fight over the clock.
+                remap={"/clock": "clock"},
+            ),
+            NodeSpec(
+                name="guard_node",
+                parameters=known_parameters(GuardNodeConfig(), shared),
+                env=profile_env(fastdds_profile, 0),
+            ),
+        ),
+        namespace=namespace,
+        log_level=log_level,
+        params_file=params_file,
+        respawn=True,
+    )
+
+
+def lane_namespace(namespace: str, number: int) -> str:
+    """Return the namespace of a lane's nodes."""
+    return f"{namespace.strip('/')}{number}"
+
+
+def split(options: str) -> list[str]:
+    """Return a text's words, as a shell would see them; raises ConfigError for an open quote."""
+    try:
+        return shlex.split(options)
+    except ValueError as error:
+        raise ConfigError(f"launch argument options is {options!r}: {error}") from error

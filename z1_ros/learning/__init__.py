@@ -1,0 +1,1 @@
+"""Learning: supervised training, rollouts, Z-1's GRPO, privileged distillation, analysis."""

@@ -1,0 +1,262 @@
+"""``z1-ablate``: what each part of Z-1 brings, at equal numbers of control steps.
+
+Every cell is a run of z1-train's own loop in a folder of its own: an ablation that was killed goes
+on where it was, and finished cells are not run again. Cells share this process, their environments
+do not; a policy that diverges is a result like any other.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import tyro
+from rich.console import Console
+
+from z1_ros.errors import ConfigError, Diverged, TrainingError, closest
+from z1_ros.files import read_json, write_json, write_text
+from z1_ros.learning.analysis.curves import Curve, draw
+from z1_ros.learning.core.learner import Lanes, measure, report, train
+from z1_ros.learning.core.run_config import VALIDATION_SEED
+from z1_ros.learning.core.run_log import Point, Run, read_run
+from z1_ros.learning.grpo.advantage import CALIBRATION
+from z1_ros.learning.grpo.config import Z1Config
+from z1_ros.learning.grpo.train import Training, identity
+from z1_ros.learning.rollout.env_pool import KitchenMaker, local_lanes
+from z1_ros.learning.rollout.plan import SHARING
+from z1_ros.models.bundle.manifest import load_bundle
+from z1_ros.sim.kitchen import TASKS
+from z1_ros.sim.registry import parse_task
+
+FACTORS = {"sharing": SHARING, "calibration": CALIBRATION, "trained": ("expert", "joint")}
+"""What may be varied, and all values of it."""
+NAMES = {
+    "sharing": "what a group shares",
+    "calibration": "calibration of rewards",
+    "trained": "what is trained",
+}
+DONE = "cell.json"
+REACH = 0.10
+"""Rise of success whose cost is compared, if no rate is given."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AblateConfig(Z1Config):
+    """Train with parts of Z-1 changed one at a time; all other flags are z1-train's."""
+
+    out: Path
+    """Folder of the runs, table.md, table.json and curves.svg."""
+    factors: tuple[str, ...] = tuple(FACTORS)
+    """What is varied: ``sharing``, ``calibration``, ``trained``. The flags of these names set the
+    values that the others keep meanwhile."""
+    full: bool = False
+    """All combinations of values, not one change at a time."""
+    seeds: tuple[int, ...] = (0, 1)
+    """Training seeds of each cell."""
+    env_steps: int = 300_000
+    """Control steps of training, the budget of each run."""
+    reach: float = 0.0
+    """Success rate whose cost in control steps is compared; 0: ten points above the start's."""
+    through: tyro.conf.Suppress[str] = "inproc"
+    minutes: tyro.conf.Suppress[float] = 0.0
+    iterations: tyro.conf.Suppress[int] = 0
+    keep: tyro.conf.Suppress[str] = "best"
+    run: tyro.conf.Suppress[Path | None] = None
+    export: tyro.conf.Suppress[bool] = False
+    seed: tyro.conf.Suppress[int] = 0
+    json: tyro.conf.Suppress[Path | None] = None
+
+    def __post_init__(self) -> None:
+        """Check ranges and choices."""
+        Z1Config.__post_init__(self)
+        for name in self.factors:
+            if name not in FACTORS:
+                raise ConfigError(f"no factor {name!r}. {closest(name, FACTORS)}")
+        if not self.factors or not self.seeds:
+            raise ConfigError("factors and seeds must name at least one each")
+        if self.env_steps < 1 or not 0 <= self.reach <= 1:
+            raise ConfigError("env_steps must be at least 1, reach a rate from 0 to 1")
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One setting with one seed."""
+
+    setting: dict[str, str]
+    """Value of every factor."""
+    seed: int
+    """Training seed."""
+
+    @property
+    def label(self) -> str:
+        """The setting in words."""
+        return ", ".join(self.setting.values())
+
+    @property
+    def folder(self) -> str:
+        """Name of its run folder."""
+        return "-".join((*self.setting.values(), f"seed{self.seed}"))
+
+
+def cells_of(config: AblateConfig) -> list[Cell]:
+    """Return all cells, the unchanged setting first."""
+    base = {name: getattr(config.grpo, name) for name in FACTORS}
+    settings = [base]
+    if config.full:
+        values = [FACTORS[name] for name in config.factors]
+        settings += [base | dict(zip(config.factors, v, strict=True)) for v in product(*values)]
+    else:
+        settings += [base | {name: v} for name in config.factors for v in FACTORS[name]]
+    unique = [s for i, s in enumerate(settings) if s not in settings[:i]]
+    return [Cell(setting, seed) for seed in config.seeds for setting in unique]
+
+
+def main(config: AblateConfig, open_lanes: Lanes = local_lanes) -> list[dict[str, Any]]:
+    """Run what is not finished; write table and picture; return the table's rows.
+
+    Args:
+        config: What to compare.
+        open_lanes: Where environments are.
+    """
+    console = Console()
+    cells = cells_of(config)
+    # All at once: a setting that cannot be is refused before hours of training.
+    settings = [cell_config(config, cell) for cell in cells]
+    for number, cell in enumerate(cells):
+        console.rule(f"{number + 1}/{len(cells)}: {cell.label}, seed {cell.seed}")
+        run_cell(settings[number], config.out / cell.folder, open_lanes)
+        # After each cell, so that a long ablation can be looked at while it runs.
+        rows = write_results(config, cells[: number + 1])
+    console.print((config.out / "table.md").read_text("utf-8"), markup=False)
+    return rows
+
+
+def cell_config(config: AblateConfig, cell: Cell) -> Z1Config:
+    """Return z1-train's settings of a cell."""
+    own = {f.name: getattr(config, f.name) for f in fields(Z1Config)}
+    changes: dict[str, Any] = dict(cell.setting)
+    grpo = replace(config.grpo, **changes)
+    task = parse_task(config.task, TASKS)
+    return Z1Config(**(own | {"grpo": grpo, "seed": cell.seed, "task": task}))
+
+
+def run_cell(config: Z1Config, folder: Path, open_lanes: Lanes) -> None:
+    """Train until the budget is used up, and measure what came of it, or until it diverges.
+
+    Raises:
+        TrainingError: The folder holds a run with other settings, or training cannot go on.
+    """
+    bundle = load_bundle(config.bundle)
+    made_with = {"env_steps": config.env_steps, "settings": identity(config, bundle)}
+    made_with = json.loads(json.dumps(made_with))
+    if (folder / DONE).exists():
+        if read_json(folder / DONE)["made_with"] != made_with:
+            raise TrainingError(
+                f"{folder} holds a finished run with other settings; choose another out"
+            )
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    maker = KitchenMaker(task=config.task, embodiment=bundle.manifest.embodiment)
+    status = "done"
+    with open_lanes(maker, config.lanes, maker.image_bytes) as pool:
+        training = Training(config, bundle, pool, folder)
+        if not (config.resume and training.state.resume()):
+            training.state.begin()
+        try:
+            train(training, lambda record: report(record, folder, None))
+            report(measure(training), folder, None)
+        except Diverged:
+            status = "diverged"  # its weights may be no numbers any more: nothing to measure
+    write_json(folder / DONE, {"status": status, "made_with": made_with})
+
+
+def write_results(config: AblateConfig, cells: Sequence[Cell]) -> list[dict[str, Any]]:
+    """Write table.md, table.json and curves.svg of finished cells; return the rows."""
+    runs = {cell.folder: read_run(config.out / cell.folder) for cell in cells}
+    before = [run.evaluations[0].success for run in runs.values()]
+    target = config.reach or min(1.0, sum(before) / len(before) + REACH)
+    rows = [row_of(cell, runs[cell.folder], target, config.out / cell.folder) for cell in cells]
+    table = {"task": config.task, "budget": config.env_steps, "reach": target, "cells": rows}
+    write_json(config.out / "table.json", table)
+    write_text(config.out / "table.md", markdown(table))
+    base = {name: getattr(config.grpo, name) for name in FACTORS}
+    panels = {}
+    for factor in config.factors:
+        others = {name: value for name, value in base.items() if name != factor}
+        shown = [cell for cell in cells if others.items() <= cell.setting.items()]
+        panels[f"{config.task}: {NAMES[factor]}"] = [
+            Curve(cell.setting[factor], runs[cell.folder]) for cell in shown
+        ]
+    draw(panels, ("env_steps",), config.out / "curves.svg")
+    return rows
+
+
+def row_of(cell: Cell, run: Run, target: float, folder: Path) -> dict[str, Any]:
+    """Return the figures of one finished cell."""
+    points = run.evaluations
+    trained = [record for record in run.records if "train_success" in record]
+    reached = [p.env_steps for p in points if p.success >= target]
+    return {
+        **cell.setting,
+        "seed": cell.seed,
+        "status": read_json(folder / DONE)["status"],
+        "iterations": len(trained),
+        "env_steps": run.records[-1]["env_steps"],
+        "minutes": round(run.records[-1]["elapsed_s"] / 60, 1),
+        "before": _measured(points[0]),
+        "after": _measured(points[-1]),
+        "best": _measured(max(points, key=lambda p: p.success)),
+        "env_steps_to_reach": reached[0] if reached else None,
+        "kept_groups": round(sum(r["kept_groups"] for r in trained) / max(len(trained), 1), 3),
+    }
+
+
+def _measured(point: Point) -> dict[str, Any]:
+    low, high = point.interval
+    return {"success": point.success, "n": point.n, "ci95": [round(low, 4), round(high, 4)]}
+
+
+def markdown(table: dict[str, Any]) -> str:
+    """Return the table as Markdown, one row for each cell."""
+    heads = (
+        *FACTORS,
+        "seed",
+        "control steps",
+        "before",
+        "after",
+        "best",
+        f"control steps to {100 * table['reach']:.0f} %",
+        "kept groups",
+        "time",
+    )
+    lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
+    for row in table["cells"]:
+        reached = row["env_steps_to_reach"]
+        diverged_at = "" if row["status"] == "done" else f" ({row['status']})"
+        cells = (
+            *(row[name] for name in FACTORS),
+            str(row["seed"]),
+            f"{row['env_steps'] / 1e3:.0f} k{diverged_at}",
+            *(_rate(row[name]) for name in ("before", "after", "best")),
+            "not reached" if reached is None else f"{reached / 1e3:.0f} k",
+            f"{100 * row['kept_groups']:.0f} %",
+            f"{row['minutes']:.0f} min",
+        )
+        lines.append(f"| {' | '.join(cells)} |")
+    n = table["cells"][0]["after"]["n"]
+    lines += [
+        "",
+        f"{table['task']}, {table['budget'] / 1e3:.0f} k control steps of training for each run. "
+        f"Success of the policy without noise, the same {n} scenes from seed {VALIDATION_SEED} on "
+        "for all, with 95 % Wilson intervals. `best` was chosen among the run's own measurements, "
+        "so it flatters; compare `after`, which of "
+        "a run that diverged is the last before it did.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _rate(measured: dict[str, Any]) -> str:
+    low, high = measured["ci95"]
+    return f"{100 * measured['success']:.1f} % ({100 * low:.0f} … {100 * high:.0f})"

@@ -1,0 +1,1 @@
+"""What all training shares: runs, checkpoints, averages, losses, stored features."""

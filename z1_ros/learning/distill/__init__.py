@@ -1,0 +1,1 @@
+"""Privileged distillation: a teacher that reads simulator state, and DAgger."""

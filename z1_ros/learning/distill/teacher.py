@@ -1,0 +1,166 @@
+"""A teacher: a small policy that acts on the simulator's truth, for training alone.
+
+What a policy of pictures learns slowly from success, because it sees little and acts in long
+chunks, one that is told where everything is learns in minutes, in physics without a picture. The
+policy then learns from it (``train.py``). Source: a privileged teacher, Learning by Cheating
+(arXiv 1912.12294); improved by RL before it teaches, as in arXiv 2010.11251.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from z1_ros.learning.distill.config import CloneConfig
+from z1_ros.learning.distill.practice import EPSILON, FARTHEST, PlainTeacher
+from z1_ros.specs import Embodiment
+
+_HIDDEN = 256
+_SHARES = {"end_effector_rotation": 0.5, "gripper_close": 3.0}
+"""Noise at first, in parts of that on positions."""
+_EXACT = {"gripper_close": 0.5}
+"""How exactly a field is imitated, in parts of how exactly the others are."""
+
+
+class Teacher(nn.Module):
+    """A normal distribution of the next action, held for a few control steps, given the truth."""
+
+    def __init__(self, inputs: int, low: np.ndarray, high: np.ndarray, sigma: np.ndarray):
+        """Set up.
+
+        Args:
+            inputs: Numbers of the truth.
+            low: Least action (action_dim,) that it executes …
+            high: … and greatest: the range in which the policy it teaches moves.
+            sigma: Standard deviation at first (action_dim,).
+        """
+        super().__init__()
+        self.first = nn.Linear(inputs, _HIDDEN)
+        self.norm = nn.LayerNorm(_HIDDEN, eps=EPSILON)
+        self.second = nn.Linear(_HIDDEN, _HIDDEN)
+        self.last = nn.Linear(_HIDDEN, len(sigma))
+        self.log_std = nn.Parameter(torch.from_numpy(np.log(sigma)).float())
+        self.register_buffer("low", torch.from_numpy(low).float())
+        self.register_buffer("high", torch.from_numpy(high).float())
+        self.register_buffer("mean", torch.zeros(inputs))
+        self.register_buffer("scale", torch.ones(inputs))
+
+    def forward(self, truth: Tensor, dropout: float = 0.0) -> Tensor:
+        """Return the mean action (B, action_dim), before its limits, of truths (B, inputs)."""
+        near = ((truth - self.mean) / self.scale).clamp(-FARTHEST, FARTHEST)
+        hidden = nn.functional.silu(self.norm(self.first(near)))
+        hidden = nn.functional.dropout(hidden, dropout)
+        hidden = nn.functional.silu(self.second(hidden))
+        return self.last(nn.functional.dropout(hidden, dropout))
+
+    def log_prob(self, truth: Tensor, action: Tensor) -> Tensor:
+        """Return log-probabilities (B,) of actions (B, action_dim), less a constant."""
+        error = (action - self(truth)) / self.log_std.exp()
+        return (-0.5 * error.square() - self.log_std).sum(1)
+
+    @property
+    def plain(self) -> PlainTeacher:
+        """The same without torch, as it is now."""
+        return PlainTeacher({n: t.detach().numpy().copy() for n, t in self.state_dict().items()})
+
+
+class Critic(nn.Module):
+    """What a teacher may still expect: discounted success, given the truth and the time."""
+
+    def __init__(self, inputs: int):
+        """Set up for truths of ``inputs`` numbers."""
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Linear(inputs + 1, _HIDDEN),
+            nn.LayerNorm(_HIDDEN),
+            nn.SiLU(),
+            nn.Linear(_HIDDEN, _HIDDEN),
+            nn.SiLU(),
+            nn.Linear(_HIDDEN, 1),
+        )
+        self.register_buffer("mean", torch.zeros(inputs))
+        self.register_buffer("scale", torch.ones(inputs))
+
+    def forward(self, truth: Tensor, time: Tensor) -> Tensor:
+        """Return values (B,) of truths (B, inputs) after a share of the episode's time (B,)."""
+        near = ((truth - self.mean) / self.scale).clamp(-FARTHEST, FARTHEST)
+        return self.layers(torch.cat([near, time[:, None]], 1))[:, 0]
+
+
+def first_noise(robot: Embodiment, sigma: float) -> np.ndarray:
+    """Return a teacher's standard deviations at first (action_dim,), ``sigma`` on positions."""
+    return np.array([sigma * _SHARES.get(f.name, 1.0) for f in robot.action for _ in f.dims])
+
+
+def decisions(
+    truths: Sequence[np.ndarray], actions: Sequence[np.ndarray], hold: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return what a teacher that holds its actions would have decided before each of an episode's.
+
+    Args:
+        truths: Before each action (n,).
+        actions: What was executed (action_dim,).
+        hold: Control steps for which an action is held.
+
+    Returns:
+        Truths (T, n), and means (T, action_dim) of each action and those that followed it.
+    """
+    every = np.stack(actions)
+    means = np.stack([every[at : at + hold].mean(0) for at in range(len(every))])
+    return np.stack(truths), means.astype(np.float32)
+
+
+def clone(
+    teacher: Teacher,
+    critic: Critic,
+    episodes: Sequence[tuple[np.ndarray, np.ndarray]],
+    robot: Embodiment,
+    config: CloneConfig,
+    seed: int,
+) -> dict[str, float]:
+    """Let a teacher do as was done, and know what truths are like; return figures.
+
+    Args:
+        teacher: What learns.
+        critic: Gets the same scale of inputs.
+        episodes: Of each, truths and decisions; one of ten only measures, if there are as many.
+        robot: Says what the dimensions of an action are.
+        config: Steps, batches, dropout.
+        seed: Of batches and dropout.
+    """
+    held = set(range(0, len(episodes), 10)) if len(episodes) >= 10 else set()
+
+    def rows(wanted: bool) -> tuple[Tensor, Tensor]:
+        kept = [e for i, e in enumerate(episodes) if (i in held) == wanted]
+        truth, action = (np.concatenate(part) for part in zip(*kept, strict=True))
+        return torch.from_numpy(truth), torch.from_numpy(action)
+
+    truth, action = rows(False)
+    for part in (teacher, critic):
+        part.mean.copy_(truth.mean(0))
+        part.scale.copy_(truth.std(0, correction=0) + 0.02)
+    # Positions and rotations are smaller numbers than the gripper's 1 and -1, and matter more.
+    weight = torch.tensor([_EXACT.get(f.name, 3.0) for f in robot.action for _ in f.dims])
+    random = torch.Generator().manual_seed(seed)
+    trained = [p for name, p in teacher.named_parameters() if name != "log_std"]
+    optimizer = torch.optim.AdamW(trained, lr=config.clone_learning_rate, weight_decay=0.01)
+    loss = torch.zeros(())
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)  # dropout draws from the global state
+        for step in range(config.clone_steps):
+            for group in optimizer.param_groups:
+                group["lr"] = config.clone_learning_rate * (1 - step / config.clone_steps)
+            at = torch.randint(len(truth), (config.clone_batch_size,), generator=random)
+            error = (teacher(truth[at], config.dropout) - action[at]) * weight
+            loss = error.square().mean()
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            optimizer.step()
+    figures = {"clone_loss": loss.item(), "clone_decisions": float(len(truth))}
+    if held:
+        truth, action = rows(True)
+        with torch.no_grad():
+            error = (teacher(truth) - action) * weight
+        figures["clone_held_out_loss"] = error.square().mean().item()
+    return figures

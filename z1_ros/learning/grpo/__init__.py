@@ -1,0 +1,1 @@
+"""Z-1's GRPO: advantages, update, training loop."""

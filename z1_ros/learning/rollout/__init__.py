@@ -1,0 +1,1 @@
+"""Rollouts: which are made, how actions are sampled, where environments run."""

@@ -1,0 +1,337 @@
+"""Environments at work side by side: each in a process of its own, watched and replaced.
+
+A lane's environment is deterministic, so one that dies or hangs is replaced by a new process
+that is brought to the same point: nothing of an iteration is lost, and its numbers stay the same.
+"""
+
+import contextlib
+import logging
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from multiprocessing.connection import Connection
+from multiprocessing.shared_memory import SharedMemory
+from queue import SimpleQueue
+from typing import Protocol
+
+import numpy as np
+
+from z1_ros.errors import GraphError, TrainingError, Z1Error
+from z1_ros.learning.rollout.env_worker import EnvWorker, Reply, Request
+from z1_ros.runtime.processes import die_with_spawner, one_thread_each
+from z1_ros.sim.env import Env
+from z1_ros.sim.kitchen import KitchenConfig, KitchenEnv
+from z1_ros.specs import embodiment
+
+LOST_IN_A_ROW = 3
+"""Workers that may be lost with one request before the run gives up."""
+
+START_TIMEOUT_S = 300.0
+"""Time that a new process may take for its first answer: dozens start at once, on few cores."""
+
+
+class LaneLost(Exception):
+    """The process behind a lane died or hangs."""
+
+
+class Lane(Protocol):
+    """Where one environment is asked; answers come in the order of the requests."""
+
+    def send(self, request: Request) -> None:
+        """Ask, without waiting."""
+        ...
+
+    def receive(self, timeout_s: float) -> Reply:
+        """Wait for the next answer.
+
+        Raises:
+            LaneLost: None came: the process died, or the time is over.
+            Z1Error: The environment refused.
+        """
+        ...
+
+    def restart(self) -> None:
+        """Put a new process in the place of one that was lost."""
+        ...
+
+    def hang_up(self) -> None:
+        """Ask the process to end, without waiting."""
+        ...
+
+    def close(self) -> None:
+        """End the process."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class KitchenMaker:
+    """Makes the embedded kitchen; small enough to send to a process."""
+
+    task: str
+    """Task name."""
+    embodiment: str
+    """Robot."""
+
+    @property
+    def image_bytes(self) -> int:
+        """Size of the images of one observation, of all the robot's cameras."""
+        return len(embodiment(self.embodiment).cameras) * 3 * KitchenConfig().image_size ** 2
+
+    def __call__(self) -> Env:
+        """Return the environment."""
+        return KitchenEnv(self.task, embodiment(self.embodiment))
+
+
+class LocalLane:
+    """A lane in a process of this machine; its images travel through shared memory."""
+
+    def __init__(
+        self,
+        make_env: Callable[[], Env],
+        image_bytes: int,
+        *,
+        guard: bool = True,
+        end_s: float = 0.0,
+    ):
+        """Start the process.
+
+        Args:
+            make_env: Picklable; called in the process.
+            image_bytes: Room for the images of one observation.
+            guard: Put a guard before the environment; False where it brings its own.
+            end_s: Time that the process has, once it is asked to end, to close its environment
+                before it is killed [s].
+        """
+        self._make_env = make_env
+        self._guard = guard
+        self._end_s = end_s
+        self._memory = SharedMemory(create=True, size=image_bytes)
+        self._start()
+
+    @property
+    def pid(self) -> int:
+        """Process id."""
+        return self._process.pid
+
+    def send(self, request: Request) -> None:
+        """Ask, without waiting; a process that is gone is noticed by ``receive``."""
+        self._outbox.put(request)
+
+    def receive(self, timeout_s: float) -> Reply:
+        """Wait for the next answer; see ``Lane``."""
+        try:
+            if not self._pipe.poll(timeout_s):
+                raise LaneLost(f"no answer within {timeout_s:.0f} s")
+            reply, shapes = self._pipe.recv()
+        except (EOFError, ConnectionResetError, OSError) as error:
+            raise LaneLost("the process is gone") from error
+        if isinstance(reply, GraphError):  # it lives, but what its environment is made of died
+            raise LaneLost(str(reply)) from reply
+        if isinstance(reply, Exception):
+            raise reply
+        if reply.observation is None:
+            return reply
+        images = _read_images(self._memory, shapes)
+        return replace(reply, observation=replace(reply.observation, images=images))
+
+    def restart(self) -> None:
+        """Put a new process in the place of one that was lost."""
+        self._end()
+        self._start()
+
+    def hang_up(self) -> None:
+        """Ask the process to end, without waiting."""
+        if not self._asked_to_end:
+            self._asked_to_end = True
+            self._outbox.put(None)
+            self._kill_s = time.monotonic() + self._end_s
+
+    def close(self) -> None:
+        """End the process and free the memory."""
+        self._end()
+        self._memory.close()
+        self._memory.unlink()
+
+    def _start(self) -> None:
+        # spawn: neither an OpenGL context nor a thread survives a fork.
+        context = multiprocessing.get_context("spawn")
+        self._pipe, theirs = context.Pipe()
+        with one_thread_each():
+            self._process = context.Process(
+                target=_serve,
+                args=(theirs, self._make_env, self._guard, self._memory.name),
+                daemon=True,
+            )
+            self._process.start()
+        theirs.close()
+        # More than a pipe holds, sent to a process that hangs, would hang the learner too.
+        self._outbox: SimpleQueue[Request | None] = SimpleQueue()
+        self._poster = threading.Thread(target=_post, args=(self._pipe, self._outbox), daemon=True)
+        self._poster.start()
+        self._asked_to_end = False
+
+    def _end(self) -> None:
+        self.hang_up()
+        self._process.join(max(0.0, self._kill_s - time.monotonic()))
+        self._process.kill()
+        self._process.join()
+        # Only now nobody writes to the pipe: its number is free for the next one.
+        self._poster.join()
+
+
+def _post(pipe: Connection, outbox: "SimpleQueue[Request | None]") -> None:
+    """Send what is put into the outbox, then close; what is not sent ``receive`` will miss."""
+    while (request := outbox.get()) is not None:
+        with contextlib.suppress(OSError):
+            pipe.send(request)
+    pipe.close()
+
+
+def _serve(pipe: Connection, make_env: Callable[[], Env], guard: bool, memory_name: str) -> None:
+    """Answer requests until the other end closes: the loop of a lane's process."""
+    # Ctrl-C is the learner's business: it ends its lanes.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    die_with_spawner()
+    memory = SharedMemory(memory_name)
+    worker: EnvWorker | None = None
+
+    def answer(request: Request) -> tuple[Reply | Z1Error, dict[str, tuple[int, ...]]]:
+        nonlocal worker
+        try:
+            worker = worker or EnvWorker(make_env, guard=guard)
+            return _with_shared_images(worker.handle(request), memory)
+        except Z1Error as error:
+            return error, {}
+
+    # The learner may hang up at any time, also while it is owed an answer.
+    with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
+        while True:
+            pipe.send(answer(pipe.recv()))
+    if worker is not None:
+        worker.close()
+    os._exit(0)  # an OpenGL driver's own exit handlers may hang
+
+
+def _with_shared_images(
+    reply: Reply, memory: SharedMemory
+) -> tuple[Reply, dict[str, tuple[int, ...]]]:
+    """Move a reply's images to shared memory; return the rest, and the images' shapes."""
+    if reply.observation is None:
+        return reply, {}
+    at, shapes = 0, {}
+    for name, image in reply.observation.images.items():
+        if at + image.nbytes > memory.size:
+            raise TrainingError(f"images need more than the {memory.size} bytes reserved for them")
+        np.frombuffer(memory.buf, np.uint8, image.nbytes, at)[:] = image.reshape(-1)
+        shapes[name] = image.shape
+        at += image.nbytes
+    return replace(reply, observation=replace(reply.observation, images={})), shapes
+
+
+def _read_images(
+    memory: SharedMemory, shapes: Mapping[str, tuple[int, ...]]
+) -> dict[str, np.ndarray]:
+    at, images = 0, {}
+    for name, shape in shapes.items():
+        size = int(np.prod(shape))
+        images[name] = np.frombuffer(memory.buf, np.uint8, size, at).reshape(shape).copy()
+        at += size
+    return images
+
+
+class LanePool:
+    """Lanes by number; what is lost is replaced, and its requests are asked again."""
+
+    def __init__(
+        self,
+        lanes: Sequence[Lane],
+        timeout_s: float = 60.0,
+        start_timeout_s: float = START_TIMEOUT_S,
+    ):
+        """Take over lanes.
+
+        Args:
+            lanes: They are closed with the pool.
+            timeout_s: Time that an answer may take before the lane counts as hung [s].
+            start_timeout_s: The same for the first answer of a new process, which loads and
+                builds its environment first [s].
+        """
+        self._lanes = list(lanes)
+        self._timeout_s = timeout_s
+        self._start_timeout_s = start_timeout_s
+        self._started = [False] * len(lanes)
+        self._since_begin: list[list[Request]] = [[] for _ in lanes]
+        self.replaced = 0
+        """Processes that were lost and replaced."""
+
+    def __len__(self) -> int:
+        return len(self._lanes)
+
+    def send(self, lane: int, request: Request) -> None:
+        """Ask a lane, without waiting; one request at a time."""
+        if request.begin is not None or request.practice is not None:
+            self._since_begin[lane].clear()
+        self._since_begin[lane].append(request)
+        self._lanes[lane].send(request)
+
+    def receive(self, lane: int) -> Reply:
+        """Wait for the answer to the latest request.
+
+        Raises:
+            TrainingError: Its process was lost again and again.
+            Z1Error: The environment refused.
+        """
+        why = ""
+        for attempt in range(LOST_IN_A_ROW):
+            try:
+                if attempt:
+                    return self._replay(lane)
+                return self._answer(lane)
+            except LaneLost as error:
+                self.replaced += 1
+                self._started[lane] = False
+                why = str(error)
+                logging.getLogger(__name__).warning(
+                    "environment %d: %s; a new process repeats its episode", lane, why
+                )
+                self._lanes[lane].restart()
+        raise TrainingError(
+            f"environment {lane} was lost {LOST_IN_A_ROW} times with one request, last: {why}"
+        )
+
+    def _answer(self, lane: int) -> Reply:
+        timeout_s = self._timeout_s if self._started[lane] else self._start_timeout_s
+        reply = self._lanes[lane].receive(timeout_s)
+        self._started[lane] = True
+        return reply
+
+    def _replay(self, lane: int) -> Reply:
+        """Bring a new process to where the lost one was; return the answer it owed."""
+        *before, last = self._since_begin[lane]
+        for request in before:
+            self._lanes[lane].send(replace(request, advice=None, observe=False, snapshot=False))
+            self._answer(lane)
+        self._lanes[lane].send(last)
+        return self._answer(lane)
+
+    def close(self) -> None:
+        """End all lanes, all at once: one after another, lanes that wait would take too long."""
+        for lane in self._lanes:
+            lane.hang_up()
+        for lane in self._lanes:
+            lane.close()
+
+    def __enter__(self) -> "LanePool":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def local_lanes(make_env: Callable[[], Env], count: int, image_bytes: int) -> LanePool:
+    """Return a pool of ``count`` processes of this machine, all starting at once."""
+    return LanePool([LocalLane(make_env, image_bytes) for _ in range(count)])

@@ -1,0 +1,161 @@
+"""The policy as it samples in training: batched, in torch, keeping what a likelihood needs."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from z1_ros.errors import Diverged
+from z1_ros.learning.rollout.flow_sde import FlowSde, Transitions, sample
+from z1_ros.models.bundle.manifest import Bundle
+from z1_ros.models.bundle.tokenizer import PromptTokenizer
+from z1_ros.models.network.pi05 import Pi05, Prefix
+from z1_ros.policy.transforms import Preprocessor, normalize, unnormalize
+from z1_ros.specs import Embodiment
+from z1_ros.types import Observation
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """One sampled chunk of one observation."""
+
+    actions: np.ndarray
+    """(horizon, action_dim) float32 in the robot's units and order."""
+    row: int
+    """Where its encoded observation is kept, -1 if nowhere."""
+    start: Tensor
+    """Noise it began from (H, action_dim)."""
+    end: Tensor
+    """Normalised actions it ended in, same shape."""
+    chain: Transitions
+    """Its stochastic steps, without the batch dimension."""
+    log_probs: Tensor
+    """Element-wise log-probabilities of these (S, H, action_dim)."""
+
+
+class Actor:
+    """Samples chunks with the flow-SDE, or follows the flow itself."""
+
+    def __init__(self, network: Pi05, bundle: Bundle, robot: Embodiment, seed: int):
+        """Prepare to act.
+
+        Args:
+            network: Weights; changes of them count from the next call on.
+            bundle: Says how observations become inputs, and outputs actions.
+            robot: Says the order of the actions.
+            seed: Of all noise.
+        """
+        self.network = network
+        self.manifest = bundle.manifest
+        tokenizer = PromptTokenizer(bundle.tokenizer, self.manifest.prompt.max_tokens)
+        self._preprocess = Preprocessor(self.manifest, tokenizer)
+        dims = self.manifest.contract.action_dims
+        self.real_dims = len(dims)
+        self._order = [dims.index(name) for name in robot.action_dims]
+        self.limits = robot.action_limits()
+        self._seed = seed
+
+    def encode(self, observations: Sequence[Observation]) -> tuple[Prefix, dict[str, Tensor]]:
+        """Return encoded observations, and the inputs they were encoded from."""
+        prepared = [self._preprocess(observation) for observation in observations]
+        inputs = {
+            name: torch.from_numpy(np.stack([p[name] for p in prepared])) for name in prepared[0]
+        }
+        with torch.no_grad():
+            return self.network.prefix(**inputs), inputs
+
+    def follow(
+        self, observations: Sequence[Observation], keys: Sequence[tuple[int, ...]]
+    ) -> list[np.ndarray]:
+        """Return the chunks (horizon, action_dim) of the flow itself, as a deployed policy's."""
+        return self.see_and_follow(observations, keys)[1]
+
+    def see_and_follow(
+        self, observations: Sequence[Observation], keys: Sequence[tuple[int, ...]]
+    ) -> tuple[Prefix, list[np.ndarray]]:
+        """Return encoded observations too."""
+        prefix, _ = self.encode(observations)
+        start = self._noise(keys, 1)[:, 0]
+        with torch.no_grad():
+            actions = self.network.sample(prefix, start, self.manifest.denoise_steps)
+        return prefix, self._in_robot_units(actions)
+
+    def action_range(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return what the network's -1 and 1 are in the robot's units (action_dim,), within limits.
+
+        It is the range in which the policy was taught to move.
+        """
+        ends = torch.ones(2, 1, self.network.geometry.action_dim)
+        ends[0] *= -1
+        one, other = (chunk[0] for chunk in self._in_robot_units(ends))
+        low, high = self.limits
+        return np.maximum(np.minimum(one, other), low), np.minimum(np.maximum(one, other), high)
+
+    def normalized(self, chunks: np.ndarray) -> Tensor:
+        """Return chunks (…, horizon, action_dim) of the robot as the network gives them."""
+        scaling = self.manifest.normalization
+        mode = scaling.action_mode or scaling.mode
+        wanted = np.empty_like(chunks)
+        wanted[..., self._order] = chunks
+        actions = normalize(wanted, scaling.action, mode, scaling.form)
+        padded = torch.zeros(*chunks.shape[:-1], self.network.geometry.action_dim)
+        padded[..., : self.real_dims] = torch.from_numpy(actions)
+        return padded
+
+    def act(
+        self,
+        observations: Sequence[Observation],
+        keys: Sequence[tuple[int, ...]],
+        sde: FlowSde,
+        keep: Callable[[Prefix, dict[str, Tensor]], Sequence[int]],
+    ) -> list[Chunk]:
+        """Sample a chunk for each observation.
+
+        Args:
+            observations: What is seen.
+            keys: Whole numbers that name each chunk; equal keys give equal noise, whatever else
+                is in the batch.
+            sde: How to sample.
+            keep: Told the encoded observations and their inputs, it returns each one's row.
+
+        Raises:
+            Diverged: The network's answer is not finite.
+        """
+        prefix, inputs = self.encode(observations)
+        rows = keep(prefix, inputs)
+        noise = self._noise(keys, 1 + sde.noises)
+        index = torch.tensor([self._random(key, 1).integers(sde.drawn_steps) for key in keys])
+        start = noise[:, 0]
+        actions, chain, log_probs = sample(self.network, prefix, start, index, noise[:, 1:], sde)
+        return [
+            Chunk(
+                actions=chunk,
+                row=row,
+                start=start[i],
+                end=actions[i],
+                chain=Transitions(*(part[i] for part in chain)),
+                log_probs=log_probs[i],
+            )
+            for i, (chunk, row) in enumerate(zip(self._in_robot_units(actions), rows, strict=True))
+        ]
+
+    def _in_robot_units(self, actions: Tensor) -> list[np.ndarray]:
+        if not actions.isfinite().all():
+            raise Diverged("it gives actions that are not finite")
+        scaling = self.manifest.normalization
+        mode = scaling.action_mode or scaling.mode
+        wanted = actions[..., : self.real_dims].numpy()
+        return list(unnormalize(wanted, scaling.action, mode, scaling.form)[..., self._order])
+
+    def _noise(self, keys: Sequence[tuple[int, ...]], count: int) -> Tensor:
+        """Return standard normal noise (B, count, H, action_dim), each key's its own."""
+        geometry = self.network.geometry
+        shape = (count, geometry.horizon, geometry.action_dim)
+        drawn = [self._random(key, 0).standard_normal(shape, np.float32) for key in keys]
+        return torch.from_numpy(np.stack(drawn))
+
+    def _random(self, key: tuple[int, ...], stream: int) -> np.random.Generator:
+        words = np.random.SeedSequence([self._seed, stream, *key]).generate_state(2, np.uint64)
+        return np.random.Generator(np.random.Philox(key=words))

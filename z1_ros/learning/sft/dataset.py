@@ -1,0 +1,319 @@
+"""Demonstrations in memory: every frame with its prompt and its action chunk, and batches of them.
+
+All frames live in one uint8 tensor, on the GPU where they fit; augmentation happens there too.
+"""
+
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from z1_ros.errors import ConfigError
+from z1_ros.learning.sft.demos import read_episode, read_header, read_outcomes
+from z1_ros.models.bundle.manifest import Normalization, NormStats
+from z1_ros.models.bundle.tokenizer import PAD_ID, PromptTokenizer
+from z1_ros.policy.transforms import normalize, state_bins, stats_of
+from z1_ros.specs import Contract, Field, embodiment
+
+Episode = tuple[str, int, str]
+"""Task, scene seed and instruction."""
+MIN_VALID = 4
+"""A frame is used if the expert was undisturbed for this many of its next steps."""
+RARELY_MOVING = 0.2
+"""A dimension whose 1-99 % range is a smaller part of its whole range is scaled by the latter."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Augmentation:
+    """Random changes of training images; zero switches one off."""
+
+    shift_px: int = 4
+    """Largest shift along each axis [px]."""
+    brightness: float = 0.15
+    """Largest change of brightness, as a fraction of white."""
+    contrast: float = 0.25
+    """Largest relative change of contrast."""
+    colour: float = 0.25
+    """Largest relative change of saturation and of each colour channel."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Frames:
+    """Training samples of several tasks; each task's samples are contiguous."""
+
+    images: Tensor
+    """(F, cameras, size, size, 3) uint8."""
+    tokens: Tensor
+    """(F, L) int32, padded with 0."""
+    chunks: Tensor
+    """(F, horizon, action_dim) float32: normalised labels, zero in padding dimensions."""
+    valid: Tensor
+    """(F, horizon) bool: label steps that follow from the frame without a disturbance."""
+    starts: Tensor
+    """(tasks,) int64: first sample of each task."""
+    counts: Tensor
+    """(tasks,) int64: samples of each task."""
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def to(self, device: torch.device, images_too: bool) -> "Frames":
+        """Move everything, or everything but the images, to a device."""
+        return Frames(
+            images=self.images.to(device) if images_too else self.images,
+            tokens=self.tokens.to(device),
+            chunks=self.chunks.to(device),
+            valid=self.valid.to(device),
+            starts=self.starts.to(device),
+            counts=self.counts.to(device),
+        )
+
+    def draw(self, batch: int, generator: torch.Generator) -> Tensor:
+        """Draw sample indices (batch,), tasks being equally likely."""
+        random = {"generator": generator, "device": generator.device}
+        task = torch.randint(len(self.counts), (batch,), **random)
+        within = torch.rand(batch, dtype=torch.float64, **random) * self.counts[task]
+        return self.starts[task] + within.long().minimum(self.counts[task] - 1)
+
+    def inputs(
+        self, index: Tensor, augmentation: Augmentation | None, generator: torch.Generator
+    ) -> dict[str, Tensor]:
+        """Return the network's inputs for samples ``index`` (B,), augmented if wanted."""
+        images = self._pixels(index, augmentation.shift_px if augmentation else 0, generator)
+        scaled = images.movedim(-1, 2).float() / 255
+        if augmentation:
+            scaled = jitter_colours(scaled, augmentation, generator)
+        tokens = self.tokens[index].long()
+        return {
+            "images": scaled * 2 - 1,
+            "image_mask": torch.ones(images.shape[:2], dtype=torch.bool, device=images.device),
+            "tokens": tokens,
+            "token_mask": tokens != PAD_ID,
+        }
+
+    def _pixels(self, index: Tensor, shift: int, generator: torch.Generator) -> Tensor:
+        """Gather images (B, cameras, size, size, 3), shifted with their borders repeated."""
+        if not shift:
+            at = index.to(self.images.device)
+            return self.images[at].to(index.device, non_blocking=True)
+        cameras, size = self.images.shape[1:3]
+        offset = torch.randint(
+            -shift,
+            shift + 1,
+            (2, len(index), cameras, 1),
+            generator=generator,
+            device=generator.device,
+        )
+        line = torch.arange(size, device=generator.device)
+        rows, columns = (line + offset).clamp(0, size - 1)
+        place = (
+            index[:, None, None, None],
+            torch.arange(cameras, device=generator.device)[None, :, None, None],
+            rows[..., :, None],
+            columns[..., None, :],
+        )
+        place = tuple(part.to(self.images.device) for part in place)
+        return self.images[place].to(index.device, non_blocking=True)
+
+
+def jitter_colours(images: Tensor, amount: Augmentation, generator: torch.Generator) -> Tensor:
+    """Change brightness, contrast and colour of images (B, cameras, 3, size, size) in [0, 1]."""
+
+    def draw(spread: float, channels: int) -> Tensor:
+        shape = (*images.shape[:2], channels, 1, 1)
+        uniform = torch.rand(shape, generator=generator, device=generator.device)
+        return (2 * uniform - 1) * spread
+
+    grey = images.mean(2, keepdim=True)
+    images = grey + (images - grey) * (1 + draw(amount.colour, 1))
+    images = images * (1 + draw(amount.colour / 2, 3))
+    middle = images.mean((2, 3, 4), keepdim=True)
+    images = middle + (images - middle) * (1 + draw(amount.contrast, 1))
+    return (images + draw(amount.brightness, 1)).clamp(0, 1)
+
+
+def split_seeds(
+    directory: Path, tasks: Sequence[str], held_out: float
+) -> tuple[list[Episode], list[Episode]]:
+    """Split the successful episodes into training and held-out ones."""
+    train, held = [], []
+    for task in tasks:
+        won = [o for o in read_outcomes(directory, task) if o["success"]]
+        if len(won) < 2:
+            raise ConfigError(f"{directory} has {len(won)} successful episodes of {task}; need 2")
+        cut = len(won) - max(1, round(held_out * len(won)))
+        episodes = [(task, o["seed"], o["instruction"]) for o in won]
+        train += episodes[:cut]
+        held += episodes[cut:]
+    return train, held
+
+
+def fit_normalization(
+    directory: Path, episodes: Sequence[Episode], contract: Contract
+) -> Normalization:
+    """Return quantiles, means and deviations of the episodes' states and actions."""
+    header = read_header(directory)
+    state_at = columns(header["state"], contract.state)
+    action_at = columns(header["action"], contract.action)
+    with ThreadPoolExecutor() as pool:
+        stored = list(
+            pool.map(lambda e: read_episode(directory, *e[:2], ("state", "actions")), episodes)
+        )
+    return Normalization(
+        mode="quantile",
+        state=guarded_stats(np.concatenate([s["state"][:, state_at] for s in stored])),
+        action=guarded_stats(np.concatenate([s["actions"][:, action_at] for s in stored])),
+    )
+
+
+def guarded_stats(values: np.ndarray) -> NormStats:
+    """Return statistics whose quantiles span a dimension that moves in few samples only.
+
+    Such a dimension, say a turn that one task of many needs, would otherwise count as constant
+    or be blown up far beyond [-1, 1].
+    """
+    stats = stats_of(values)
+    low, high = values.min(0), values.max(0)
+    narrow = np.subtract(stats.q99, stats.q01) < RARELY_MOVING * (high - low)
+    return NormStats(
+        mean=stats.mean,
+        std=stats.std,
+        q01=tuple(float(x) for x in np.where(narrow, low, stats.q01).astype(np.float32)),
+        q99=tuple(float(x) for x in np.where(narrow, high, stats.q99).astype(np.float32)),
+    )
+
+
+def columns(stored: Sequence[dict[str, Any]], wanted: Sequence[Field]) -> list[int]:
+    """Return the columns that fields have in stored vectors, by name.
+
+    Args:
+        stored: The header's description of ``state`` or ``action``.
+        wanted: A contract's fields.
+    """
+    names = [f"{field['name']}.{dim}" for field in stored for dim in field["dims"]]
+    return [names.index(name) for field in wanted for name in field.dim_names]
+
+
+def load_frames(
+    directory: Path,
+    episodes: Sequence[Episode],
+    contract: Contract,
+    normalization: Normalization,
+    tokenizer: PromptTokenizer,
+    action_dim: int,
+    discrete_state: bool = True,
+) -> Frames:
+    """Read episodes, sorted by task, into memory.
+
+    Args:
+        directory: Folder of demonstrations.
+        episodes: Which of its successful episodes.
+        contract: Cameras, state, actions and horizon to take from them.
+        normalization: Scaling of state and actions.
+        tokenizer: Of the prompts.
+        action_dim: The network's; what the contract does not fill of it is padding.
+        discrete_state: Put the state into the prompts.
+
+    Raises:
+        ConfigError: No frame is usable, or an action does not fit the network.
+    """
+    if len(contract.action_dims) > action_dim:
+        raise ConfigError(
+            f"{directory} has actions of {len(contract.action_dims)} dimensions, the network "
+            f"gives {action_dim}"
+        )
+    header = read_header(directory)
+    state_at = columns(header["state"], contract.state)
+    action_at = columns(header["action"], contract.action)
+    robot = embodiment(header["embodiment"])
+    form = normalization.form
+    state_mode = normalization.mode
+    action_mode = normalization.action_mode or state_mode
+
+    def cut(task: str, seed: int, instruction: str) -> tuple[np.ndarray, ...]:
+        """Return which stored frames are used, and tokens, chunks and validity of those."""
+        stored = read_episode(
+            directory, task, seed, ("actions", "frame_steps", "disturbed", "state")
+        )
+        actions, frames = stored["actions"], stored["frame_steps"]
+        valid = undisturbed(stored["disturbed"], frames, contract.horizon)
+        used = np.flatnonzero(valid.sum(1) >= min(MIN_VALID, contract.horizon))
+        hold = np.tile(robot.hold_action(actions[-1]), (contract.horizon, 1))
+        held = np.concatenate([actions, hold])[:, action_at]
+        scaled = normalize(held, normalization.action, action_mode, form)
+        chunks = np.zeros((len(used), contract.horizon, action_dim), np.float32)
+        window = frames[used, None] + np.arange(contract.horizon)
+        chunks[..., : scaled.shape[1]] = scaled[window]
+        bins: Iterable[np.ndarray | None] = [None] * len(used)
+        if discrete_state:
+            state = stored["state"][used][:, state_at]
+            bins = state_bins(normalize(state, normalization.state, state_mode, form))
+        tokens = [tokenizer.encode(instruction, each)[0] for each in bins]
+        tokens = np.asarray(tokens, np.int32).reshape(-1, tokenizer.max_tokens)
+        return used, tokens, chunks, valid[used]
+
+    with ThreadPoolExecutor() as pool:
+        parts = list(pool.map(lambda episode: cut(*episode), episodes))
+    used, *small = (list(column) for column in zip(*parts, strict=True))
+    counts: dict[str, int] = {}
+    for (task, _, _), chosen in zip(episodes, used, strict=True):
+        counts[task] = counts.get(task, 0) + len(chosen)
+    if not all(counts.values()):
+        raise ConfigError(f"{directory}: no usable frames for some task: {counts}")
+    cameras = [header["cameras"].index(camera) for camera in contract.cameras]
+    sizes = torch.tensor(list(counts.values()))
+    tokens, chunks, valid = (torch.from_numpy(np.concatenate(column)) for column in small)
+    return Frames(
+        images=_load_images(directory, episodes, used, cameras, header["image_size"]),
+        tokens=tokens,
+        chunks=chunks,
+        valid=valid,
+        starts=sizes.cumsum(0) - sizes,
+        counts=sizes,
+    )
+
+
+def _load_images(
+    directory: Path,
+    episodes: Sequence[Episode],
+    used: Sequence[np.ndarray],
+    cameras: list[int],
+    size: int,
+) -> Tensor:
+    """Read the used frames straight into one tensor: they are most of the memory."""
+    ends = np.cumsum([len(chosen) for chosen in used])
+    images = torch.empty((int(ends[-1]), len(cameras), size, size, 3), dtype=torch.uint8)
+    filled = images.numpy()
+
+    def fill(episode: Episode, chosen: np.ndarray, end: int) -> None:
+        stored = read_episode(directory, *episode[:2], ("images",))["images"]
+        filled[end - len(chosen) : end] = stored[chosen[:, None], cameras]
+
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(fill, episodes, used, ends))
+    return images
+
+
+def undisturbed(disturbed: np.ndarray, frames: np.ndarray, horizon: int) -> np.ndarray:
+    """Return which label steps follow from their frame without a disturbance.
+
+    The expert's action at t + k answers the state at t + k. If noise was executed in between,
+    a policy that looks at frame t cannot know it.
+
+    Args:
+        disturbed: (T,) bool, steps that executed noise.
+        frames: (F,) control step of each frame.
+        horizon: Label steps per frame.
+
+    Returns:
+        (F, horizon) bool.
+    """
+    calm = np.concatenate([disturbed, np.zeros(horizon, bool)])
+    pushed = np.cumsum(calm[frames[:, None] + np.arange(horizon)], axis=1)
+    before = np.concatenate([np.zeros((len(frames), 1), pushed.dtype), pushed[:, :-1]], axis=1)
+    return before == 0

@@ -1,0 +1,314 @@
+"""``z1-demos``: demonstrations of the kitchen tasks by their scripted experts.
+
+Each worker process owns one environment. Some episodes are disturbed by short bursts of noise, so
+that the data show how to come back (the idea of DART, Laskey et al. 2017): the disturbed action
+is executed, the expert's own is the label. Images are kept at the model's size. One episode is
+one ``.npz`` (arrays) and one ``.json`` (its outcome, written last), so a stopped collection goes
+on where it was; nothing is pickled.
+"""
+
+import hashlib
+import json
+import os
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import cv2
+import numpy as np
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from z1_ros.errors import ConfigError
+from z1_ros.files import write_json
+from z1_ros.models.bundle.manifest import ImageSpec
+from z1_ros.policy.transforms import resize_with_pad
+from z1_ros.runtime.processes import run_jobs
+from z1_ros.sim.env import Env
+from z1_ros.sim.kitchen import TASKS, KitchenEnv, make_expert
+from z1_ros.sim.registry import parse_tasks
+from z1_ros.specs import Embodiment, embodiment, require_seed
+
+FORMAT = "z1_ros.demos/1"
+HEADER = "demos.json"
+BLOCK = 64
+"""Scenes of one task in a row."""
+BURST_STD = {"end_effector_position": 0.5, "end_effector_rotation": 0.12}
+"""Size of a burst per action field, in that field's unit."""
+BURST_EVERY = 25
+"""Mean control steps between two bursts."""
+BURST_STEPS = (2, 7)
+"""Shortest and longest burst (end excluded) [control steps]."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DemosConfig:
+    """Collect demonstrations of the kitchen tasks."""
+
+    out: Path = Path("runs/demos")
+    """Folder to write to; what it already holds is kept and completed."""
+    tasks: str = "all"
+    """``all`` or task names with commas between."""
+    episodes: int = 100
+    """Scene seeds per task; failed episodes are counted, not replaced."""
+    seed_start: int = 0
+    """First scene seed; all seeds must be below 10000."""
+    embodiment: str = "panda"
+    """Robot."""
+    image_size: int = 96
+    """Side of the images that are kept [px]."""
+    frame_stride: int = 2
+    """Control steps between two kept images."""
+    noisy: float = 0.6
+    """Fraction of episodes that are disturbed."""
+    workers: int = 0
+    """Processes; 0 means one per CPU core."""
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        if self.episodes < 1 or self.frame_stride < 1 or self.workers < 0:
+            raise ConfigError("episodes and frame_stride must be at least 1, workers at least 0")
+        if not 0 <= self.noisy <= 1:
+            raise ConfigError(f"noisy is {self.noisy}, expected a fraction from 0 to 1")
+        require_seed(self.seed_start, "train")
+        require_seed(self.seed_start + self.episodes - 1, "train")
+
+
+class Expert(Protocol):
+    """Knows the scene and does the task."""
+
+    def act(self) -> np.ndarray:
+        """Return the next action (action_dim,) for the present instant of its environment."""
+        ...
+
+
+class Bursts:
+    """Short random pushes on top of an expert's actions; a function of (task, seed) alone."""
+
+    def __init__(self, robot: Embodiment, task: str, seed: int, noisy: float):
+        key = np.array([seed, zlib.crc32(task.encode())], np.uint64)
+        self._random = np.random.Generator(np.random.Philox(key=key))
+        self._active = self._random.random() < noisy
+        self._std = np.array([BURST_STD.get(f.name, 0.0) for f in robot.action for _ in f.dims])
+        self._low, self._high = robot.action_limits()
+        self._left = 0
+        self._push = np.zeros_like(self._std)
+
+    def disturb(self, action: np.ndarray) -> tuple[np.ndarray, bool]:
+        """Return the action to execute (action_dim,) and whether it was disturbed."""
+        if not self._active:
+            return action, False
+        if self._left == 0 and self._random.random() < 1 / BURST_EVERY:
+            self._left = int(self._random.integers(*BURST_STEPS))
+            self._push = self._random.normal(0, self._std)
+        if self._left == 0:
+            return action, False
+        self._left -= 1
+        return np.clip(action + self._push, self._low, self._high).astype(np.float32), True
+
+
+def collect_episode(
+    env: Env, expert: Expert, seed: int, config: DemosConfig
+) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Run one episode from a freshly reset environment.
+
+    Returns:
+        Arrays: images (F, cameras, size, size, 3) uint8, state (F, state size) float32,
+        frame_steps (F,) int32, actions (T, action_dim) float32 (the expert's own), disturbed
+        (T,) bool; and the outcome.
+    """
+    spec = ImageSpec(size=config.image_size)
+    bursts = Bursts(env.embodiment, env.task, seed, config.noisy)
+    images, states, frames, actions, disturbed = [], [], [], [], []
+    done = False
+    while not done:
+        if len(actions) % config.frame_stride == 0:
+            seen = env.observe()
+            images.append(
+                [resize_with_pad(seen.images[c], spec, c) for c in env.embodiment.cameras]
+            )
+            states.append(np.concatenate([seen.state[f.name] for f in env.embodiment.state]))
+            frames.append(len(actions))
+        action = np.asarray(expert.act(), np.float32)
+        executed, pushed = bursts.disturb(action)
+        step = env.step(executed[None])
+        actions.append(action)
+        disturbed.append(pushed)
+        done = step.done
+    arrays = {
+        "images": np.asarray(images, np.uint8),
+        "state": np.asarray(states, np.float32),
+        "frame_steps": np.asarray(frames, np.int32),
+        "actions": np.asarray(actions, np.float32),
+        "disturbed": np.asarray(disturbed, bool),
+    }
+    outcome = {
+        "task": env.task,
+        "seed": seed,
+        "instruction": env.instruction,
+        "scene_id": env.scene_id,
+        "success": bool(step.success),
+        "steps": len(actions),
+        "frames": len(frames),
+        "disturbed_steps": int(np.sum(disturbed)),
+    }
+    return arrays, outcome
+
+
+def main(config: DemosConfig) -> dict[str, dict[str, int]]:
+    """Collect what is missing; returns per task how many episodes succeeded of how many."""
+    tasks = parse_tasks(config.tasks, TASKS)
+    _write_header(config)
+    seeds = range(config.seed_start, config.seed_start + config.episodes)
+    # Tasks take turns in blocks: a collection stopped half-way has some of each, and a worker
+    # seldom has to build another environment.
+    jobs = sorted(
+        ((task, seed) for seed in seeds for task in tasks),
+        key=lambda job: (job[1] // BLOCK, job),
+    )
+    missing = [job for job in jobs if not _outcome_path(config.out, *job).exists()]
+    workers = min(config.workers or os.cpu_count() or 1, max(1, len(missing)))
+    columns = (TextColumn("{task.description:24}"), BarColumn(), MofNCompleteColumn())
+    with Progress(*columns, TimeRemainingColumn()) as progress:
+        bar = progress.add_task(
+            "demonstrations", total=len(jobs), completed=len(jobs) - len(missing)
+        )
+        for _ in _run(config, missing, workers):
+            progress.advance(bar)
+    return summary(config.out, tasks)
+
+
+def summary(directory: Path, tasks: list[str]) -> dict[str, dict[str, int]]:
+    """Return per task: episodes, successes, frames and steps of the successes."""
+    table = {}
+    for task in tasks:
+        outcomes = read_outcomes(directory, task)
+        won = [o for o in outcomes if o["success"]]
+        table[task] = {
+            "episodes": len(outcomes),
+            "successes": len(won),
+            "frames": sum(o["frames"] for o in won),
+            "steps": sum(o["steps"] for o in won),
+        }
+    return table
+
+
+def read_header(directory: Path) -> dict[str, Any]:
+    """Return what a folder of demonstrations says about itself; ConfigError if it is none."""
+    try:
+        header = json.loads((directory / HEADER).read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{directory} holds no demonstrations: no readable {HEADER}") from error
+    if header.get("format") != FORMAT:
+        raise ConfigError(f"{directory / HEADER} is not of format {FORMAT!r}")
+    return header
+
+
+def read_outcomes(directory: Path, task: str) -> list[dict[str, Any]]:
+    """Return the outcomes of a task's finished episodes, by seed."""
+    paths = sorted((directory / task).glob("*.json"))
+    return [json.loads(path.read_text("utf-8")) for path in paths]
+
+
+def digest(directory: Path, tasks: list[str]) -> str:
+    """Return a hash of which scenes of the tasks were solved, and in how many steps."""
+    names = ("task", "seed", "scene_id", "steps", "success")
+    outcomes = [[o[name] for name in names] for t in tasks for o in read_outcomes(directory, t)]
+    return hashlib.sha256(json.dumps(outcomes).encode()).hexdigest()
+
+
+def read_episode(
+    directory: Path, task: str, seed: int, names: Sequence[str]
+) -> dict[str, np.ndarray]:
+    """Return some arrays of a successful episode, as ``collect_episode`` made them."""
+    with np.load(_outcome_path(directory, task, seed).with_suffix(".npz")) as stored:
+        return {name: stored[name] for name in names}
+
+
+def _write_header(config: DemosConfig) -> None:
+    robot = embodiment(config.embodiment)
+    header = {
+        "format": FORMAT,
+        "embodiment": robot.name,
+        "image_size": config.image_size,
+        "resize": ImageSpec().resize,
+        "frame_stride": config.frame_stride,
+        "noisy": config.noisy,
+        "cameras": list(robot.cameras),
+        "state": [asdict(field) | {"dims": list(field.dims)} for field in robot.state],
+        "action": [asdict(field) | {"dims": list(field.dims)} for field in robot.action],
+        "control_hz": robot.control_hz,
+    }
+    if (config.out / HEADER).exists():
+        present = read_header(config.out)
+        for name, value in header.items():
+            if present.get(name) != value:
+                raise ConfigError(
+                    f"{config.out} holds demonstrations with {name} {present.get(name)}, not "
+                    f"{value}; choose another folder"
+                )
+    write_json(config.out / HEADER, header)
+
+
+def _outcome_path(directory: Path, task: str, seed: int) -> Path:
+    return directory / task / f"{seed:05d}.json"
+
+
+def _run(
+    config: DemosConfig, jobs: list[tuple[str, int]], workers: int
+) -> Iterator[dict[str, Any]]:
+    """Yield outcomes as episodes end; one worker means this process."""
+    if workers == 1:
+        collector = Collector(config)
+        yield from (collector.run(*job) for job in jobs)
+        return
+    yield from run_jobs(workers, _start_worker, (config,), _run_in_worker, jobs)
+
+
+class Collector:
+    """Collects episodes one after another; keeps one environment, for its OpenGL context."""
+
+    def __init__(
+        self,
+        config: DemosConfig,
+        make_env: Callable[[str, Embodiment], Env] = KitchenEnv,
+        expert_of: Callable[[Env], Expert] = make_expert,
+    ):
+        self._config = config
+        self._make_env = make_env
+        self._expert_of = expert_of
+        self._env: Env | None = None
+
+    def run(self, task: str, seed: int) -> dict[str, Any]:
+        """Run and store one episode; returns its outcome."""
+        require_seed(seed, "train")
+        if self._env is None or self._env.task != task:
+            if self._env is not None:
+                self._env.close()
+            self._env = self._make_env(task, embodiment(self._config.embodiment))
+        env = self._env
+        env.reset(seed)
+        arrays, outcome = collect_episode(env, self._expert_of(env), seed, self._config)
+        path = _outcome_path(self._config.out, task, seed)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if outcome["success"]:
+            partial = path.with_suffix(".npz.tmp")
+            with partial.open("wb") as stream:
+                np.savez(stream, **arrays)
+            partial.replace(path.with_suffix(".npz"))
+        write_json(path, outcome)
+        return outcome
+
+
+_collector: Collector | None = None
+
+
+def _start_worker(config: DemosConfig) -> None:
+    global _collector
+    cv2.setNumThreads(1)
+    _collector = Collector(config)
+
+
+def _run_in_worker(task: str, seed: int) -> dict[str, Any]:
+    return _collector.run(task, seed)

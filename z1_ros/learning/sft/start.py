@@ -1,0 +1,136 @@
+"""What supervised training starts from: random weights, or a model bundle to fine-tune."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from z1_ros.errors import ConfigError
+from z1_ros.files import write_text
+from z1_ros.learning.sft.dataset import Episode, fit_normalization
+from z1_ros.models.bundle.manifest import TOKENIZER, WEIGHTS, Bundle, Normalization, PromptSpec
+from z1_ros.models.bundle.tokenizer import kitchen_tokenizer
+from z1_ros.models.checkpoint.loading import load_network
+from z1_ros.models.network.geometry import Geometry, preset
+from z1_ros.models.network.pi05 import Pi05
+from z1_ros.specs import Contract, Field, check_contract, embodiment
+
+STATE_FIELDS = (
+    "end_effector_position_relative",
+    "end_effector_rotation_relative",
+    "gripper_qpos",
+)
+"""State that goes into a new policy's prompt; joint angles would only make it longer."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Start:
+    """An untrained policy: what it sees and does, and where its weights come from."""
+
+    contract: Contract
+    """Cameras, fields, rate, horizon."""
+    geometry: Geometry
+    """Network sizes."""
+    prompt: PromptSpec
+    """Text preparation."""
+    tokenizer: Path
+    """Tokenizer file."""
+    denoise_steps: int = 5
+    """Euler steps of the finished policy, unless the user says otherwise."""
+    replan_steps: int = 8
+    """Actions between two inferences, unless the user says otherwise."""
+    bundle: Bundle | None = None
+    """Bundle that the weights come from; None: they are random."""
+
+    def network(self, seed: int) -> Pi05:
+        """Return the initial network, drawn from ``seed`` if it is random."""
+        if self.bundle is None:
+            return Pi05(self.geometry).init_weights(seed)
+        return load_network(self.bundle.file(WEIGHTS), self.geometry)
+
+    def normalization(
+        self, directory: Path, episodes: Sequence[Episode], *, keep: bool
+    ) -> Normalization:
+        """Return the bundle's own if ``keep``, else one with the episodes' statistics.
+
+        The mode and form are the bundle's in either case.
+        """
+        if self.bundle is None:
+            return fit_normalization(directory, episodes, self.contract)
+        own = self.bundle.manifest.normalization
+        if keep:
+            return own
+        fitted = fit_normalization(directory, episodes, self.contract)
+        return replace(own, state=fitted.state, action=fitted.action)
+
+    def described(self) -> dict[str, Any]:
+        """Return what ``made_by`` says of the weights' origin."""
+        if self.bundle is None:
+            return {}
+        manifest = self.bundle.manifest
+        made_by = manifest.made_by
+        origin = {"name": manifest.name, "sha256": self.bundle.sha256}
+        # Of a bundle that was itself fine-tuned: what the first one was imported from.
+        source = made_by.get("source") or made_by.get("init", {}).get("source")
+        if source:
+            origin["source"] = source
+        return {"init": origin}
+
+
+def from_nothing(header: dict[str, Any], geometry: str, run: Path) -> Start:
+    """Return a new policy for a folder of demonstrations; its tokenizer is written to ``run``."""
+    sizes = preset(geometry)
+    contract = contract_of(header, sizes.horizon)
+    sizes = replace(sizes, image_size=header["image_size"], cameras=len(contract.cameras))
+    write_text(run / TOKENIZER, kitchen_tokenizer())
+    return Start(
+        contract=contract,
+        geometry=sizes,
+        prompt=PromptSpec(max_tokens=sizes.prompt_tokens),
+        tokenizer=run / TOKENIZER,
+    )
+
+
+def from_bundle(bundle: Bundle, header: dict[str, Any]) -> Start:
+    """Return a bundle's policy, to be fine-tuned on a folder of demonstrations.
+
+    Raises:
+        ContractMismatch: It needs cameras or fields that the demonstrations lack, or other
+            actions or another rate.
+        ConfigError: The images of the demonstrations have another size.
+    """
+    manifest = bundle.manifest
+    check_contract(manifest.contract, embodiment(header["embodiment"]), manifest.name)
+    if header["image_size"] != manifest.image.size:
+        raise ConfigError(
+            f"the demonstrations' images have {header['image_size']} px, model {manifest.name!r} "
+            f"needs {manifest.image.size}; collect them with --image-size {manifest.image.size}"
+        )
+    return Start(
+        contract=manifest.contract,
+        geometry=Geometry(**manifest.geometry),
+        prompt=manifest.prompt,
+        tokenizer=bundle.tokenizer,
+        denoise_steps=manifest.denoise_steps,
+        replan_steps=manifest.replan_steps,
+        bundle=bundle,
+    )
+
+
+def contract_of(header: dict[str, Any], horizon: int) -> Contract:
+    """Return the contract of a new policy for a folder of demonstrations."""
+
+    def fields(kind: str) -> dict[str, Field]:
+        return {
+            f["name"]: Field(name=f["name"], dims=tuple(f["dims"]), unit=f["unit"])
+            for f in header[kind]
+        }
+
+    state = fields("state")
+    return Contract(
+        cameras=tuple(header["cameras"]),
+        state=tuple(state[name] for name in STATE_FIELDS),
+        action=tuple(fields("action").values()),
+        control_hz=header["control_hz"],
+        horizon=horizon,
+    )

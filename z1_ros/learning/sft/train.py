@@ -1,0 +1,331 @@
+"""``z1-sft``: supervised training of a π0.5 from demonstrations, to a model bundle."""
+
+import json
+import os
+import platform
+import shlex
+import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, field, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+import tyro
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+from z1_ros.errors import ConfigError
+from z1_ros.files import replace_directory, write_json, write_text
+from z1_ros.learning.core.run_log import run_folder
+from z1_ros.learning.sft import demos
+from z1_ros.learning.sft.config import TrainConfig, without_schedule
+from z1_ros.learning.sft.dataset import Frames, load_frames, split_seeds
+from z1_ros.learning.sft.start import Start, from_bundle, from_nothing
+from z1_ros.learning.sft.trainer import Trainer, validation
+from z1_ros.models.bundle.card import CARD, model_card
+from z1_ros.models.bundle.manifest import (
+    WEIGHTS,
+    Bundle,
+    ImageSpec,
+    Manifest,
+    Normalization,
+    load_bundle,
+    write_manifest,
+)
+from z1_ros.models.bundle.tokenizer import PromptTokenizer
+from z1_ros.models.checkpoint.loading import write_tensors
+from z1_ros.models.network.geometry import preset
+from z1_ros.sim.kitchen import TASKS
+from z1_ros.sim.registry import parse_tasks
+from z1_ros.specs import check_contract, embodiment
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SFTConfig:
+    """Train a policy from demonstrations and write a model bundle."""
+
+    bundle: Path
+    """Bundle to write."""
+    tasks: str = "all"
+    """``all`` or task names with commas between."""
+    demos: Path | None = None
+    """Demonstrations made by z1-demos; without it they are collected first."""
+    episodes: int = 300
+    """Scene seeds per task, if demonstrations are collected."""
+    embodiment: str = "panda"
+    """Robot, if demonstrations are collected."""
+    run: Path | None = None
+    """Folder of checkpoints and logs; if not given, beside the bundle: ``<bundle>-run``."""
+    init: Path | None = None
+    """Bundle to fine-tune, with its cameras, fields, tokenizer and network; without it a new
+    network is trained from nothing."""
+    keep_normalization: bool = False
+    """Scale state and actions as ``init`` does, not by the demonstrations' own statistics."""
+    geometry: str = "kitchen"
+    """Sizes of a new network: ``kitchen`` (2.6 M parameters) or ``full`` (π0.5)."""
+    train: tyro.conf.OmitArgPrefixes[TrainConfig] = field(default_factory=TrainConfig)
+    """Optimisation."""
+    held_out: float = 0.05
+    """Fraction of each task's demonstrations that only measure the loss."""
+    denoise_steps: int | None = None
+    """Euler steps of the finished policy; if not given as ``init``, or 5."""
+    replan_steps: int | None = None
+    """Actions the finished policy executes before it looks again; if not given as ``init``, or 8.
+    """
+    device: str = "auto"
+    """``auto``, ``cpu`` or ``cuda``."""
+    resume: bool = True
+    """Continue from the run folder's checkpoint if there is one."""
+    export: bool = True
+    """Export prefix.onnx and denoise.onnx at the end."""
+    json: Path | None = None
+    """Write the final figures here."""
+
+    def __post_init__(self) -> None:
+        """Check ranges and choices."""
+        if 0 in (self.denoise_steps, self.replan_steps):
+            raise ConfigError("denoise_steps and replan_steps must be at least 1")
+        if self.device not in ("auto", "cpu", "cuda"):
+            raise ConfigError(f"device is {self.device!r}, expected auto, cpu or cuda")
+        if not 0 < self.held_out < 1:
+            raise ConfigError(f"held_out is {self.held_out}, expected a fraction between 0 and 1")
+        if self.keep_normalization and self.init is None:
+            raise ConfigError("keep_normalization needs init, the bundle whose it keeps")
+        if self.device == "cuda" and not torch.cuda.is_available():
+            raise ConfigError("device is 'cuda' but torch sees no CUDA GPU here")
+
+
+def main(config: SFTConfig) -> dict[str, Any]:
+    """Train and write the bundle; returns the final figures."""
+    run = run_folder(config.run, config.bundle)
+    tasks = parse_tasks(config.tasks, TASKS)
+    start, directory = _start(config, run)
+    config = _settled(config, start)
+    device = _device(config.device)
+    data = _load(config, start, directory, tasks, device)
+    identity = {
+        "tasks": tasks,
+        "geometry": asdict(start.geometry),
+        "train": asdict(without_schedule(config.train)),
+        "episodes": data.episodes,
+        "frames": len(data.frames),
+        "held_out": config.held_out,
+        "data": demos.digest(directory, tasks),
+        "init": start.bundle.sha256 if start.bundle else None,
+        "keep_normalization": config.keep_normalization,
+    }
+    network = start.network(config.train.seed)
+    parameters = sum(p.numel() for p in network.parameters())
+    trainer = Trainer(network, config.train, len(start.contract.action_dims), device, identity)
+    checkpoint = run / "checkpoint.safetensors"
+    if config.resume and checkpoint.exists():
+        trainer.resume(checkpoint)
+    figures = _train(config, trainer, data, run, checkpoint)
+
+    figures |= {
+        "tasks": tasks,
+        "episodes": data.episodes,
+        "held_out_episodes": data.held_episodes,
+        "frames": len(data.frames),
+        "steps": trainer.step,
+        "train_minutes": round(trainer.elapsed_s / 60, 2),
+        "parameters": parameters,
+        "device": device_name(device),
+    }
+    header = demos.read_header(directory)
+    bundle = write_bundle(config, trainer, header, start, data.normalization, figures)
+    if config.export:
+        from z1_ros.models.bundle.export import export
+
+        export(bundle)
+    if config.json:
+        write_json(config.json, figures)
+    return figures
+
+
+def write_bundle(
+    config: SFTConfig,
+    trainer: Trainer,
+    header: dict[str, Any],
+    start: Start,
+    normalization: Normalization,
+    figures: dict[str, Any],
+) -> Bundle:
+    """Write the averaged weights as a bundle; an older one stays whole until it is replaced."""
+    geometry = start.geometry
+    partial = config.bundle.with_name(config.bundle.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    write_tensors(partial / WEIGHTS, trainer.weights())
+    shutil.copyfile(start.tokenizer, partial / start.tokenizer.name)
+    made_by = {
+        "command": shlex.join(["z1-sft", *sys.argv[1:]]),
+        "seed": config.train.seed,
+        **figures,
+        **start.described(),
+        "train": asdict(config.train),
+        "demonstrations": {
+            name: header[name] for name in ("frame_stride", "noisy", "image_size", "embodiment")
+        },
+        "versions": {name: version(name) for name in ("torch", "numpy", "mujoco", "tokenizers")}
+        | {"python": platform.python_version()},
+    }
+    manifest = Manifest(
+        name=config.bundle.name,
+        embodiment=embodiment(header["embodiment"]).name,
+        contract=start.contract,
+        image=ImageSpec(size=geometry.image_size, resize=header["resize"], slots=geometry.cameras),
+        prompt=start.prompt,
+        normalization=normalization,
+        geometry=asdict(geometry),
+        denoise_steps=config.denoise_steps,
+        replan_steps=config.replan_steps,
+        made_by=made_by,
+    )
+    write_text(partial / CARD, model_card(manifest, partial))
+    write_manifest(partial, manifest)
+    replace_directory(config.bundle, by=partial)
+    return load_bundle(config.bundle)
+
+
+def device_name(device: torch.device) -> str:
+    """Return what a model card calls the machine."""
+    if device.type == "cuda":
+        return f"one {torch.cuda.get_device_name(device)}"
+    return f"{os.cpu_count()} CPU cores ({platform.machine()})"
+
+
+def _start(config: SFTConfig, run: Path) -> tuple[Start, Path]:
+    """Return what training starts from and the demonstrations, which are collected if need be."""
+    if config.init is None:
+        directory = _demonstrations(config, run, preset(config.geometry).image_size)
+        return from_nothing(demos.read_header(directory), config.geometry, run), directory
+    bundle = load_bundle(config.init)
+    if config.demos is None:  # collecting takes long, so find out first
+        manifest = bundle.manifest
+        check_contract(manifest.contract, embodiment(config.embodiment), manifest.name)
+    directory = _demonstrations(config, run, bundle.manifest.image.size)
+    return from_bundle(bundle, demos.read_header(directory)), directory
+
+
+def _demonstrations(config: SFTConfig, run: Path, image_size: int) -> Path:
+    if config.demos is not None:
+        return config.demos
+    wanted = demos.DemosConfig(
+        out=run / "demos",
+        tasks=config.tasks,
+        episodes=config.episodes,
+        embodiment=config.embodiment,
+        image_size=image_size,
+    )
+    demos.main(wanted)
+    return wanted.out
+
+
+def _settled(config: SFTConfig, start: Start) -> SFTConfig:
+    """Return the config with every choice made that it leaves to the start."""
+    config = replace(
+        config,
+        denoise_steps=config.denoise_steps or start.denoise_steps,
+        replan_steps=config.replan_steps or start.replan_steps,
+    )
+    if config.replan_steps > start.contract.horizon:
+        raise ConfigError(
+            f"replan_steps is {config.replan_steps}, but a chunk has {start.contract.horizon} "
+            "actions"
+        )
+    return config
+
+
+class _Data(NamedTuple):
+    frames: Frames
+    held: Frames
+    normalization: Normalization
+    episodes: int
+    held_episodes: int
+
+
+def _load(
+    config: SFTConfig, start: Start, directory: Path, tasks: list[str], device: torch.device
+) -> _Data:
+    """Read training and held-out episodes into memory."""
+    episodes, held = split_seeds(directory, tasks, config.held_out)
+    normalization = start.normalization(directory, episodes, keep=config.keep_normalization)
+    sizes = start.geometry
+    tokenizer = PromptTokenizer(start.tokenizer, sizes.prompt_tokens, sizes.vocab)
+    shared = (start.contract, normalization, tokenizer, sizes.action_dim)
+    frames, held_frames = (
+        _place(load_frames(directory, some, *shared, start.prompt.discrete_state), device)
+        for some in (episodes, held)
+    )
+    return _Data(frames, held_frames, normalization, len(episodes), len(held))
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(name)
+
+
+def _place(frames: Frames, device: torch.device) -> Frames:
+    """Move frames to the device, the images too if they leave half of its memory free."""
+    if device.type != "cuda":
+        return frames
+    free, _ = torch.cuda.mem_get_info(device)
+    return frames.to(device, images_too=frames.images.nbytes < free / 2)
+
+
+def _train(
+    config: SFTConfig, trainer: Trainer, data: _Data, run: Path, checkpoint: Path
+) -> dict[str, float]:
+    """Run the loop with a progress bar and a log; returns the last validation."""
+
+    def validate(trainer: Trainer) -> dict[str, float]:
+        return validation(trainer, data.held, config.denoise_steps)
+
+    final: dict[str, float] = {}
+    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn())
+    with ExitStack() as stack:
+        progress = stack.enter_context(Progress(*columns, TimeRemainingColumn()))
+        encoding = progress.add_task("encoding frames", total=1.0, visible=False)
+        for done in trainer.fill_cache(data.frames) if trainer.progress < 1 else ():
+            progress.update(encoding, completed=done, visible=True)
+        bar = progress.add_task("training", total=1.0, completed=trainer.progress)
+        log = stack.enter_context((run / "log.jsonl").open("a", encoding="utf-8"))
+        board = _tensorboard(run, stack)
+        for record in _with_final_validation(trainer, data.frames, checkpoint, validate):
+            log.write(json.dumps(record) + "\n")
+            log.flush()
+            for name, value in record.items():
+                if board is not None:
+                    board.add_scalar(name, value, record["step"])
+            final |= {k: v for k, v in record.items() if k.startswith("held_out")}
+            text = f"training  step {trainer.step}"
+            if "loss" in record:
+                text += f"  loss {record['loss']:.4f}  {record['samples_per_s']:.0f} samples/s"
+            if final:
+                text += f"  held out {final['held_out_loss']:.4f}"
+            progress.update(bar, completed=trainer.progress, description=text)
+    return final
+
+
+def _with_final_validation(
+    trainer: Trainer, frames: Frames, checkpoint: Path, validate: Any
+) -> Iterator[dict[str, float]]:
+    """Train; a run that was already complete is only validated."""
+    if trainer.progress >= 1:
+        yield {"step": trainer.step, **validate(trainer)}
+    else:
+        yield from trainer.train(frames, checkpoint, validate)
+
+
+def _tensorboard(run: Path, stack: ExitStack) -> Any:
+    """Return a TensorBoard writer, or None where it is not installed."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        return None
+    return stack.enter_context(SummaryWriter(str(run / "tensorboard")))

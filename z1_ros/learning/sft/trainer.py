@@ -1,0 +1,348 @@
+"""The supervised training loop: flow matching, averaged weights, exact resume.
+
+Every step draws from a generator seeded by (seed, step), so a run that was killed and resumed
+gives the weights of one that was not (on the same machine, with a step budget).
+
+Weights that are trained are float32 whatever they came in, and so are their gradients, their
+average and the optimiser's state; with ``precision="bfloat16"`` the layers compute in bfloat16.
+"""
+
+import json
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from z1_ros.errors import CheckpointError, TrainingError
+from z1_ros.learning.core.ema import WeightAverage
+from z1_ros.learning.core.lora import add_adapters, plain_weights
+from z1_ros.learning.core.loss import flow_loss
+from z1_ros.learning.core.prefix_cache import PrefixCache
+from z1_ros.learning.sft.config import TrainConfig
+from z1_ros.learning.sft.dataset import Frames
+from z1_ros.learning.sft.optimizer import make_optimizer, schedule
+from z1_ros.models.checkpoint.loading import assign, read_facts, read_tensors, write_tensors
+from z1_ros.models.network.pi05 import Pi05, Prefix, draw_time
+
+LOG_EVERY = 50
+"""Steps between two looks at the loss; each waits for the GPU."""
+KINDS = ("model", "ema", "exp_avg", "exp_avg_sq")
+"""What a checkpoint holds of each trained parameter."""
+
+
+class Trainer:
+    """Weights, their average, optimiser and schedule."""
+
+    def __init__(
+        self,
+        network: Pi05,
+        config: TrainConfig,
+        real_dims: int,
+        device: torch.device,
+        identity: dict[str, Any],
+    ):
+        """Set up a run.
+
+        Args:
+            network: Initial weights; changed in place.
+            config: Optimisation.
+            real_dims: Action dimensions that are not padding.
+            device: Where to train.
+            identity: JSON-ready description of everything that shapes the result, the weights
+                that are not trained included; a checkpoint is resumed only if it has the same.
+        """
+        self.config = config
+        self.device = device
+        self.identity = json.loads(json.dumps(identity))
+        self.step = 0
+        self.elapsed_s = 0.0
+        self.real_dims = real_dims
+        self.dims = real_dims if config.loss_dims == "real" else network.geometry.action_dim
+        self._dtypes = {n: p.dtype for n, p in network.named_parameters()}
+        self.network = prepare(network.to(device), config)
+        self.parameters = {n: p for n, p in network.named_parameters() if p.requires_grad}
+        self.average = WeightAverage(self.parameters, config.ema)
+        self.cache: PrefixCache | None = None
+        self._optimizer = make_optimizer(network, self.parameters, config)
+        self._encode: Callable[..., Prefix] = network.prefix
+        self._loss: Callable[..., Tensor] = flow_loss
+        if config.compile:
+            self._encode, self._loss = torch.compile(network.prefix), torch.compile(flow_loss)
+        torch.set_float32_matmul_precision("highest" if config.precision == "float32" else "high")
+
+    @property
+    def progress(self) -> float:
+        """Part of the budget that is used up, from 0 to 1."""
+        if self.config.minutes:
+            return min(1.0, self.elapsed_s / (60 * self.config.minutes))
+        return min(1.0, self.step / self.config.steps)
+
+    def learning_rate(self) -> float:
+        """Return the expert's present learning rate."""
+        return self.config.learning_rate * schedule(self.progress, self.config.warmup)
+
+    def train(
+        self, frames: Frames, checkpoint: Path, validate: Callable[["Trainer"], dict[str, float]]
+    ) -> Iterator[dict[str, float]]:
+        """Train until the budget is used up.
+
+        Yields:
+            A log record every ``LOG_EVERY`` steps and after each checkpoint.
+
+        Raises:
+            TrainingError: The loss is not finite.
+        """
+        for _ in self.fill_cache(frames):
+            pass
+        last = saved = time.perf_counter()
+        total, since, since_time = torch.zeros((), device=self.device), 0, last
+        while self.progress < 1:
+            total += self.train_step(frames)
+            since += 1
+            now = time.perf_counter()
+            self.elapsed_s, last = self.elapsed_s + now - last, now
+            over = self.progress >= 1
+            save = over or now - saved > 60 * self.config.checkpoint_minutes
+            if since == LOG_EVERY or save:
+                loss = total.item() / since
+                if not math.isfinite(loss):
+                    raise TrainingError(
+                        f"the loss is {loss} at step {self.step}; try a lower learning_rate"
+                    )
+                now = time.perf_counter()
+                self.elapsed_s, last = self.elapsed_s + now - last, now
+                rate = since * self.config.batch_size / (now - since_time)
+                yield self._record(loss=loss, samples_per_s=rate)
+                total.zero_()
+                since, since_time = 0, now
+            if save:
+                self.save(checkpoint)
+                yield self._record(**validate(self))
+                # Neither saving nor validation is training time.
+                last = saved = since_time = time.perf_counter()
+
+    def train_step(self, frames: Frames) -> Tensor:
+        """Take one optimiser step; returns the loss without waiting for it."""
+        config = self.config
+        generator = torch.Generator(self.device).manual_seed(config.seed * 1_000_003 + self.step)
+        index = frames.draw(config.batch_size, generator)
+        prefix = self._prefix(frames, index, generator)
+        loss = self.loss(prefix, frames.chunks[index], frames.valid[index], generator)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.parameters.values(), config.clip_norm)
+        rate = schedule(self.progress, config.warmup)
+        for group in self._optimizer.param_groups:
+            group["lr"] = group["peak"] * rate
+        self._optimizer.step()
+        self._optimizer.zero_grad(set_to_none=True)
+        self.step += 1
+        self.average.update(self.step)
+        return loss.detach()
+
+    def encode(self, inputs: dict[str, Tensor]) -> Prefix:
+        """Encode observations as training does; arguments of ``Pi05.prefix``."""
+        with torch.no_grad() if self.config.freeze_vlm else nullcontext(), self.autocast():
+            return self._encode(**inputs)
+
+    def loss(
+        self, prefix: Prefix, chunks: Tensor, valid: Tensor, generator: torch.Generator
+    ) -> Tensor:
+        """Return the loss of B encoded observations; see ``flow_loss``."""
+        count = len(chunks) * self.config.draws
+        shape = (count, *chunks.shape[1:])
+        noise = torch.randn(shape, generator=generator, device=self.device)
+        flow_time = draw_time((count,), generator)
+        with self.autocast():
+            return self._loss(self.network, prefix, chunks, valid, noise, flow_time, dims=self.dims)
+
+    def autocast(self) -> torch.autocast:
+        """Return the context of the configured precision."""
+        enabled = self.config.precision == "bfloat16"
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=enabled)
+
+    def fill_cache(self, frames: Frames) -> Iterator[float]:
+        """Encode the frames that fit into the cache, if one is configured and not filled yet.
+
+        Always the same frames together: kernels round by batch, and a resumed run is to find the
+        same numbers.
+
+        Yields:
+            The part that is done, from 0 to 1.
+        """
+        config = self.config
+        if not config.prefix_cache_gb or self.cache is not None:
+            return
+        indices = torch.arange(len(frames), device=self.device)
+        cache = None
+        for variant in range(config.prefix_variants):
+            for index in indices.split(config.batch_size):
+                rows = index + variant * len(frames)
+                if cache is not None and rows[0] >= cache.capacity:
+                    break
+                generator = torch.Generator(self.device).manual_seed(config.seed + int(rows[0]))
+                augmentation = config.augmentation if variant else None
+                prefix = self.encode(frames.inputs(index, augmentation, generator))
+                if cache is None:
+                    total = len(frames) * config.prefix_variants
+                    cache = PrefixCache(total, prefix, config.prefix_cache_gb)
+                cache.write(rows, prefix)
+                yield min(1.0, int(rows[-1] + 1) / cache.capacity)
+        self.cache = cache
+
+    def _prefix(self, frames: Frames, index: Tensor, generator: torch.Generator) -> Prefix:
+        config = self.config
+        if not config.prefix_cache_gb:
+            return self.encode(frames.inputs(index, config.augmentation, generator))
+        for _ in self.fill_cache(frames):
+            pass
+        rows, augmentation = index, None
+        if config.prefix_variants > 1:
+            random = {"generator": generator, "device": self.device}
+            variant = torch.randint(config.prefix_variants, index.shape, **random)
+            rows, augmentation = index + variant * len(frames), config.augmentation
+        return self.cache.fetch(
+            rows, lambda places: self.encode(frames.inputs(index[places], augmentation, generator))
+        )
+
+    @contextmanager
+    def averaged(self) -> Iterator[Pi05]:
+        """Lend the network with its averaged weights."""
+        with self.average.in_place(), torch.no_grad():
+            yield self.network
+
+    def weights(self) -> dict[str, Tensor]:
+        """Return the averaged weights of the whole network, on the CPU.
+
+        Their names and types are those of the network that the trainer was given: adapters are
+        merged into the weights that they adapt.
+        """
+        with self.averaged() as network:
+            return {
+                name: weight.to("cpu", self._dtypes[name], copy=True)
+                for name, weight in plain_weights(network).items()
+            }
+
+    def save(self, path: Path) -> None:
+        """Write everything a resumed run needs to one file, atomically.
+
+        Weights that are not trained stay out of it: they are the initial ones.
+        """
+        tensors = {f"model.{n}": p for n, p in self.parameters.items()}
+        tensors |= {f"ema.{n}": p for n, p in self.average.tensors.items()}
+        for name, parameter in self.parameters.items():
+            state = self._optimizer.state[parameter]
+            tensors |= {f"{key}.{name}": state[key] for key in KINDS[2:] if key in state}
+        facts = {"step": self.step, "elapsed_s": self.elapsed_s, "identity": self.identity}
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_tensors(path, tensors, facts)
+
+    def resume(self, path: Path) -> None:
+        """Continue from a checkpoint.
+
+        Raises:
+            TrainingError: It was made with other settings.
+            CheckpointError: It is unreadable or does not fit.
+        """
+        facts = read_facts(path)
+        theirs = facts.get("identity", {})
+        for name, value in self.identity.items():
+            if theirs.get(name) != value:
+                raise TrainingError(
+                    f"{path} was made with {name} = {theirs.get(name)}, not {value}; choose "
+                    "another run folder or pass --no-resume"
+                )
+        groups: dict[str, dict[str, Tensor]] = {kind: {} for kind in KINDS}
+        for key, tensor in read_tensors(path).items():
+            kind, _, name = key.partition(".")
+            if kind not in groups:
+                raise CheckpointError(f"{path} is not a checkpoint of training: it has {key!r}")
+            groups[kind][name] = tensor.to(self.device)
+        self.step, self.elapsed_s = facts["step"], facts["elapsed_s"]
+        assign(_Named(self.parameters), groups["model"], str(path))
+        assign(_Named(self.average.tensors), groups["ema"], str(path))
+        if self.step:
+            self._resume_optimizer(groups)
+
+    def _resume_optimizer(self, groups: dict[str, dict[str, Tensor]]) -> None:
+        on_device = {"device": self.device} if self.device.type == "cuda" else {}
+        for name, parameter in self.parameters.items():
+            self._optimizer.state[parameter] = {
+                "step": torch.tensor(float(self.step), **on_device),
+                **{key: groups[key][name] for key in KINDS[2:]},
+            }
+
+    def _record(self, **values: float) -> dict[str, float]:
+        return {
+            "step": self.step,
+            "elapsed_s": round(self.elapsed_s, 2),
+            "learning_rate": self.learning_rate(),
+            **values,
+        }
+
+
+def prepare(network: Pi05, config: TrainConfig) -> Pi05:
+    """Choose what is trained, in place: freeze parts, add adapters, make master weights."""
+    network.requires_grad_(True)
+    for part in config.frozen_parts:
+        getattr(network, part).requires_grad_(False)
+    trained = {n for n, p in network.named_parameters() if p.requires_grad}
+    if config.lora_rank:
+        add_adapters(
+            network,
+            config.lora_parts,
+            rank=config.lora_rank,
+            alpha=config.lora_alpha,
+            seed=config.seed,
+        )
+    for name, parameter in network.named_parameters():
+        parameter.requires_grad_(name in trained or ".lora_" in name)
+        # Frozen weights are exact in the type that they came in, which takes less memory.
+        if parameter.requires_grad or config.precision != "bfloat16":
+            parameter.data = parameter.data.float()
+    network.checkpoint_gradients(config.gradient_checkpointing)
+    return network
+
+
+@torch.no_grad()
+def validation(
+    trainer: Trainer, frames: Frames, denoise_steps: int, samples: int = 1024
+) -> dict[str, float]:
+    """Return loss and action error of the averaged weights on held-out frames.
+
+    The action error is the mean absolute difference, in normalised units, between sampled and
+    demonstrated actions over the valid steps and the real action dimensions.
+    """
+    generator = torch.Generator(trainer.device).manual_seed(0)
+    losses, errors, weights = [], [], []
+    spread = torch.linspace(0, len(frames) - 1, min(samples, len(frames))).long()
+    with trainer.averaged() as network:
+        for index in spread.to(trainer.device).split(256):
+            prefix = trainer.encode(frames.inputs(index, None, generator))
+            chunks, valid = frames.chunks[index], frames.valid[index]
+            weights.append(valid.sum())
+            losses.append(trainer.loss(prefix, chunks, valid, generator) * weights[-1])
+            noise = torch.randn(chunks.shape, generator=generator, device=trainer.device)
+            with trainer.autocast():
+                actions = network.sample(prefix, noise, denoise_steps)
+            error = (actions - chunks)[..., : trainer.real_dims].abs().mean(-1)
+            errors.append((error * valid).sum())
+    loss, error, weight = (torch.stack(column).sum() for column in (losses, errors, weights))
+    return {
+        "held_out_loss": (loss / weight).item(),
+        "held_out_action_error": (error / weight).item(),
+    }
+
+
+class _Named:
+    """Looks like a module to ``assign``."""
+
+    def __init__(self, tensors: Mapping[str, Tensor]):
+        self._tensors = tensors
+
+    def state_dict(self) -> Mapping[str, Tensor]:
+        return self._tensors

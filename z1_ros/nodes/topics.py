@@ -1,0 +1,243 @@
+"""The topics of the graph: what a policy hears, and what a simulated robot publishes."""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from geometry_msgs.msg import PoseStamped
+from rclpy.duration import Duration
+from rclpy.node import Node
+from rosgraph_msgs.msg import Clock as ClockMessage
+from sensor_msgs.msg import Image, JointState
+from std_msgs.msg import String
+
+from z1_ros.nodes.configs import PolicyNodeConfig, SimBridgeConfig
+from z1_ros.nodes.messages import (
+    image_array,
+    image_message,
+    joint_states_message,
+    origin_of,
+    pose_message,
+    pose_topics,
+    read_joint_states,
+    read_pose,
+    to_ns,
+    to_stamp,
+)
+from z1_ros.nodes.qos import LATCHED, SENSOR, FollowingSubscription
+from z1_ros.runtime.clock import Clock
+from z1_ros.sim.env import Env
+from z1_ros.specs import Contract, Embodiment
+from z1_ros.types import Observation
+
+JOINTS = "joint_states"
+
+
+@dataclass(slots=True)
+class Source:
+    """One subscribed topic."""
+
+    label: str
+    """Name for people, e.g. ``camera 'wrist'``."""
+    topic: str
+    """Resolved topic name."""
+    max_age_s: float
+    """Oldest arrival that is still fresh [s]."""
+    subscription: FollowingSubscription | None = None
+    message: Any = None
+    """Latest message."""
+    arrived_s: float = 0.0
+    """When it arrived, on the steady clock [s]."""
+
+    @property
+    def stamp_ns(self) -> int:
+        """Stamp of the latest message [ns]."""
+        return to_ns(self.message.header.stamp)
+
+
+class Inputs:
+    """Subscriptions of a policy; keeps the latest message of each."""
+
+    def __init__(
+        self,
+        node: Node,
+        contract: Contract,
+        robot: Embodiment,
+        config: PolicyNodeConfig,
+        clock: Clock,
+        on_message: Callable[[str], None],
+    ):
+        """Subscribe to joint states and to the cameras and poses that the model uses.
+
+        Args:
+            node: Owner of the subscriptions.
+            contract: Says which cameras and state fields the model uses.
+            robot: Says the joint names.
+            config: Ages, skew and quality of service.
+            clock: Steady clock for ages.
+            on_message: Called with the source's key after each message.
+        """
+        self._robot = robot
+        self._contract = contract
+        self._config = config
+        self._steady = clock
+        self._on_message = on_message
+        self._poses = pose_topics(contract.state)
+        # Lockstep is our own simulator, which is RELIABLE; a lost message would cost a resend.
+        policy = "reliable" if config.mode == "lockstep" else config.qos
+        poses = [pose.topic for pose in self._poses]
+        self.sources: dict[str, Source] = {}
+        for key, label, topic, kind, max_age_s in (
+            (JOINTS, JOINTS, JOINTS, JointState, config.state_max_age_s),
+            *((t, t, t, PoseStamped, config.state_max_age_s) for t in poses),
+            *(
+                (c, f"camera {c!r}", f"camera/{c}/image", Image, config.camera_max_age_s)
+                for c in contract.cameras
+            ),
+        ):
+            source = Source(label, node.resolve_topic_name(topic), max_age_s)
+            source.subscription = FollowingSubscription(
+                node, kind, topic, lambda message, key=key: self._receive(key, message), policy
+            )
+            self.sources[key] = source
+
+    @property
+    def stamp_ns(self) -> int | None:
+        """Stamp of the latest joint states [ns], or None before the first."""
+        joints = self.sources[JOINTS]
+        return None if joints.message is None else joints.stamp_ns
+
+    @property
+    def frame_id(self) -> str:
+        """``frame_id`` of the latest joint states: says which episode of a simulator it is."""
+        message = self.sources[JOINTS].message
+        return "" if message is None else message.header.frame_id
+
+    def clear(self) -> None:
+        """Forget all messages."""
+        for source in self.sources.values():
+            source.message = None
+
+    def destroy(self) -> None:
+        """Unsubscribe."""
+        for source in self.sources.values():
+            source.subscription.destroy()
+
+    def ages_s(self) -> Mapping[str, float]:
+        """Return the age [s] of the latest message of each source; inf if there is none."""
+        now_s = self._steady.now_s()
+        return {
+            key: float("inf") if s.message is None else now_s - s.arrived_s
+            for key, s in self.sources.items()
+        }
+
+    def stale(self) -> str:
+        """Realtime: say which input is missing, too old or out of step; empty if none."""
+        begun_ns = origin_of(self.frame_id)
+        for age_s, source in zip(self.ages_s().values(), self.sources.values(), strict=True):
+            if source.message is None or source.stamp_ns < begun_ns:
+                return f"nothing from {source.label} yet (topic {source.topic})"
+            if age_s > source.max_age_s:
+                return f"{source.label} is {age_s:.2f} s old, at most {source.max_age_s} s allowed"
+        stamps = {c: self.sources[c].stamp_ns for c in self._contract.cameras}
+        if stamps:
+            oldest, newest = min(stamps, key=stamps.get), max(stamps, key=stamps.get)
+            skew_s = (stamps[newest] - stamps[oldest]) * 1e-9
+            if skew_s > self._config.camera_max_skew_s:
+                return f"camera {oldest!r} lags {skew_s:.2f} s behind camera {newest!r}"
+        return ""
+
+    def missing(self, *, images: bool) -> str:
+        """Lockstep: say which input of the latest joint states' stamp is missing; empty if none."""
+        for key, source in self.sources.items():
+            if key in self._contract.cameras and not images:
+                continue
+            if source.message is None or source.stamp_ns != self.stamp_ns:
+                return f"waiting for {source.label} (topic {source.topic})"
+        return ""
+
+    def observation(self, instruction: str, *, images: bool) -> Observation:
+        """Return the latest messages as one observation, stamped from the episode's begin.
+
+        Raises:
+            ObservationError: A message is malformed.
+        """
+        joints = self.sources[JOINTS].message
+        state = read_joint_states(joints, self._robot)
+        for pose in self._poses:
+            state |= read_pose(self.sources[pose.topic].message, pose)
+        pictures = {}
+        if images:
+            for camera in self._contract.cameras:
+                pictures[camera] = image_array(self.sources[camera].message, camera)
+        return Observation(
+            images=pictures,
+            state=state,
+            instruction=instruction,
+            stamp_ns=to_ns(joints.header.stamp) - origin_of(joints.header.frame_id),
+        )
+
+    def _receive(self, key: str, message: Any) -> None:
+        source = self.sources[key]
+        source.message = message
+        source.arrived_s = self._steady.now_s()
+        self._on_message(key)
+
+
+class Outputs:
+    """Publishers of a simulated robot; all RELIABLE, which serves every kind of subscriber."""
+
+    def __init__(self, node: Node, robot: Embodiment, config: SimBridgeConfig):
+        self.published_s = 0.0
+        """When an observation was last published, on the steady clock [s]."""
+        self._robot = robot
+        self._config = config
+        self._cameras = {
+            name: node.create_publisher(Image, f"camera/{name}/image", SENSOR)
+            for name in robot.cameras
+        }
+        self._film = (
+            node.create_publisher(Image, "camera/film/image", SENSOR) if config.film_size else None
+        )
+        self._joints = node.create_publisher(JointState, "joint_states", SENSOR)
+        self._poses = {
+            pose: node.create_publisher(PoseStamped, pose.topic, SENSOR)
+            for pose in pose_topics(robot.state)
+        }
+        self._instruction = node.create_publisher(String, "instruction", LATCHED)
+        self._clock = (
+            node.create_publisher(ClockMessage, "/clock", SENSOR)
+            if config.mode == "lockstep"
+            else None
+        )
+
+    def instruction(self, text: str) -> None:
+        """Publish what to do, and wait until every subscriber has it: it precedes the episode."""
+        self._instruction.publish(String(data=text))
+        self._instruction.wait_for_all_acked(Duration(seconds=1.0))
+
+    def observation(self, observation: Observation, stamp_ns: int, origin_ns: int) -> None:
+        """Publish an observation; its images if it has any.
+
+        Args:
+            observation: What to publish.
+            stamp_ns: Stamp of all its messages [ns].
+            origin_ns: Stamp at which this episode's own time is zero [ns].
+        """
+        if self._clock is not None:
+            self._clock.publish(ClockMessage(clock=to_stamp(stamp_ns)))
+        for name, image in observation.images.items():
+            self._cameras[name].publish(image_message(image, name, stamp_ns))
+        for pose, publisher in self._poses.items():
+            publisher.publish(pose_message(observation.state, pose, stamp_ns))
+        joints = joint_states_message(observation.state, self._robot, stamp_ns, origin_ns)
+        self._joints.publish(joints)
+        self.published_s = time.monotonic()
+
+    def film(self, env: Env, stamp_ns: int) -> None:
+        """Publish a picture for people, if that is switched on."""
+        if self._film is not None:
+            height = self._config.film_size
+            picture = env.render(self._config.film_camera, height, height * 4 // 3)
+            self._film.publish(image_message(picture, "film", stamp_ns))

@@ -1,1 +1,0 @@
-"""Demonstrations, supervised training and reinforcement learning."""
