@@ -1,4 +1,4 @@
-"""Training on a ROS 2 machine: for every lane a simulator and a guard, and the learner.
+"""Training on a ROS 2 machine: for every worker a simulator and a guard, and the learner.
 
     ros2 launch z1_ros train.launch.py bundle:=kitchen-sft task:=OpenDrawer out:=my-policy
 
@@ -23,5 +23,5 @@ def generate_launch_description() -> LaunchDescription:
 def start(context: LaunchContext) -> list:
     """Return all actions; launch reports a Z1Error as one line and ends with code 1."""
     made = train_graph(read_arguments(TrainGraphConfig(), context, "train.launch.py"))
-    nodes = [a for graph in made.lanes for node in graph.nodes for a in actions_of(node, graph)]
+    nodes = [a for graph in made.workers for node in graph.nodes for a in actions_of(node, graph)]
     return [*nodes, learner(made.learner)]

@@ -72,9 +72,9 @@ class Env(Protocol):
 
 
 @runtime_checkable
-class TruthfulEnv(Protocol):
-    """An ``Env`` that also says what is so; only a simulator in this process can."""
+class PrivilegedEnv(Protocol):
+    """An ``Env`` that also gives privileged state; only a simulator in this process can."""
 
-    def truth(self) -> np.ndarray:
-        """Return what a teacher may see in training, and a policy never (n,) float32."""
+    def privileged_state(self) -> np.ndarray:
+        """Return what a privileged teacher sees in training, and a policy never (n,) float32."""
         ...

@@ -1,7 +1,7 @@
 """Closed-loop success of a bundle, episode by episode, with intervals.
 
-This module steps the environment in the same process; ``z1_ros.commands.eval`` adds the same
-episodes through the ROS graph and owns the ``z1-eval`` command.
+This module steps the environment in the same process; ``z1-eval`` can run the same episodes
+through the ROS graph.
 """
 
 import math
@@ -17,8 +17,8 @@ from z1_ros.policy.base import Policy
 from z1_ros.runtime.guard import Guard, GuardConfig
 from z1_ros.runtime.loop import StepLoop
 from z1_ros.sim.env import Env
-from z1_ros.sim.kitchen import KitchenEnv
-from z1_ros.specs import embodiment, require_seed
+from z1_ros.sim.registry import EnvMaker
+from z1_ros.specs import require_seed
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -68,9 +68,10 @@ def run_episode(
 class InprocEpisodes:
     """Runs episodes with policy, guard and environment in this process."""
 
-    def __init__(self, bundle: str, *, backend: str, threads: int, delay_ms: float):
+    def __init__(self, bundle: str, *, simulator: str, backend: str, threads: int, delay_ms: float):
         """Load the bundle; environments are made when their task is first asked for."""
         self._policy = load_policy(bundle, backend=backend, threads=threads)
+        self._simulator = simulator
         self._delay_ms = delay_ms
         self._env: Env | None = None
 
@@ -78,7 +79,8 @@ class InprocEpisodes:
         """Run one episode; consecutive episodes of one task share an environment."""
         if self._env is None or self._env.task != task:
             self.close()
-            self._env = KitchenEnv(task, embodiment(self._policy.bundle.manifest.embodiment))
+            robot = self._policy.bundle.manifest.embodiment
+            self._env = EnvMaker(simulator=self._simulator, task=task, embodiment=robot)()
         replan_steps = self._policy.bundle.manifest.replan_steps
         loop, guard = make_loop(self._policy, self._env, replan_steps, self._delay_ms)
         return run_episode(self._env, loop, guard, seed)

@@ -56,7 +56,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
 def test_the_wheel_holds_code_bundles_launch_files_and_wrappers(wheel: zipfile.ZipFile) -> None:
     names = wheel.namelist()
     for wanted in (
-        "z1_ros/models/manifest.py",
+        "z1_ros/models/bundle/manifest.py",
         "z1_ros/sim/kitchen/__init__.py",
         "z1_ros/models/kitchen-sft/manifest.json",
         "z1_ros/models/kitchen-sft/prefix.onnx",

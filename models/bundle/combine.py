@@ -8,16 +8,15 @@ a task are those of that task's policy to the bit.
 import shlex
 import shutil
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
 
-from z1_ros.errors import BundleError, ConfigError, first_difference
+from z1_ros.errors import BundleError, first_difference
 from z1_ros.files import replace_directory, write_text
 from z1_ros.models.bundle.card import CARD, model_card
 from z1_ros.models.bundle.manifest import (
@@ -25,7 +24,6 @@ from z1_ros.models.bundle.manifest import (
     Bundle,
     Manifest,
     load_bundle,
-    require_replaceable,
     write_manifest,
 )
 from z1_ros.models.bundle.task_experts import (
@@ -35,7 +33,6 @@ from z1_ros.models.bundle.task_experts import (
     weights_file,
 )
 from z1_ros.models.checkpoint.loading import open_weights, write_tensors
-from z1_ros.sim.kitchen.tasks import TASKS
 
 SHARED = (
     "embodiment",
@@ -51,57 +48,11 @@ SHARED = (
 PREFIX = "prefix.onnx"
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class CombineConfig:
-    """Combine results of z1-train and z1-teach; the instruction chooses among their experts."""
-
-    base: str
-    """Bundle that they were trained from; other instructions are its own."""
-    experts: tuple[str, ...]
-    """Bundles that z1-train or z1-teach made, one for each task."""
-    out: Path
-    """Bundle to write."""
-    export: bool = True
-    """Export the graphs that the given bundles lack."""
-
-    def __post_init__(self) -> None:
-        """Check that there is something to combine."""
-        if not self.experts:
-            raise ConfigError("experts must name at least one bundle of z1-train or z1-teach")
-
-
-def main(config: CombineConfig) -> Bundle:
-    """Check, combine and write; returns the new bundle.
-
-    Raises:
-        BundleError: A bundle is no result of one task's training, or does not share all else with
-            the base.
-        ConfigError: Two are of the same task.
-    """
-    require_replaceable(config.out.absolute())
-    base = load_bundle(config.base)
-    results: dict[str, Bundle] = {}
-    for path in config.experts:
-        result = load_bundle(path)
-        task = task_of(result)
-        if task in results:
-            raise ConfigError(
-                f"{results[task].path} and {result.path} are both of task {task}; give one of them"
-            )
-        require_same_base(result, base)
-        results[task] = result
-    made = combine(base, results, config.out, export=config.export)
-    for name, expert in made.manifest.experts.items():
-        Console().print(f"{name}: {', '.join(expert.instructions)}")
-    Console().print(f"written to {made.path}")
-    return made
-
-
-def task_of(result: Bundle) -> str:
-    """Return the task that a bundle was trained for; raises BundleError if there is none."""
+def task_of(result: Bundle, known: Collection[str]) -> str:
+    """Return which of the ``known`` tasks a bundle was trained for; raises BundleError if none."""
     run = result.manifest.made_by.get("z1")
     task = str(run.get("task")) if isinstance(run, Mapping) else ""
-    if task not in TASKS or result.manifest.experts:
+    if task not in known or result.manifest.experts:
         raise BundleError(
             f"{result.path} is no result of z1-train or z1-teach for one task (made_by.z1.task is "
             f"{task!r}), so it cannot be an expert"
@@ -149,7 +100,12 @@ def _require_same_tensor(name: str, one: Any, two: Any, refusal: str) -> None:
 
 
 def combine(
-    base: Bundle, results: Mapping[str, Bundle], out: Path, *, export: bool = True
+    base: Bundle,
+    results: Mapping[str, Bundle],
+    patterns: Mapping[str, tuple[str, ...]],
+    out: Path,
+    *,
+    export: bool = True,
 ) -> Bundle:
     """Write one bundle of ``base`` and the experts of ``results``, atomically.
 
@@ -157,6 +113,7 @@ def combine(
         base: Gives all but the experts; experts of its own are kept unless ``results`` holds one
             of the same task.
         results: Task -> bundle, checked by ``require_same_base``.
+        patterns: Task -> patterns that its instructions match.
         out: Directory to write; an older one stays whole until it is replaced.
         export: Export missing graphs.
 
@@ -172,7 +129,7 @@ def combine(
             shutil.copyfile(source, partial / name)
         for task, result in results.items():
             _write_expert(result, partial / weights_file(task))
-        manifest = _manifest(base, results, out.name)
+        manifest = _manifest(base, results, patterns, out.name)
         write_text(partial / CARD, model_card(manifest, partial))
         made = write_manifest(partial, manifest)
         missing = [g for g in manifest.graphs if f"{g}.onnx" not in made.manifest.files]
@@ -227,10 +184,15 @@ def _write_expert(result: Bundle, path: Path) -> None:
         write_tensors(path, {name: stream.get_tensor(name) for name in names})
 
 
-def _manifest(base: Bundle, results: Mapping[str, Bundle], name: str) -> Manifest:
+def _manifest(
+    base: Bundle,
+    results: Mapping[str, Bundle],
+    patterns: Mapping[str, tuple[str, ...]],
+    name: str,
+) -> Manifest:
     experts = {
         task: TaskExpert(
-            instructions=TASKS[task].instruction_patterns,
+            instructions=patterns[task],
             made_by={**result.manifest.made_by, "bundle": _identity(result)},
         )
         for task, result in results.items()

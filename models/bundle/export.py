@@ -194,9 +194,9 @@ def _prefix_difference(
     with torch.no_grad():
         prefix = network.prefix(**inputs)
     answer = run(_numpy(inputs))
-    if not np.array_equal(answer["pad"], prefix.pad.numpy()):
+    if not np.array_equal(answer["pad"], prefix.valid.numpy()):
         return float("inf")
-    valid = prefix.pad[None, :, None, :, None].numpy()
+    valid = prefix.valid[None, :, None, :, None].numpy()
     return max(
         relative_difference(answer[name] * valid, reference.numpy() * valid)
         for name, reference in (("k", prefix.k), ("v", prefix.v))
@@ -209,7 +209,7 @@ def _denoise_difference(
     with torch.no_grad():
         prefix = network.prefix(**inputs)
         velocity = network.denoise(draws["x_t"], draws["time"], prefix)
-    answer = run(_numpy(draws) | _numpy(prefix._asdict()))
+    answer = run(_numpy(draws) | _numpy(dict(zip(OUTPUTS["prefix"], prefix, strict=True))))
     return relative_difference(answer["v_t"], velocity.numpy())
 
 

@@ -141,7 +141,7 @@ class ActionExpert(nn.Module):
         self.layers = nn.ModuleList(ExpertLayer(geometry) for _ in range(geometry.depth))
         self.norm = AdaRMSNorm(geometry.expert_width)
 
-    def forward(self, x: Tensor, condition: Tensor, k: Tensor, v: Tensor, pad: Tensor) -> Tensor:
+    def forward(self, x: Tensor, condition: Tensor, k: Tensor, v: Tensor, valid: Tensor) -> Tensor:
         """Run the suffix over an encoded prefix.
 
         Args:
@@ -149,7 +149,7 @@ class ActionExpert(nn.Module):
             condition: Time condition (B, width).
             k: Prefix keys (depth, B, kv_heads, P, head_dim).
             v: Prefix values, same shape.
-            pad: (B, P) bool, true where a prefix token is valid.
+            valid: (B, P) bool, true where a prefix token is valid.
 
         Returns:
             (B, H, width).
@@ -159,9 +159,9 @@ class ActionExpert(nn.Module):
         first: Any = self.layers[0]
         dtype = first.self_attn.q_proj.weight.dtype
         k, v = k.to(dtype), v.to(dtype)
-        positions = pad.long().sum(1, keepdim=True) + torch.arange(x.shape[1], device=x.device)
+        positions = valid.long().sum(1, keepdim=True) + torch.arange(x.shape[1], device=x.device)
         angles = rope_angles(positions, self.head_dim, self.rope_dtype)
-        key_mask = torch.cat([pad, torch.ones_like(x[..., 0], dtype=torch.bool)], dim=1)
+        key_mask = torch.cat([valid, torch.ones_like(x[..., 0], dtype=torch.bool)], dim=1)
         for layer, k_l, v_l in zip(self.layers, k.unbind(0), v.unbind(0), strict=True):
             inputs = (x, condition, angles, k_l, v_l, key_mask)
             x = run_layer(layer, *inputs, recompute=self.recompute)

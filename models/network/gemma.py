@@ -120,22 +120,22 @@ class PrefixEncoder(nn.Module):
         embedded = self.embed_tokens(tokens)
         return embedded * embedded.shape[-1] ** 0.5
 
-    def forward(self, x: Tensor, pad: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
         """Encode a prefix.
 
         Args:
             x: Embedded images and text (B, P, width).
-            pad: (B, P) bool, true where a token is valid.
+            valid: (B, P) bool, true where a token is valid.
 
         Returns:
             Keys and values, each (depth, B, kv_heads, P, head_dim).
         """
         x = x.to(self.last.k_proj.weight.dtype)
         # Padding takes no position: a missing camera does not move the text.
-        angles = rope_angles(pad.long().cumsum(1) - 1, self.head_dim, self.rope_dtype)
+        angles = rope_angles(valid.long().cumsum(1) - 1, self.head_dim, self.rope_dtype)
         turns = torch.cat([angles, angles], dim=-1)
         rope = turns.cos().to(x.dtype), turns.sin().to(x.dtype)
-        mask = pad[:, None, None].expand(-1, 1, pad.shape[1], -1)
+        mask = valid[:, None, None].expand(-1, 1, valid.shape[1], -1)
         keys: list[Tensor] = []
         values: list[Tensor] = []
         layer: Any

@@ -24,7 +24,7 @@ class Prefix(NamedTuple):
     """Keys (depth, B, kv_heads, P, head_dim), rotated."""
     v: Tensor
     """Values, same shape."""
-    pad: Tensor
+    valid: Tensor
     """(B, P) bool, true where a token is valid."""
 
     def repeat(self, times: int) -> "Prefix":
@@ -32,7 +32,7 @@ class Prefix(NamedTuple):
         return Prefix(
             self.k.repeat_interleave(times, 1),
             self.v.repeat_interleave(times, 1),
-            self.pad.repeat_interleave(times, 0),
+            self.valid.repeat_interleave(times, 0),
         )
 
 
@@ -108,16 +108,16 @@ class Pi05(nn.Module):
         patches = patches.reshape(batch, -1, patches.shape[-1])
         text = self.vlm.embed(tokens)
         embedded = torch.cat([patches.to(text.dtype), text], dim=1)
-        image_pad = image_mask.repeat_interleave(self.geometry.image_tokens, dim=1)
-        return embedded, torch.cat([image_pad, token_mask], dim=1)
+        image_valid = image_mask.repeat_interleave(self.geometry.image_tokens, dim=1)
+        return embedded, torch.cat([image_valid, token_mask], dim=1)
 
     def prefix(
         self, images: Tensor, image_mask: Tensor, tokens: Tensor, token_mask: Tensor
     ) -> Prefix:
         """Encode observations; arguments as in ``embed_prefix``."""
-        embedded, pad = self.embed_prefix(images, image_mask, tokens, token_mask)
-        k, v = self.vlm(embedded, pad)
-        return Prefix(k, v, pad)
+        embedded, valid = self.embed_prefix(images, image_mask, tokens, token_mask)
+        k, v = self.vlm(embedded, valid)
+        return Prefix(k, v, valid)
 
     def denoise(self, x_t: Tensor, time: Tensor, prefix: Prefix) -> Tensor:
         """Return the velocity (B, H, action_dim) at noisy actions x_t and times (B,)."""

@@ -87,10 +87,10 @@ class Comparison:
 
 def forward_values(network: Pi05, golden: Golden) -> Iterator[tuple[str, Tensor]]:
     """Yield key and value of every intermediate, of the actions and of the unreduced loss."""
-    embedded, pad = network.embed_prefix(*golden.prefix_inputs)
+    embedded, valid = network.embed_prefix(*golden.prefix_inputs)
     yield "mid.prefix_embs", embedded
-    yield "mid.prefix_pad", pad
-    yield "mid.prefix_att", torch.zeros_like(pad)  # all of the prefix sees all of the prefix
+    yield "mid.prefix_pad", valid
+    yield "mid.prefix_att", torch.zeros_like(valid)  # all of the prefix sees all of the prefix
     yield "mid.suffix_embs", network.action_in_proj(golden["in.noise"])
     yield "mid.adarms_cond", network.time(golden["in.time"])
     prefix = network.prefix(*golden.prefix_inputs)

@@ -14,7 +14,7 @@ from z1_ros.errors import ActionError, ConfigError, SeedError, closest
 from z1_ros.sim.kitchen.config import KitchenConfig
 from z1_ros.sim.kitchen.control import CONTROL_STEP_S, Controller, relative_pose
 from z1_ros.sim.kitchen.panda import ARM_JOINTS, FINGER_JOINTS, FINGER_TRAVEL, GRIP
-from z1_ros.sim.kitchen.privileged import Truth
+from z1_ros.sim.kitchen.privileged import PrivilegedState
 from z1_ros.sim.kitchen.render import Renderer
 from z1_ros.sim.kitchen.scene import TIMESTEP_S, Scene, sample_scene
 from z1_ros.sim.kitchen.tasks import TASKS
@@ -98,7 +98,7 @@ class KitchenEnv:
         self.model = scene.compile()
         self.data = mujoco.MjData(self.model)
         self.goal = TASKS[self.task](self.model, scene)
-        self._truth = Truth(self.model, self.goal)
+        self._privileged = PrivilegedState(self.model, self.goal)
         self.controller = Controller(self.model, self.embodiment)
         self._arm = [self.model.joint(name).qposadr[0] for name in ARM_JOINTS]
         self._fingers = [self.model.joint(name).qposadr[0] for name in FINGER_JOINTS]
@@ -154,13 +154,10 @@ class KitchenEnv:
             stamp_ns=self._steps * _STEP_NS,
         )
 
-    def truth(self) -> np.ndarray:
-        """Return the simulator's own truth (n,) float32, see ``z1_ros.sim.kitchen.privileged``.
-
-        It is for a teacher in training; no policy is given it.
-        """
+    def privileged_state(self) -> np.ndarray:
+        """Return the privileged state (n,) float32, see ``PrivilegedState``; no policy gets it."""
         self._require_scene()
-        return self._truth(self.data, self.controller)
+        return self._privileged(self.data, self.controller)
 
     def observe(self) -> Observation:
         """Render the policy's cameras and read the robot's state at the present instant.

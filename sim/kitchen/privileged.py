@@ -1,4 +1,4 @@
-"""The simulator's own truth as numbers: what a teacher may see in training, a policy never."""
+"""Privileged state: what a teacher sees in training, and a policy never."""
 
 import mujoco
 import numpy as np
@@ -11,7 +11,7 @@ _NEAR_M = 0.03
 """Distance at which it begins to matter exactly where a thing is [m]."""
 
 
-class Truth:
+class PrivilegedState:
     """Reads robot, task and object of one scene; every number is of order one.
 
     Places are seen from the gripper, in the frame of the robot's base, once as they are and once
@@ -39,7 +39,7 @@ class Truth:
             self._half = np.asarray(goal.scene.kinds[0].half) * 20
 
     def __call__(self, data: mujoco.MjData, controller: Controller) -> np.ndarray:
-        """Return the truth (n,) float32; kinematics must be up to date."""
+        """Return the privileged state (n,) float32; kinematics must be up to date."""
         frame = data.xmat[self._link0].reshape(3, 3).T
         tip = data.site_xpos[self._grip]
         position = frame @ (tip - data.xpos[self._link0])

@@ -25,9 +25,9 @@ class Task(ABC):
     instruction_patterns: tuple[str, ...]
     """Shell-style patterns that the instruction matches in every scene, and no other task's."""
     landmarks: tuple[str, ...] = ()
-    """Sites that the task is about; a teacher that is told the truth looks at them."""
+    """Sites that the task is about: part of the privileged state."""
     joints: tuple[str, ...] = ()
-    """Sliding or turning joints that it is about, of one dimension each."""
+    """Sliding or turning joints that it is about, of one dimension each: likewise."""
 
     def __init__(self, model: mujoco.MjModel, scene: Scene):
         self.model = model

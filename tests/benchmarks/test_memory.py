@@ -11,11 +11,11 @@ from support.tiny_bundle import write_tiny_bundle
 
 from z1_ros.benchmarks.memory import MemoryBenchConfig, Watch, by_tenths, descendants, main
 from z1_ros.errors import ConfigError, TrainingError
-from z1_ros.learning.rollout.env_pool import local_lanes
+from z1_ros.learning.rollout.env_pool import local_workers
 
 
 def reach_lanes(make_env, count, image_bytes):
-    return local_lanes(ReachEnv, count, image_bytes)
+    return local_workers(ReachEnv, count, image_bytes)
 
 
 def test_learner_and_environments_are_both_watched(tmp_path):
@@ -29,7 +29,7 @@ def test_learner_and_environments_are_both_watched(tmp_path):
     )
     report = main(config, reach_lanes)
     assert report["iterations"] == 12 and report["updates"] > 0
-    for side in ("learner_mib", "lanes_mib"):
+    for side in ("learner_mib", "workers_mib"):
         assert len(report[side]["tenths"]) == 10
         assert report[side]["max"] >= max(report[side]["tenths"]) > 20
     assert (
@@ -84,6 +84,6 @@ def test_thirty_iterations_in_the_kitchen_need_no_more_memory_than_ten():
     """After a warm-up of ten: allocators fill their pools once."""
     report = main(MemoryBenchConfig(iterations=30, eval_every=10, sample_s=0.2))
     assert report["updates"] >= 10
-    for side, bound_mib in (("learner_mib", 30), ("lanes_mib", 10)):
+    for side, bound_mib in (("learner_mib", 30), ("workers_mib", 10)):
         tenths = report[side]["tenths"]
         assert max(tenths[6:]) - max(tenths[3:6]) < bound_mib, tenths

@@ -16,12 +16,12 @@ from z1_ros.benchmarks.rollouts import (
     snapshot_rates,
 )
 from z1_ros.errors import ConfigError
-from z1_ros.learning.rollout.env_pool import LanePool
+from z1_ros.learning.rollout.env_pool import EnvPool
 from z1_ros.learning.rollout.env_worker import EnvWorker
 
 
-class InlineLane:
-    """A lane without a process."""
+class InlineWorker:
+    """A worker without a process."""
 
     def __init__(self, make_env):
         self._worker = EnvWorker(make_env)
@@ -39,17 +39,17 @@ class InlineLane:
         self._worker.close()
 
 
-def inline_lanes(made: list):
-    """Return an opener of lanes without processes that notes what it opens."""
+def inline_workers(made: list):
+    """Return an opener of workers without processes that notes what it opens."""
 
-    def open_lanes(make_env, count, image_bytes):
+    def open_pool(make_env, count, image_bytes):
         make = ReachEnv
         if isinstance(make_env, DrawsEveryStepMaker):
             make = DrawsEveryStepMaker(ReachEnv)
-        made.append(LanePool([InlineLane(make) for _ in range(count)]))
+        made.append(EnvPool([InlineWorker(make) for _ in range(count)]))
         return made[-1]
 
-    return open_lanes
+    return open_pool
 
 
 @pytest.fixture
@@ -60,7 +60,7 @@ def config(tmp_path):
         group_size=4,
         groups=2,
         prefix=2,
-        lanes=4,
+        workers=4,
         blocks=2,
         json=tmp_path / "bench.json",
     )
@@ -68,7 +68,7 @@ def config(tmp_path):
 
 def test_every_way_is_measured_and_counted(config, tmp_path):
     pools = []
-    report = main(config, {"inproc": inline_lanes(pools)})
+    report = main(config, {"inproc": inline_workers(pools)})
     rows = {row["variant"]: row for row in report["rows"]}
     assert list(rows) == list(VARIANTS)
     assert [len(pool) for pool in pools] == [4, 4, 1]
@@ -78,7 +78,7 @@ def test_every_way_is_measured_and_counted(config, tmp_path):
         shares = VARIANTS[name].sharing != "none"
         assert (row["restores"]["max"] > 0) == shares
         assert (row["trained_chunks"] == row["chunks"]) != shares
-    # Whole episodes on as many lanes are the same episodes, however often they are drawn.
+    # Whole episodes on as many workers are the same episodes, however often they are drawn.
     for what in ("env_steps", "chunks", "success"):
         assert rows["whole"][what] == rows["every_step"][what]
     assert rows["whole"]["renders"] == rows["whole"]["chunks"]
@@ -88,7 +88,7 @@ def test_every_way_is_measured_and_counted(config, tmp_path):
 
 
 def test_another_way_through_is_set_against_inproc(config):
-    openers = {"inproc": inline_lanes([]), "ros": inline_lanes([])}
+    openers = {"inproc": inline_workers([]), "ros": inline_workers([])}
     changed = RlBenchConfig(
         bundle=config.bundle,
         variants=("prefix", "every_step"),
@@ -104,7 +104,7 @@ def test_another_way_through_is_set_against_inproc(config):
     assert rows["prefix", "ros"]["times_inproc"]["median"] > 0
     assert rows["prefix", "ros"]["env_steps"] == rows["prefix", "inproc"]["env_steps"]
     assert "times_inproc" not in rows["prefix", "inproc"]
-    assert set(report["lanes"]) == {"inproc", "ros"}
+    assert set(report["workers"]) == {"inproc", "ros"}
 
 
 def test_drawing_at_every_step_changes_only_how_often_is_drawn():
@@ -126,8 +126,8 @@ def test_drawing_at_every_step_changes_only_how_often_is_drawn():
 
 
 def test_resets_and_restores_are_counted_over_all_lanes():
-    rates = snapshot_rates(inline_lanes([])(ReachEnv, 3, 0), rounds=2)
-    assert rates["lanes"] == 3 and rates["snapshot_bytes"] > 0
+    rates = snapshot_rates(inline_workers([])(ReachEnv, 3, 0), rounds=2)
+    assert rates["workers"] == 3 and rates["snapshot_bytes"] > 0
     assert rates["resets_per_s"] > 0 and rates["restores_per_s"] > 0
 
 
@@ -135,7 +135,7 @@ def test_a_way_that_is_not_there_is_refused(config):
     with pytest.raises(ConfigError, match=r"no way through 'rso'.*Did you mean 'ros'"):
         main(
             RlBenchConfig(bundle=config.bundle, through=("rso",)),
-            {"inproc": inline_lanes([]), "ros": inline_lanes([])},
+            {"inproc": inline_workers([]), "ros": inline_workers([])},
         )
 
 
@@ -144,7 +144,7 @@ def test_a_way_that_is_not_there_is_refused(config):
     [
         {"variants": ("perfix",)},
         {"variants": ()},
-        {"lanes": 0},
+        {"workers": 0},
         {"group_size": 6},
         {"prefix": -1},
     ],

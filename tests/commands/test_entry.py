@@ -31,7 +31,8 @@ def test_a_missing_library_is_one_sentence(command: str, missing: str, words: st
         f"        if name.split('.')[0] == {missing!r}:\n"
         f"            raise ModuleNotFoundError('no', name={missing!r})\n"
         "sys.meta_path.insert(0, Absent())\n"
-        f"from z1_ros.nodes import commands\nsys.argv = ['x', '/nowhere']\n"
+        "from z1_ros.commands import entry as commands\n"
+        "sys.argv = ['x', '/nowhere']\n"
         f"sys.exit(commands.{command}())\n"
     )
     done = subprocess.run(
@@ -44,7 +45,7 @@ def test_a_missing_library_is_one_sentence(command: str, missing: str, words: st
 def test_setup_names_every_command() -> None:
     text = (ROOT / "setup.py").read_text("utf-8")
     names = [
-        name for name, value in vars(commands).items() if getattr(value, "__name__", "") == "run"
+        name for name, value in vars(commands).items() if getattr(value, "__name__", "") == "entry"
     ]
     declared = re.findall(r'^    "[\w-]+": "(\w+)",$', text, re.MULTILINE)
     assert sorted(names) == sorted(declared) and "combine" in names

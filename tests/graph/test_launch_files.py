@@ -105,7 +105,7 @@ def test_as_many_lanes_are_started_as_the_learner_uses_by_itself():
     from z1_ros.learning.grpo.config import Z1Config
 
     fields = {field.name: field for field in dataclasses.fields(Z1Config)}
-    assert TrainGraphConfig().lanes == fields["lanes"].default
+    assert TrainGraphConfig().workers == fields["workers"].default
 
 
 def test_every_node_of_the_graph_becomes_an_action(launching):
@@ -117,16 +117,16 @@ def test_every_node_of_the_graph_becomes_an_action(launching):
 
 
 def test_every_lane_becomes_a_simulator_and_a_guard_and_the_learner_joins_them(launching):
-    given = {"out": "/tmp/out", "lanes": "2", "options": "--minutes 0 --run 'a b'"}
+    given = {"out": "/tmp/out", "workers": "2", "options": "--minutes 0 --run 'a b'"}
     launch_file("train").start(context_with(TrainGraphConfig(), **given))
     node = launching.Node
     names = list(zip(started(node, "namespace"), started(node, "executable"), strict=True))
-    wanted = [(f"lane{i}", name) for i in range(2) for name in ("sim_bridge_node", "guard_node")]
+    wanted = [(f"worker{i}", name) for i in range(2) for name in ("sim_bridge_node", "guard_node")]
     assert names == wanted
     assert started(node, "respawn") == [True] * 4
     assert ("/clock", "clock") in started(node, "remappings")[0]
     (command,) = started(launching.ExecuteProcess, "cmd")
     words = " ".join(command)
-    assert "--through ros --attach lane" in words
-    assert "--lanes 2" in words and "--out /tmp/out" in words
+    assert "--through ros --attach worker" in words
+    assert "--workers 2" in words and "--out /tmp/out" in words
     assert command[-4:] == ["--minutes", "0", "--run", "a b"]

@@ -63,7 +63,7 @@ def test_autostart_can_be_switched_off():
 
 
 def test_training_starts_two_nodes_a_lane_and_the_learner():
-    actions = start("train", lanes="3", out="somewhere")
+    actions = start("train", workers="3", out="somewhere")
     nodes = [a for a in actions if isinstance(a, Node)]
     assert [n.node_executable for n in nodes] == ["sim_bridge_node", "guard_node"] * 3
     (learner,) = [a for a in actions if not isinstance(a, Node)]

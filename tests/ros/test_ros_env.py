@@ -14,7 +14,7 @@ from support.graphs import FAKES
 from z1_ros.errors import ActionError, ConfigError, GraphError, SnapshotMismatch, TrainingError
 from z1_ros.graph.ros_env import RosEnv
 from z1_ros.graph.runner import GraphRunner
-from z1_ros.graph.train_graph import lane_graph
+from z1_ros.graph.train_graph import worker_graph
 from z1_ros.learning.rollout.env_worker import Begin, EnvWorker, Request
 from z1_ros.nodes.messages import joint_states_message
 from z1_ros.specs import PANDA
@@ -25,9 +25,9 @@ ACTIONS = np.random.default_rng(0).uniform(-1, 1, (40, PANDA.action_dim)).astype
 
 @contextmanager
 def fake_lane(**settings) -> Iterator[tuple[GraphRunner, RosEnv]]:
-    """Run a lane's graph with the fake simulator."""
+    """Run a worker's graph with the fake simulator."""
     commands = {"sim_bridge_node": [sys.executable, FAKES, "sim_bridge_node"]}
-    graph = lane_graph("OpenDrawer", "panda", 4, namespace="lane3")
+    graph = worker_graph("OpenDrawer", "panda", 4, namespace="worker3")
     settings = {"cameras": PANDA.cameras} | settings
     with GraphRunner(graph, commands=commands) as runner:
         yield runner, RosEnv(runner.client, "OpenDrawer", PANDA, **settings)
@@ -44,28 +44,30 @@ def as_bytes(reply) -> list:
     return found
 
 
-def both(lane: EnvWorker, local: EnvWorker, request: Request):
+def both(worker: EnvWorker, local: EnvWorker, request: Request):
     """Ask both; their answers are equal."""
-    replies = lane.handle(request), local.handle(request)
+    replies = worker.handle(request), local.handle(request)
     assert as_bytes(replies[0]) == as_bytes(replies[1])
     return replies[0]
 
 
 def test_every_request_is_answered_as_in_process():
     with fake_lane() as (_, env):
-        lane = EnvWorker(lambda: env, guard=False)
+        worker = EnvWorker(lambda: env, guard=False)
         local = EnvWorker(lambda: FakeEnv(image_size=IMAGE_SIZE))
-        both(lane, local, Request(begin=Begin(seed=3), observe=True))
+        both(worker, local, Request(begin=Begin(seed=3), observe=True))
         chunks = ACTIONS.reshape(10, 4, -1)
-        both(lane, local, Request(actions=chunks[0]))
-        early = both(lane, local, Request(actions=chunks[1], observe=True, snapshot=True)).snapshot
-        late = both(lane, local, Request(actions=chunks[2:7].reshape(20, -1), snapshot=True))
+        both(worker, local, Request(actions=chunks[0]))
+        early = both(
+            worker, local, Request(actions=chunks[1], observe=True, snapshot=True)
+        ).snapshot
+        late = both(worker, local, Request(actions=chunks[2:7].reshape(20, -1), snapshot=True))
         again = Request(begin=Begin(snapshot=early), actions=chunks[3], observe=True)
-        both(lane, local, again)
+        both(worker, local, again)
         # Less than a chunk: the simulator draws because it is asked again.
-        both(lane, local, Request(actions=chunks[4][:1], observe=True))
-        both(lane, local, Request(begin=Begin(snapshot=late.snapshot), actions=chunks[7]))
-        reply = both(lane, local, Request(actions=chunks[8:].reshape(8, -1), observe=True))
+        both(worker, local, Request(actions=chunks[4][:1], observe=True))
+        both(worker, local, Request(begin=Begin(snapshot=late.snapshot), actions=chunks[7]))
+        reply = both(worker, local, Request(actions=chunks[8:].reshape(8, -1), observe=True))
         assert reply.step.done and reply.step.success and reply.observation is None
         with pytest.raises(ConfigError, match="no running episode"):
             env.step(chunks[0])
@@ -75,13 +77,13 @@ def test_every_request_is_answered_as_in_process():
 def test_a_snapshot_of_any_time_is_a_new_episode_to_the_guard():
     """Also one that is a second ahead, as long as the pause between two episodes."""
     with fake_lane() as (_, env):
-        lane = EnvWorker(lambda: env, guard=False)
+        worker = EnvWorker(lambda: env, guard=False)
         local = EnvWorker(lambda: FakeEnv(image_size=IMAGE_SIZE))
         begin = Request(begin=Begin(seed=3), actions=ACTIONS[:24], snapshot=True)
-        later = both(lane, local, begin).snapshot
-        both(lane, local, Request(begin=Begin(seed=3), actions=np.ones_like(ACTIONS[:4])))
+        later = both(worker, local, begin).snapshot
+        both(worker, local, Request(begin=Begin(seed=3), actions=np.ones_like(ACTIONS[:4])))
         both(
-            lane,
+            worker,
             local,
             Request(begin=Begin(snapshot=later), actions=-np.ones_like(ACTIONS[:4]), snapshot=True),
         )
@@ -98,9 +100,9 @@ def test_what_the_simulator_refuses_is_said_in_its_words():
         with pytest.raises(ConfigError, match="seed"):
             env.reset(-1)
         assert {name for name, _ in runner.client.node.get_topic_names_and_types()} >= {
-            "/lane3/clock",
-            "/lane3/action",
-            "/lane3/safe_action",
+            "/worker3/clock",
+            "/worker3/action",
+            "/worker3/safe_action",
         }
 
 
@@ -117,7 +119,7 @@ def test_a_stopped_robot_ends_training_because_its_holds_are_no_actions_of_the_p
 
 
 def test_an_episode_that_somebody_else_begins_is_noticed():
-    with fake_lane(answer_s=10.0) as (runner, env):
+    with fake_lane(reply_timeout_s=10.0) as (runner, env):
         env.reset(3)
         runner.client.trigger("sim_bridge_node/reset")
         with pytest.raises(GraphError, match="begun another episode by itself"):
@@ -129,30 +131,30 @@ def test_a_policy_waits_for_its_own_cameras_and_names_the_one_that_is_silent():
     with fake_lane(cameras=used) as (runner, env):
         env.reset(3)
         assert tuple(env.observe().images) == used
-        asked = {"cameras": (*used, "ceiling"), "answer_s": 5.0}
+        asked = {"cameras": (*used, "ceiling"), "reply_timeout_s": 5.0}
         more = RosEnv(runner.client, "OpenDrawer", PANDA, **asked)
         more.reset(3)
-        with pytest.raises(GraphError, match=r"waiting for camera 'ceiling' \(topic /lane3/"):
+        with pytest.raises(GraphError, match=r"waiting for camera 'ceiling' \(topic /worker3/"):
             more.observe()
 
 
 def test_what_a_simulator_that_is_no_more_said_last_is_no_first_observation():
     """Its stamps may be ahead of those of the one that took its place."""
-    with fake_lane(answer_s=5.0) as (runner, env):
+    with fake_lane(reply_timeout_s=5.0) as (runner, env):
         env.reset(3)
         stale = FakeEnv().read_state().state
         ahead_ns = env._inputs.stamp_ns + 3_600_000_000_000
         joints = runner.client.node.create_publisher(JointState, "joint_states", 2)
-        runner.client.wait(joints.get_subscription_count, 10, "the lane listens")
+        runner.client.wait(joints.get_subscription_count, 10, "the worker listens")
         joints.publish(joint_states_message(stale, PANDA, ahead_ns, ahead_ns))
         runner.client.wait(lambda: env._inputs.stamp_ns == ahead_ns, 10, "it is heard")
         runner.client.pause(True)  # it begins the episode, and says nothing yet
         with pytest.raises(GraphError, match="first observation: not within"):
             env.reset(4)
         runner.client.pause(False)
-        lane = EnvWorker(lambda: env, guard=False)
+        worker = EnvWorker(lambda: env, guard=False)
         local = EnvWorker(lambda: FakeEnv(image_size=IMAGE_SIZE))
-        both(lane, local, Request(begin=Begin(seed=4), actions=ACTIONS[:4], observe=True))
+        both(worker, local, Request(begin=Begin(seed=4), actions=ACTIONS[:4], observe=True))
 
 
 def test_a_guard_that_is_started_anew_within_an_episode_is_noticed():

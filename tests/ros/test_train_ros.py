@@ -17,11 +17,11 @@ pytest.importorskip("torch")
 from support.tiny_bundle import TINY, write_tiny_bundle
 
 from z1_ros.errors import ConfigError, GraphicsUnavailable
-from z1_ros.graph.ros_workers import RosLanes
+from z1_ros.graph.ros_workers import RosWorkers
 from z1_ros.graph.runner import GraphRunner
-from z1_ros.graph.train_graph import lane_graph
+from z1_ros.graph.train_graph import worker_graph
 from z1_ros.learning.rollout.collector import Collector, GroupJob
-from z1_ros.learning.rollout.env_pool import KitchenMaker, LanePool, local_lanes
+from z1_ros.learning.rollout.env_pool import EnvMaker, EnvPool, local_workers
 from z1_ros.learning.rollout.flow_sde import FlowSde
 from z1_ros.learning.rollout.plan import plan_group
 from z1_ros.learning.rollout.sampler import Actor
@@ -31,7 +31,7 @@ from z1_ros.sim.kitchen import KitchenConfig, KitchenEnv
 from z1_ros.specs import PANDA
 
 TASK, LANES = "OpenDrawer", 2
-MAKER = KitchenMaker(task=TASK, embodiment=PANDA.name)
+MAKER = EnvMaker(task=TASK, embodiment=PANDA.name)
 IMAGE_BYTES = len(PANDA.cameras) * 3 * KitchenConfig().image_size ** 2
 SETTINGS = {"cameras": PANDA.cameras, "replan_steps": 4}
 
@@ -78,7 +78,7 @@ def actor(tmp_path_factory):
     return Actor(network, bundle, PANDA, 0)
 
 
-def collect(pool: LanePool, actor) -> tuple:
+def collect(pool: EnvPool, actor) -> tuple:
     """Return everything that two groups with a shared prefix are made of."""
     plan = plan_group(4, "prefix", 2)
     jobs = [GroupJob((7, i), plan, 100 + i) for i in range(2)]
@@ -98,16 +98,16 @@ def collect(pool: LanePool, actor) -> tuple:
 @pytest.fixture(scope="module")
 def wanted(actor):
     """What the in-process path gives."""
-    with local_lanes(MAKER, LANES, IMAGE_BYTES) as pool:
+    with local_workers(MAKER, LANES, IMAGE_BYTES) as pool:
         return collect(pool, actor)
 
 
 def test_rollouts_are_bit_identical_with_those_in_process(actor, wanted):
     """Actions, states, images, log-probabilities and what they cost."""
-    with RosLanes(**SETTINGS)(MAKER, LANES, IMAGE_BYTES) as pool:
+    with RosWorkers(**SETTINGS)(MAKER, LANES, IMAGE_BYTES) as pool:
         assert collect(pool, actor) == wanted
         assert pool.replaced == 0
-        graphs = [node_of(lane.pid, "sim_bridge_node") for lane in pool._lanes]
+        graphs = [node_of(worker.pid, "sim_bridge_node") for worker in pool._workers]
     assert not any(Path(f"/proc/{pid}").exists() for pid in graphs), "all processes have ended"
 
 
@@ -120,9 +120,9 @@ def test_rollouts_are_bit_identical_with_those_in_process(actor, wanted):
     ],
 )
 def test_a_node_that_dies_or_hangs_is_replaced_and_nothing_changes(actor, wanted, node, how):
-    with RosLanes(**SETTINGS, answer_s=10.0)(MAKER, LANES, IMAGE_BYTES) as pool:
-        lane = pool._lanes[1]
-        strike = Strike(actor, lambda: os.kill(node_of(lane.pid, node), how))
+    with RosWorkers(**SETTINGS, reply_timeout_s=10.0)(MAKER, LANES, IMAGE_BYTES) as pool:
+        worker = pool._workers[1]
+        strike = Strike(actor, lambda: os.kill(node_of(worker.pid, node), how))
         assert collect(pool, strike) == wanted
         assert pool.replaced >= 1
 
@@ -134,14 +134,14 @@ def test_no_process_outlives_the_learner(how):
         # These tests may run in the background of a shell script, where SIGINT is ignored.
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "from test_train_ros import IMAGE_BYTES, SETTINGS, MAKER, node_of\n"
-        "from z1_ros.graph.ros_workers import RosLanes\n"
+        "from z1_ros.graph.ros_workers import RosWorkers\n"
         "from z1_ros.learning.rollout.env_worker import Begin, Request\n"
-        "with RosLanes(**SETTINGS)(MAKER, 1, IMAGE_BYTES) as pool:\n"
+        "with RosWorkers(**SETTINGS)(MAKER, 1, IMAGE_BYTES) as pool:\n"
         "    pool.send(0, Request(begin=Begin(seed=1)))\n"
         "    pool.receive(0)\n"
-        "    lane = pool._lanes[0].pid\n"
+        "    worker = pool._workers[0].pid\n"
         "    names = ('sim_bridge_node', 'guard_node')\n"
-        "    print(lane, *(node_of(lane, name) for name in names), flush=True)\n"
+        "    print(worker, *(node_of(worker, name) for name in names), flush=True)\n"
         "    time.sleep(3600)\n"
     )
     here = Path(__file__).parent
@@ -157,17 +157,17 @@ def test_no_process_outlives_the_learner(how):
 
 @pytest.fixture
 def attached(monkeypatch):
-    """Lanes whose graphs run already, and what looks after the last one's nodes."""
+    """Workers whose graphs run already, and what looks after the last one's nodes."""
     graphs = [
-        lane_graph(TASK, PANDA.name, SETTINGS["replan_steps"], namespace=f"arm{number}")
+        worker_graph(TASK, PANDA.name, SETTINGS["replan_steps"], namespace=f"arm{number}")
         for number in range(LANES)
     ]
     monkeypatch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
     with GraphRunner(graphs[0]) as first:
         monkeypatch.setenv("ROS_DOMAIN_ID", str(first.domain_id))
         with GraphRunner(graphs[1], own_domain=False) as last:
-            lanes = RosLanes(**SETTINGS, attach="arm")
-            with lanes(MAKER, LANES, IMAGE_BYTES) as pool:
+            workers = RosWorkers(**SETTINGS, attach="arm")
+            with workers(MAKER, LANES, IMAGE_BYTES) as pool:
                 yield pool, last
 
 
@@ -190,7 +190,7 @@ def test_a_node_that_somebody_else_starts_again_changes_nothing(actor, wanted, a
 
 def test_lanes_whose_graphs_do_not_run_are_named(actor, monkeypatch):
     monkeypatch.setattr("z1_ros.graph.ros_workers.ATTACH_S", 0.5)
-    make_env = RosLanes(**SETTINGS, attach="/no/such/")._make_env(MAKER, 3)
+    make_env = RosWorkers(**SETTINGS, attach="/no/such/")._make_env(MAKER, 3)
     with pytest.raises(ConfigError, match=r"no sim_bridge_node and guard_node in .* /no/such3 of"):
         make_env()
 
@@ -199,7 +199,7 @@ def test_lanes_whose_graphs_do_not_run_are_named(actor, monkeypatch):
 @pytest.mark.timeout(600)
 def test_the_command_gives_equal_weights_through_ros_and_in_process(tmp_path):
     """An iteration with failures and successes, so that there is something to learn."""
-    flags = "--bundle kitchen-sft --task TurnOnMicrowave --max-chunks 3 --lanes 2 --groups 2 "
+    flags = "--bundle kitchen-sft --task TurnOnMicrowave --max-chunks 3 --workers 2 --groups 2 "
     flags += "--group-size 4 --prefix 1 --prefix-end 1 --minutes 0 --iterations 1 --filter-low 0 "
     flags += "--eval-every 2 --eval-episodes 1 --no-export"
     start = "from z1_ros.commands.entry import train; raise SystemExit(train())"
@@ -228,7 +228,7 @@ def test_the_command_gives_equal_weights_through_ros_and_in_process(tmp_path):
     ("flags", "says"),
     [
         (["--through", "air"], "through is 'air', expected 'inproc' or 'ros'"),
-        (["--attach", "lane"], "it needs --through ros"),
+        (["--attach", "worker"], "it needs --through ros"),
     ],
 )
 def test_wrong_settings_are_one_sentence(flags, says, capsys):

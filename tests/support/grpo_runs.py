@@ -1,11 +1,11 @@
 """Short runs of z1-train's loop on a small world."""
 
-from support.inline_worker import InlineLane
+from support.inline_worker import InlineWorker
 
 from z1_ros.learning.core.learner import train
 from z1_ros.learning.grpo.config import GrpoConfig, Z1Config
 from z1_ros.learning.grpo.train import Training
-from z1_ros.learning.rollout.env_pool import LanePool
+from z1_ros.learning.rollout.env_pool import EnvPool
 
 GRPO = GrpoConfig(group_size=4, groups=6, prefix=1, learning_rate=1e-3)
 
@@ -26,7 +26,7 @@ def settings(tmp_path, **changes):
 
 def training(config, bundle, run):
     run.mkdir(exist_ok=True)
-    return Training(config, bundle, LanePool([InlineLane() for _ in range(4)]), run)
+    return Training(config, bundle, EnvPool([InlineWorker() for _ in range(4)]), run)
 
 
 def run_through(made):

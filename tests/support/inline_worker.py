@@ -5,8 +5,8 @@ from support.reach_env import ReachEnv
 from z1_ros.learning.rollout.env_worker import EnvWorker
 
 
-class InlineLane:
-    """A lane without a process; counts what it is asked."""
+class InlineWorker:
+    """A worker without a process; counts what it is asked."""
 
     def __init__(self):
         self.restart()

@@ -73,7 +73,7 @@ class ReachEnv:
             images={}, state=state, instruction=self.instruction, stamp_ns=self.stamp_ns
         )
 
-    def truth(self) -> np.ndarray:
+    def privileged_state(self) -> np.ndarray:
         """Return where the dot is, and how far the square."""
         return np.concatenate([self.position, self.target - self.position]).astype(np.float32)
 

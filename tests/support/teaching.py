@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import torch
-from support.inline_worker import InlineLane
+from support.inline_worker import InlineWorker
 from support.reach_env import ReachEnv
 from support.tiny_bundle import TINY
 
@@ -12,7 +12,7 @@ from z1_ros.learning.distill.config import CloneConfig, LessonConfig, PracticeCo
 from z1_ros.learning.distill.dagger import Watcher, WatchJob
 from z1_ros.learning.distill.practice import Practice
 from z1_ros.learning.distill.teacher import Critic, Teacher, clone, first_noise
-from z1_ros.learning.rollout.env_pool import LanePool
+from z1_ros.learning.rollout.env_pool import EnvPool
 from z1_ros.learning.rollout.env_worker import EnvWorker, Request
 from z1_ros.learning.rollout.sampler import Actor
 from z1_ros.models.bundle.manifest import WEIGHTS
@@ -47,7 +47,7 @@ def straight_teacher():
 
 
 def inline(count=4):
-    return LanePool([InlineLane() for _ in range(count)])
+    return EnvPool([InlineWorker() for _ in range(count)])
 
 
 def practice(teacher, seed=3, tries=2, noise=True):

@@ -20,12 +20,12 @@ from rich.table import Table
 
 from z1_ros.errors import ConfigError, TrainingError
 from z1_ros.files import write_json
-from z1_ros.learning.core.learner import Lanes
+from z1_ros.learning.core.learner import OpenPool
 from z1_ros.learning.core.run_log import read_records
 from z1_ros.learning.core.train_state import LOG
 from z1_ros.learning.grpo.config import GrpoConfig, Z1Config
 from z1_ros.learning.grpo.train import main as train
-from z1_ros.learning.rollout.env_pool import local_lanes
+from z1_ros.learning.rollout.env_pool import local_workers
 
 TENTHS = 10
 
@@ -48,7 +48,7 @@ class MemoryBenchConfig:
     """Chunks that they share."""
     max_chunks: int = 12
     """Chunks of an episode; few, but enough that some succeed and some do not."""
-    lanes: int = 2
+    workers: int = 2
     """Environments at work side by side."""
     trained: str = "expert"
     """``expert`` or ``joint``."""
@@ -75,7 +75,7 @@ class Sample:
 
     learner_mib: float
     """Of this process."""
-    lanes_mib: float
+    workers_mib: float
     """Of all processes that it started."""
 
 
@@ -119,8 +119,8 @@ class Watch(threading.Thread):
         """Look until the end."""
         while not self._ended.wait(self._period_s):
             if self._log.exists():
-                lanes = sum(resident_mib(child) for child in descendants(os.getpid()))
-                self.samples.append(Sample(resident_mib(os.getpid()), lanes))
+                workers = sum(resident_mib(child) for child in descendants(os.getpid()))
+                self.samples.append(Sample(resident_mib(os.getpid()), workers))
 
     def __enter__(self) -> "Watch":
         self.start()
@@ -146,19 +146,19 @@ def by_tenths(values: list[float]) -> list[float]:
     return [round(statistics.median(values[a:b]), 1) for a, b in pairwise(edges)]
 
 
-def main(config: MemoryBenchConfig, open_lanes: Lanes = local_lanes) -> dict[str, Any]:
+def main(config: MemoryBenchConfig, open_pool: OpenPool = local_workers) -> dict[str, Any]:
     """Train, watch, print a table, return the figures.
 
     Args:
         config: What to run.
-        open_lanes: Where its environments are.
+        open_pool: Where its environments are.
     """
     with tempfile.TemporaryDirectory(prefix="z1-memory-") as name:
         folder = Path(name)
         log = folder / "run" / LOG
         began = time.perf_counter()
         with Watch(log, config.sample_s) as watch:
-            train(_settings(config, folder), open_lanes)
+            train(_settings(config, folder), open_pool)
         records = [r for r in read_records(folder / "run") if "train_success" in r]
         minutes = (time.perf_counter() - began) / 60
     report: dict[str, Any] = {
@@ -168,12 +168,12 @@ def main(config: MemoryBenchConfig, open_lanes: Lanes = local_lanes) -> dict[str
         "updates": sum("kl" in record for record in records),
         "looks": len(watch.samples),
     }
-    for side in ("learner_mib", "lanes_mib"):
+    for side in ("learner_mib", "workers_mib"):
         values = [getattr(sample, side) for sample in watch.samples]
         tenths = by_tenths(values)
         growth = round(tenths[-1] - tenths[0], 1)
         report[side] = {"tenths": tenths, "max": round(max(values), 1), "growth": growth}
-    _print(report, config.lanes)
+    _print(report, config.workers)
     if config.json is not None:
         write_json(config.json, report)
     return report
@@ -187,10 +187,10 @@ def _settings(config: MemoryBenchConfig, folder: Path) -> Z1Config:
         run=folder / "run",
         minutes=0.0,
         iterations=config.iterations,
-        lanes=config.lanes,
+        workers=config.workers,
         max_chunks=config.max_chunks,
         eval_every=config.eval_every,
-        eval_episodes=config.lanes,
+        eval_episodes=config.workers,
         grpo=GrpoConfig(
             group_size=config.group_size,
             groups=config.groups,
@@ -203,14 +203,14 @@ def _settings(config: MemoryBenchConfig, folder: Path) -> Z1Config:
     )
 
 
-def _print(report: dict[str, Any], lanes: int) -> None:
+def _print(report: dict[str, Any], workers: int) -> None:
     table = Table(
         title=f"Resident memory [MiB] over {report['iterations']} iterations "
         f"({report['updates']} with an update), {report['minutes']} min"
     )
     for title in ("", "first tenth", "last tenth", "growth", "largest"):
         table.add_column(title, justify="right")
-    for side, name in (("learner_mib", "learner"), ("lanes_mib", f"{lanes} environments")):
+    for side, name in (("learner_mib", "learner"), ("workers_mib", f"{workers} environments")):
         found = report[side]
         values = (found["tenths"][0], found["tenths"][-1], found["growth"], found["max"])
         table.add_row(name, *(f"{value:.1f}" for value in values))

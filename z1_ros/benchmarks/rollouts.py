@@ -22,7 +22,7 @@ from z1_ros.errors import ConfigError, closest
 from z1_ros.files import write_json
 from z1_ros.learning.core.memory import Memory
 from z1_ros.learning.rollout.collector import Collector, Counts, Group, GroupJob
-from z1_ros.learning.rollout.env_pool import KitchenMaker, LanePool, local_lanes
+from z1_ros.learning.rollout.env_pool import EnvPool, local_workers
 from z1_ros.learning.rollout.env_worker import Begin, Request
 from z1_ros.learning.rollout.flow_sde import FlowSde
 from z1_ros.learning.rollout.plan import plan_group, trainable
@@ -31,13 +31,12 @@ from z1_ros.models.bundle.manifest import WEIGHTS, Bundle, load_bundle
 from z1_ros.models.checkpoint.loading import load_network
 from z1_ros.models.network.geometry import Geometry
 from z1_ros.sim.env import Env
-from z1_ros.sim.kitchen import TASKS
-from z1_ros.sim.registry import parse_task
+from z1_ros.sim.registry import DEFAULT_SIMULATOR, EnvMaker
 from z1_ros.specs import embodiment
 from z1_ros.types import Observation, Step
 
-Opener = Callable[[Any, int, int], LanePool]
-"""Opens lanes, as ``local_lanes`` does."""
+Opener = Callable[[Any, int], EnvPool]
+"""Opens workers, as ``local_workers`` does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +48,7 @@ class Variant:
     draws_every_step: bool = False
     """Cameras are drawn at every control step, as behind Gym's ``step``; else at re-planning."""
     one_by_one: bool = False
-    """One environment, one episode after another; else all lanes, answered in batches."""
+    """One environment, one episode after another; else all workers, answered in batches."""
 
 
 VARIANTS = {
@@ -59,8 +58,8 @@ VARIANTS = {
     "every_step": Variant("none", draws_every_step=True),
     "one_by_one": Variant("none", draws_every_step=True, one_by_one=True),
 }
-"""``whole`` is naive GRPO on our lanes: G resets to one seed, G whole episodes. ``every_step`` and
-``one_by_one`` take away, one after the other, what our lanes do for it."""
+"""``whole`` is naive GRPO on our workers: G resets to one seed, G whole episodes. ``every_step``
+and ``one_by_one`` take away, one after the other, what our workers do for it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -69,8 +68,10 @@ class RlBenchConfig:
 
     bundle: str = "kitchen-sft"
     """Policy."""
+    robot: str = DEFAULT_SIMULATOR
+    """Simulator."""
     task: str = "OpenDrawer"
-    """Kitchen task."""
+    """Task."""
     variants: tuple[str, ...] = tuple(VARIANTS)
     """Ways to measure; ratios are against the first."""
     through: tuple[str, ...] = ("inproc",)
@@ -83,7 +84,7 @@ class RlBenchConfig:
     """Chunks P of the longest shared part."""
     max_chunks: int = 0
     """Chunks after which an episode ends; 0: the task's own horizon."""
-    lanes: int = 8
+    workers: int = 8
     """Environments at work side by side."""
     threads: int = 1
     """Threads of inference."""
@@ -101,8 +102,8 @@ class RlBenchConfig:
                 raise ConfigError(f"no variant {name!r}. {closest(name, VARIANTS)}")
         if not self.variants or not self.through:
             raise ConfigError("variants and through must name at least one each")
-        if min(self.groups, self.lanes, self.threads, self.blocks) < 1:
-            raise ConfigError("groups, lanes, threads and blocks must be at least 1")
+        if min(self.groups, self.workers, self.threads, self.blocks) < 1:
+            raise ConfigError("groups, workers, threads and blocks must be at least 1")
         for name in self.variants:
             plan_group(self.group_size, VARIANTS[name].sharing, self.prefix)
 
@@ -153,8 +154,13 @@ class DrawsEveryStep:
 class DrawsEveryStepMaker:
     """Makes an environment that draws at every control step; picklable if the other is."""
 
-    make_env: Callable[[], Env]
+    make_env: EnvMaker
     """Makes the environment itself."""
+
+    @property
+    def image_bytes(self) -> int:
+        """Size of the images of one observation [bytes]."""
+        return self.make_env.image_bytes
 
     def __call__(self) -> DrawsEveryStep:
         """Return the environment."""
@@ -164,16 +170,14 @@ class DrawsEveryStepMaker:
 class Side:
     """One way of rolling out groups, and what it cost so far."""
 
-    def __init__(
-        self, config: RlBenchConfig, name: str, through: str, pool: LanePool, actor: Actor
-    ):
+    def __init__(self, config: RlBenchConfig, name: str, through: str, pool: EnvPool, actor: Actor):
         """Connect.
 
         Args:
             config: Group size, prefix, scenes.
             name: One of ``VARIANTS``.
-            through: What the lanes are behind.
-            pool: Lanes.
+            through: What the workers are behind.
+            pool: OpenPool.
             actor: Policy.
         """
         self.name, self.through = name, through
@@ -230,10 +234,10 @@ def main(config: RlBenchConfig, openers: Mapping[str, Opener] | None = None) -> 
 
     Args:
         config: What to measure.
-        openers: By the names in ``through``, what opens lanes there.
+        openers: By the names in ``through``, what opens workers there.
     """
     console = Console()
-    openers = openers or {"inproc": local_lanes}
+    openers = openers or {"inproc": local_workers}
     for name in config.through:
         if name not in openers:
             raise ConfigError(f"no way through {name!r} here. {closest(name, openers)}")
@@ -248,14 +252,14 @@ def main(config: RlBenchConfig, openers: Mapping[str, Opener] | None = None) -> 
                 status.update(f"{side.name} {side.through}, block {block + 1}/{config.blocks}")
                 side.run(block)
         status.update("snapshots")
-        lanes = {name: snapshot_rates(pool) for name, pool in pools.items()}
+        workers = {name: snapshot_rates(pool) for name, pool in pools.items()}
     rows = _rows(sides)
     report = {
         "config": {k: str(v) if isinstance(v, Path) else v for k, v in asdict(config).items()},
         "versions": {"torch": torch.__version__, "python": platform.python_version()},
         "bundle": bundle.sha256,
         "rows": rows,
-        "lanes": lanes,
+        "workers": workers,
     }
     _print(console, report)
     if config.json is not None:
@@ -265,16 +269,15 @@ def main(config: RlBenchConfig, openers: Mapping[str, Opener] | None = None) -> 
 
 def _open(
     config: RlBenchConfig, bundle: Bundle, openers: Mapping[str, Opener], stack: ExitStack
-) -> tuple[list[Side], dict[str, LanePool]]:
-    """Start the lanes and load the policy; everything has drawn once when this returns."""
+) -> tuple[list[Side], dict[str, EnvPool]]:
+    """Start the workers and load the policy; everything has drawn once when this returns."""
     manifest = bundle.manifest
-    task = parse_task(config.task, TASKS)
-    maker = KitchenMaker(task=task, embodiment=manifest.embodiment)
+    maker = EnvMaker(simulator=config.robot, task=config.task, embodiment=manifest.embodiment)
     network = load_network(bundle.file(WEIGHTS), Geometry(**manifest.geometry), torch.float32)
     network.eval().requires_grad_(False)
     actor = Actor(network, bundle, embodiment(manifest.embodiment), config.seed)
     sides: list[Side] = []
-    pools: dict[tuple[str, bool, bool], LanePool] = {}
+    pools: dict[tuple[str, bool, bool], EnvPool] = {}
     for through in config.through:
         for name in config.variants:
             variant = VARIANTS[name]
@@ -283,23 +286,23 @@ def _open(
             kind = (through, variant.draws_every_step, variant.one_by_one)
             if kind not in pools:
                 make: Any = DrawsEveryStepMaker(maker) if variant.draws_every_step else maker
-                count = 1 if variant.one_by_one else config.lanes
-                pools[kind] = stack.enter_context(openers[through](make, count, maker.image_bytes))
+                count = 1 if variant.one_by_one else config.workers
+                pools[kind] = stack.enter_context(openers[through](make, count))
                 _ask_all(pools[kind], Request(begin=Begin(seed=config.seed), observe=True))
             sides.append(Side(config, name, through, pools[kind], actor))
     return sides, {through: pool for (through, drawing, _), pool in pools.items() if not drawing}
 
 
-def _ask_all(pool: LanePool, request: Request) -> list[Any]:
-    for lane in range(len(pool)):
-        pool.send(lane, request)
-    return [pool.receive(lane) for lane in range(len(pool))]
+def _ask_all(pool: EnvPool, request: Request) -> list[Any]:
+    for worker in range(len(pool)):
+        pool.send(worker, request)
+    return [pool.receive(worker) for worker in range(len(pool))]
 
 
-def snapshot_rates(pool: LanePool, rounds: int = 20) -> dict[str, float]:
-    """Return how often a second all lanes together reset a scene and restore a snapshot of it."""
+def snapshot_rates(pool: EnvPool, rounds: int = 20) -> dict[str, float]:
+    """Return how often a second all workers together reset a scene and restore a snapshot of it."""
     taken = _ask_all(pool, Request(begin=Begin(seed=0), snapshot=True))[0].snapshot
-    rates: dict[str, float] = {"lanes": len(pool), "snapshot_bytes": len(taken)}
+    rates: dict[str, float] = {"workers": len(pool), "snapshot_bytes": len(taken)}
     for name, begin in (("resets", Begin(seed=0)), ("restores", Begin(snapshot=taken))):
         began = time.perf_counter()
         for _ in range(rounds):
@@ -331,7 +334,7 @@ def _print(console: Console, report: dict[str, Any]) -> None:
     several = len(config["through"]) > 1
     rates = Table(
         title=f"{config['groups']} groups of {config['group_size']} on {config['task']}, "
-        f"P = {config['prefix']}, {config['lanes']} lanes: "
+        f"P = {config['prefix']}, {config['workers']} workers: "
         f"median (min-max) of {config['blocks']} alternating blocks"
     )
     counts = Table(title="Medians of the same blocks")
@@ -349,10 +352,11 @@ def _print(console: Console, report: dict[str, Any]) -> None:
                 *(_cell(values, spread=table is rates) for values in found),
             )
         console.print(table)
-    for through, lanes in report["lanes"].items():
+    for through, workers in report["workers"].items():
         console.print(
-            f"{through}, {lanes['lanes']} lanes together: {lanes['resets_per_s']:.0f} resets/s, "
-            f"{lanes['restores_per_s']:.0f} restores/s of {lanes['snapshot_bytes']} bytes"
+            f"{through}, {workers['workers']} workers together: "
+            f"{workers['resets_per_s']:.0f} resets/s, "
+            f"{workers['restores_per_s']:.0f} restores/s of {workers['snapshot_bytes']} bytes"
         )
 
 

@@ -26,8 +26,7 @@ from z1_ros.sim.evaluation import (
     parse_seeds,
     success_table,
 )
-from z1_ros.sim.kitchen import TASKS
-from z1_ros.sim.registry import parse_tasks
+from z1_ros.sim.registry import DEFAULT_SIMULATOR, find_simulator, parse_tasks
 
 STRIP_FRAMES = 6
 FILM_HZ = 10.0
@@ -36,10 +35,12 @@ LAST_PICTURES_S = 0.15
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DemoConfig:
-    """Run a bundle in closed loop in the kitchen and show what happened."""
+    """Run a bundle in closed loop in a simulator and show what happened."""
 
     bundle: str = "kitchen-z1"
     """Bundle directory, or the name of a shipped one."""
+    robot: str = DEFAULT_SIMULATOR
+    """Simulator."""
     tasks: str = "all"
     """``all`` or task names joined by commas."""
     seeds: str = "20000:20006"
@@ -80,15 +81,17 @@ class TaskRun:
 
 def main(config: DemoConfig) -> int:
     """Run the demonstration; 0 if at least one episode succeeded."""
-    tasks = parse_tasks(config.tasks, TASKS)
+    tasks = parse_tasks(config.tasks, find_simulator(config.robot).tasks)
     seeds = parse_seeds(config.seeds)
     manifest = load_bundle(config.bundle).manifest
     console = Console()
     console.print(
-        f"[bold]{manifest.name}[/] drives [bold]{manifest.embodiment}[/] in the kitchen, "
-        f"{config.mode}: sim_bridge_node → policy_node → guard_node → sim_bridge_node"
+        f"[bold]{manifest.name}[/] drives [bold]{manifest.embodiment}[/] in the "
+        f"{find_simulator(config.robot).label}, {config.mode}: "
+        "sim_bridge_node → policy_node → guard_node → sim_bridge_node"
     )
     graph = PolicyGraphConfig(
+        robot=config.robot,
         model=config.bundle,
         mode=config.mode,
         task=tasks[0],

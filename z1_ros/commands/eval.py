@@ -27,8 +27,7 @@ from z1_ros.sim.evaluation import (
     parse_seeds,
     success_table,
 )
-from z1_ros.sim.kitchen import TASKS
-from z1_ros.sim.registry import parse_tasks
+from z1_ros.sim.registry import DEFAULT_SIMULATOR, find_simulator, parse_tasks
 from z1_ros.specs import check_contract, embodiment
 
 
@@ -38,7 +37,7 @@ class EvalConfig:
 
     bundle: str = "kitchen-z1"
     """Bundle directory, or the name of a shipped one."""
-    robot: str = "kitchen"
+    robot: str = DEFAULT_SIMULATOR
     """Simulator."""
     tasks: str = "all"
     """``all`` or task names joined by commas."""
@@ -59,8 +58,7 @@ class EvalConfig:
 
     def __post_init__(self) -> None:
         """Check choices and ranges."""
-        if self.robot != "kitchen":
-            raise ConfigError(f"robot is {self.robot!r}; the simulator built in is 'kitchen'")
+        find_simulator(self.robot)
         if self.through not in ("inproc", "ros"):
             raise ConfigError(f"through is {self.through!r}, expected 'inproc' or 'ros'")
         if self.delay_ms < 0:
@@ -92,7 +90,7 @@ def main(config: EvalConfig) -> dict[str, Any]:
     bundle = load_bundle(config.bundle)
     robot = embodiment(bundle.manifest.embodiment)
     check_contract(bundle.manifest.contract, robot, bundle.manifest.name)
-    tasks = parse_tasks(config.tasks, TASKS)
+    tasks = parse_tasks(config.tasks, find_simulator(config.robot).tasks)
     jobs = [(task, seed) for task in tasks for seed in parse_seeds(config.seeds)]
     console = Console()
     journal = Journal(config, bundle)
@@ -261,6 +259,7 @@ def _run_one(task: str, seed: int) -> EpisodeResult:
         else:
             _Worker.episodes = InprocEpisodes(
                 config.bundle,
+                simulator=config.robot,
                 backend=config.backend,
                 threads=config.threads,
                 delay_ms=config.delay_ms,

@@ -6,7 +6,7 @@ from typing import Any
 from z1_ros.command import run_command
 from z1_ros.errors import ConfigError
 from z1_ros.learning.grpo import train
-from z1_ros.learning.rollout.env_pool import local_lanes
+from z1_ros.learning.rollout.env_pool import local_workers
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -14,8 +14,8 @@ class TrainConfig(train.Z1Config):
     """Improve a policy on one task by Z-1's GRPO, in simulation."""
 
     attach: str = ""
-    """With ``--through ros``: namespace, before the lane's number, of graphs that run already
-    (``lane`` means /lane0, /lane1, …), as train.launch.py starts them; empty starts them here."""
+    """With ``--through ros``: namespace, before the worker's number, of graphs that run already
+    (``worker`` means /worker0, /worker1, …), as train.launch.py starts them; empty starts them."""
 
     def __post_init__(self) -> None:
         """Check ranges and choices."""
@@ -31,11 +31,11 @@ def main(config: TrainConfig) -> dict[str, Any]:
         Z1Error: Bad settings or bundle, or training cannot go on.
     """
     if config.through == "inproc":
-        return train.main(config, local_lanes)
+        return train.main(config, local_workers)
     # ROS is imported where it is used, so that training in-process needs none of it.
-    from z1_ros.graph.ros_workers import ros_lanes
+    from z1_ros.graph.ros_workers import ros_workers
 
-    return train.main(config, ros_lanes(config.bundle, config.attach))
+    return train.main(config, ros_workers(config.bundle, config.attach))
 
 
 def cli() -> int:

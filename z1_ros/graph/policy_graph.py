@@ -20,6 +20,7 @@ from z1_ros.nodes.configs import (
     PolicyNodeConfig,
     SimBridgeConfig,
 )
+from z1_ros.sim.registry import DEFAULT_SIMULATOR, SIMULATORS
 from z1_ros.specs import embodiment
 
 BIG_IMAGE_BYTES = 150_000
@@ -67,8 +68,8 @@ class Graph:
 class PolicyGraphConfig:
     """Launch arguments of the policy graph."""
 
-    robot: str = "kitchen"
-    """Robot or simulator: kitchen, robocasa or franka."""
+    robot: str = DEFAULT_SIMULATOR
+    """Robot or simulator."""
     model: str = PolicyNodeConfig().model
     """Model bundle: a directory, or the name of one shipped with the package."""
     task: str = SimBridgeConfig().task
@@ -133,9 +134,10 @@ def policy_graph(config: PolicyGraphConfig) -> Graph:
         ConfigError: A setting is out of range, or the robot is not available.
         BundleError: The model is missing or corrupted.
     """
-    if config.robot != "kitchen":
+    if config.robot not in SIMULATORS:
         raise ConfigError(
-            f"robot {config.robot!r} is not part of this version of z1_ros; use 'kitchen'"
+            f"robot {config.robot!r} is not part of this version of z1_ros. "
+            f"{closest(config.robot, SIMULATORS)}"
         )
     check_params_file(config.params_file)
     manifest = load_bundle(config.model).manifest

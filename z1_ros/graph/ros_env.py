@@ -43,7 +43,7 @@ class RosEnv:
         robot: Embodiment,
         *,
         cameras: tuple[str, ...],
-        answer_s: float = 60.0,
+        reply_timeout_s: float = 60.0,
         close: Callable[[], object] = lambda: None,
     ):
         """Connect to a graph that runs.
@@ -53,13 +53,13 @@ class RosEnv:
             task: Task name.
             robot: Robot in the simulator.
             cameras: Those that are looked through; the robot may have more.
-            answer_s: Longest wait for what follows an action [s].
+            reply_timeout_s: Longest wait for what follows an action [s].
             close: Ends what belongs to the graph.
         """
         self.task = task
         self.embodiment = robot
         self._client = client
-        self._answer_s = answer_s
+        self._reply_timeout_s = reply_timeout_s
         self._close = close
         self._answer: JointState | None = None
         self._episode = 0
@@ -151,14 +151,14 @@ class RosEnv:
         self._over = False
 
     def _set(self, values: dict[str, object]) -> None:
-        self._client.set_parameters(BRIDGE, values, self._answer_s)
+        self._client.set_parameters(BRIDGE, values, self._reply_timeout_s)
 
     def _trigger(self, service: str, refused: type[Exception]) -> str:
         # Asked twice, it would begin two episodes; all our services have been known to the
         # simulator since it answered ``set_parameters``, so asking once is enough.
         name, once = f"{BRIDGE}/{service}", Trigger.Request()
         response = self._client.call(
-            Trigger, name, once, self._answer_s, again_s=self._answer_s + 1
+            Trigger, name, once, self._reply_timeout_s, again_s=self._reply_timeout_s + 1
         )
         if not response.success:
             raise refused(f"{BRIDGE} refused to {service}: {response.message}")
@@ -171,7 +171,7 @@ class RosEnv:
         return self._inputs.observation(self.instruction, images=images)
 
     def _wait(self, done: Callable[[], object], what: str | Callable[[], str]) -> None:
-        self._client.wait(done, self._answer_s, what)
+        self._client.wait(done, self._reply_timeout_s, what)
 
     def _went_on(self, after_ns: int) -> bool:
         """Whether the step is done: there is a newer observation, or the episode is over."""

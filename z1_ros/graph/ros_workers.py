@@ -1,7 +1,7 @@
 """Environment workers behind the node graph; ``learning/rollout/env_pool.py`` has those in-process.
 
-A lane is a process of its own here too. It hosts the same worker, whose environment is a
-``RosEnv``; if a node of its graph dies or hangs, a new process starts a new graph.
+A worker is a process of its own here too. Its environment is a ``RosEnv``; if a node of its graph
+dies or hangs, a new process starts a new graph.
 """
 
 from collections.abc import Callable
@@ -11,14 +11,14 @@ from z1_ros.errors import ConfigError, GraphError
 from z1_ros.graph.client import BRIDGE, GUARD, GraphClient
 from z1_ros.graph.ros_env import RosEnv
 from z1_ros.graph.runner import STOP_S, GraphRunner, environment_domain_id
-from z1_ros.graph.train_graph import lane_graph, lane_namespace
-from z1_ros.learning.rollout.env_pool import KitchenMaker, LanePool, LocalLane
+from z1_ros.graph.train_graph import worker_graph, worker_namespace
+from z1_ros.learning.rollout.env_pool import EnvPool, WorkerProcess
 from z1_ros.models.bundle.manifest import load_bundle
 from z1_ros.sim.env import Env
-from z1_ros.specs import embodiment
+from z1_ros.sim.registry import EnvMaker
 
-LANE_TIMEOUT_S = 240.0
-"""Time that an answer of a lane may take; the first one includes starting its nodes [s]."""
+WORKER_TIMEOUT_S = 240.0
+"""Time that a worker's reply may take; the first one includes starting its nodes [s]."""
 ATTACH_S = 120.0
 """Longest wait for a graph that somebody else starts [s]."""
 
@@ -27,27 +27,25 @@ ATTACH_S = 120.0
 class OwnGraph:
     """Makes an environment behind a graph that it starts, on a ROS domain of its own."""
 
-    task: str
-    """Task name."""
-    embodiment: str
-    """Robot."""
+    maker: EnvMaker
+    """Says which environment."""
     cameras: tuple[str, ...]
-    """Cameras that are looked through."""
+    """Cameras that the policy uses."""
     replan_steps: int
     """Control steps from one set of images to the next."""
-    answer_s: float
+    reply_timeout_s: float
     """Longest wait for what follows an action [s]."""
 
     def __call__(self) -> Env:
         """Start the graph; raises GraphError if it does not come up."""
-        runner = GraphRunner(lane_graph(self.task, self.embodiment, self.replan_steps))
+        runner = GraphRunner(worker_graph(self.maker, self.replan_steps))
         runner.__enter__()
         return RosEnv(
             runner.client,
-            self.task,
-            embodiment(self.embodiment),
+            self.maker.task,
+            self.maker.robot,
             cameras=self.cameras,
-            answer_s=self.answer_s,
+            reply_timeout_s=self.reply_timeout_s,
             close=runner.stop,
         )
 
@@ -56,15 +54,13 @@ class OwnGraph:
 class RunningGraph:
     """Makes an environment behind a graph that somebody else started."""
 
-    task: str
-    """Task name."""
-    embodiment: str
-    """Robot."""
+    maker: EnvMaker
+    """Says which environment."""
     cameras: tuple[str, ...]
-    """Cameras that are looked through."""
+    """Cameras that the policy uses."""
     namespace: str
     """Namespace of the graph."""
-    answer_s: float
+    reply_timeout_s: float
     """Longest wait for what follows an action [s]."""
 
     def __call__(self) -> Env:
@@ -80,10 +76,10 @@ class RunningGraph:
             ) from error
         return RosEnv(
             client,
-            self.task,
-            embodiment(self.embodiment),
+            self.maker.task,
+            self.maker.robot,
             cameras=self.cameras,
-            answer_s=self.answer_s,
+            reply_timeout_s=self.reply_timeout_s,
             close=client.close,
         )
 
@@ -92,48 +88,47 @@ class RunningGraph:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class RosLanes:
-    """Opens lanes behind the node graph; called as ``env_pool.local_lanes`` is."""
+class RosWorkers:
+    """Opens a pool of workers behind the node graph; called as ``env_pool.local_workers`` is."""
 
     cameras: tuple[str, ...]
-    """Cameras that the policy looks through; those of the robot's that it does not use may be
-    absent."""
+    """Cameras that the policy uses; others of the robot's may be absent."""
     replan_steps: int
-    """Actions that the learner executes of each chunk: how often the simulator draws."""
+    """Actions executed of each chunk: how often the simulator renders."""
     attach: str = ""
-    """Namespace, before the lane's number, of graphs that run already; empty starts them."""
-    answer_s: float = 60.0
-    """Longest wait for what follows an action [s]; then the lane is lost."""
+    """Namespace, before the worker's number, of graphs that run already; empty starts them."""
+    reply_timeout_s: float = 60.0
+    """Longest wait for what follows an action [s]; then the worker is lost."""
 
-    def __call__(self, maker: KitchenMaker, count: int, image_bytes: int) -> LanePool:
-        """Return a pool of ``count`` lanes, each with its own process and its own graph."""
-        lanes = [
-            LocalLane(self._make_env(maker, number), image_bytes, guard=False, end_s=STOP_S + 2)
+    def __call__(self, maker: EnvMaker, count: int) -> EnvPool:
+        """Return a pool of ``count`` workers, each with its own process and its own graph."""
+        workers = [
+            WorkerProcess(
+                self._make_env(maker, number), maker.image_bytes, guard=False, end_s=STOP_S + 2
+            )
             for number in range(count)
         ]
-        return LanePool(lanes, LANE_TIMEOUT_S)
+        return EnvPool(workers, WORKER_TIMEOUT_S)
 
-    def _make_env(self, maker: KitchenMaker, number: int) -> Callable[[], Env]:
+    def _make_env(self, maker: EnvMaker, number: int) -> Callable[[], Env]:
         if self.attach:
             return RunningGraph(
-                task=maker.task,
-                embodiment=maker.embodiment,
+                maker=maker,
                 cameras=self.cameras,
-                namespace=lane_namespace(self.attach, number),
-                answer_s=self.answer_s,
+                namespace=worker_namespace(self.attach, number),
+                reply_timeout_s=self.reply_timeout_s,
             )
         return OwnGraph(
-            task=maker.task,
-            embodiment=maker.embodiment,
+            maker=maker,
             cameras=self.cameras,
             replan_steps=self.replan_steps,
-            answer_s=self.answer_s,
+            reply_timeout_s=self.reply_timeout_s,
         )
 
 
-def ros_lanes(bundle: str, attach: str = "") -> RosLanes:
-    """Return what opens lanes for the policy of a bundle; ``attach`` as for ``RosLanes``."""
+def ros_workers(bundle: str, attach: str = "") -> RosWorkers:
+    """Return what opens workers for the policy of a bundle; ``attach`` as for ``RosWorkers``."""
     manifest = load_bundle(bundle).manifest
-    return RosLanes(
+    return RosWorkers(
         cameras=manifest.contract.cameras, replan_steps=manifest.replan_steps, attach=attach
     )

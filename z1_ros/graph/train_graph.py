@@ -1,7 +1,7 @@
-"""The graphs of training, declared once: for every lane a simulator behind a guard, one learner.
+"""The graphs of training, declared once: for every worker a simulator behind a guard, one learner.
 
 They are the policy's graph with the learner in the place of ``policy_node``. ``z1-train --through
-ros`` starts each lane's graph itself; ``train.launch.py`` starts them and a learner that attaches.
+ros`` starts each worker's graph; ``train.launch.py`` starts them and a learner that attaches.
 """
 
 import shlex
@@ -18,10 +18,10 @@ from z1_ros.graph.policy_graph import (
 )
 from z1_ros.models.bundle.manifest import load_bundle
 from z1_ros.nodes.configs import GuardNodeConfig, SimBridgeConfig
-from z1_ros.sim.registry import KITCHEN_TASKS, parse_task
+from z1_ros.sim.registry import DEFAULT_SIMULATOR, EnvMaker
 
 RESEND_S = 5.0
-"""A lane waits for the learner through every update; asking it each second would only cost [s]."""
+"""A worker waits for the learner during updates; asking each second would only cost time [s]."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -30,18 +30,20 @@ class TrainGraphConfig:
 
     bundle: str = "kitchen-sft"
     """Bundle to start from: a directory, or the name of a shipped one."""
+    robot: str = DEFAULT_SIMULATOR
+    """Simulator."""
     task: str = SimBridgeConfig().task
     """Task to improve."""
     out: str = ""
     """Bundle to write."""
-    lanes: int = 12
+    workers: int = 12
     """Environments at work side by side."""
     options: str = ""
     """Further flags of z1-train, e.g. '--minutes 30 --group-size 4'."""
-    namespace: str = "lane"
-    """Namespace of the lanes' nodes, before the lane's number."""
+    namespace: str = "worker"
+    """Namespace of the workers' nodes, before the worker's number."""
     params_file: str = ""
-    """YAML file with parameter deviations (top key /**:) for the lanes' nodes."""
+    """YAML file with parameter deviations (top key /**:) for the workers' nodes."""
     log_level: str = "warn"
     """debug, info, warn, error or fatal."""
     fastdds_profile: str = "auto"
@@ -53,24 +55,24 @@ class TrainGraphConfig:
             raise ConfigError(
                 f"log_level is {self.log_level!r}. {closest(self.log_level, LOG_LEVELS)}"
             )
-        if self.lanes < 1:
-            raise ConfigError(f"lanes is {self.lanes}, expected at least 1")
+        if self.workers < 1:
+            raise ConfigError(f"workers is {self.workers}, expected at least 1")
         if not self.namespace.strip("/"):
-            raise ConfigError("namespace is empty, and the lanes' names begin with it")
+            raise ConfigError("namespace is empty, and the workers' names begin with it")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrainGraph:
     """What ROS 2's launch starts."""
 
-    lanes: tuple[Graph, ...]
+    workers: tuple[Graph, ...]
     """Simulators and guards."""
     learner: tuple[str, ...]
     """Command that trains on them."""
 
 
 def train_graph(config: TrainGraphConfig) -> TrainGraph:
-    """Return the lanes' graphs and the learner.
+    """Return the workers' graphs and the learner.
 
     Raises:
         ConfigError: A setting is missing or out of range.
@@ -79,37 +81,36 @@ def train_graph(config: TrainGraphConfig) -> TrainGraph:
     if not config.out:
         raise ConfigError("out is empty; name the bundle to write: out:=DIRECTORY")
     manifest = load_bundle(config.bundle).manifest
-    task = parse_task(config.task, KITCHEN_TASKS)
-    lanes = [
-        lane_graph(
-            task,
-            manifest.embodiment,
+    maker = EnvMaker(simulator=config.robot, task=config.task, embodiment=manifest.embodiment)
+    workers = [
+        worker_graph(
+            maker,
             manifest.replan_steps,
-            namespace=lane_namespace(config.namespace, number),
+            namespace=worker_namespace(config.namespace, number),
             params_file=config.params_file,
             log_level=config.log_level,
             fastdds_profile=config.fastdds_profile,
         )
-        for number in range(config.lanes)
+        for number in range(config.workers)
     ]
-    # Not `python3 -m`: multiprocessing would import that module, and torch, in every lane.
+    # Not `python3 -m`: multiprocessing would import that module, and torch, in every worker.
     start = "from z1_ros.commands.entry import train; raise SystemExit(train())"
     flags = {
         "bundle": config.bundle,
-        "task": task,
+        "robot": config.robot,
+        "task": config.task,
         "out": config.out,
-        "lanes": str(config.lanes),
+        "workers": str(config.workers),
         "through": "ros",
         "attach": config.namespace,
     }
     learner = ["python3", "-c", start]
     learner += [word for name, value in flags.items() for word in (f"--{name}", value)]
-    return TrainGraph(lanes=tuple(lanes), learner=(*learner, *split(config.options)))
+    return TrainGraph(workers=tuple(workers), learner=(*learner, *split(config.options)))
 
 
-def lane_graph(
-    task: str,
-    robot: str,
+def worker_graph(
+    maker: EnvMaker,
     replan_steps: int,
     *,
     namespace: str = "",
@@ -117,11 +118,10 @@ def lane_graph(
     log_level: str = "warn",
     fastdds_profile: str = "auto",
 ) -> Graph:
-    """Return one lane: a simulator in lockstep, and the guard before it.
+    """Return one worker: a simulator in lockstep, and the guard before it.
 
     Args:
-        task: Task name.
-        robot: Embodiment in the simulator.
+        maker: Says which environment.
         replan_steps: Control steps from one set of images to the next.
         namespace: Namespace of both nodes.
         params_file: YAML file with parameter deviations, empty for none.
@@ -132,9 +132,10 @@ def lane_graph(
         ConfigError: A file does not exist.
     """
     check_params_file(params_file)
-    shared = {"mode": "lockstep", "embodiment": robot}
+    shared = {"mode": "lockstep", "embodiment": maker.embodiment}
     bridge = {
-        "task": task,
+        "robot": maker.simulator,
+        "task": maker.task,
         "seed": 0,
         "image_every_steps": replan_steps,
         "resend_s": RESEND_S,
@@ -162,8 +163,8 @@ def lane_graph(
     )
 
 
-def lane_namespace(namespace: str, number: int) -> str:
-    """Return the namespace of a lane's nodes."""
+def worker_namespace(namespace: str, number: int) -> str:
+    """Return the namespace of a worker's nodes."""
     return f"{namespace.strip('/')}{number}"
 
 

@@ -8,12 +8,13 @@ from dataclasses import dataclass, field
 
 from z1_ros.errors import ConfigError, closest
 from z1_ros.runtime.guard import GuardConfig
+from z1_ros.sim.registry import DEFAULT_SIMULATOR, PLANNED_ROBOTS, SIMULATORS
 from z1_ros.specs import embodiment
 
 BACKENDS = ("auto", "onnxruntime", "torch")
 MODES = ("realtime", "lockstep")
 QOS = ("auto", "reliable", "best_effort")
-ROBOTS = ("kitchen", "robocasa", "franka")
+ROBOTS = (*SIMULATORS, *PLANNED_ROBOTS)
 
 FIXED = {"read_only": True}
 
@@ -100,8 +101,8 @@ class GuardNodeConfig:
 class SimBridgeConfig:
     """Parameters of ``sim_bridge_node``; task, seed and instruction take effect at ``~/reset``."""
 
-    robot: str = field(default="kitchen", metadata=FIXED)
-    """Simulator: kitchen."""
+    robot: str = field(default=DEFAULT_SIMULATOR, metadata=FIXED)
+    """Simulator."""
     embodiment: str = field(default="panda", metadata=FIXED)
     """Robot in the simulator."""
     mode: str = field(default="realtime", metadata=FIXED)

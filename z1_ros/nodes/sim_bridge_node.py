@@ -28,7 +28,7 @@ from rclpy.parameter import Parameter
 from sensor_msgs.msg import JointState
 from std_srvs.srv import SetBool, Trigger
 
-from z1_ros.errors import ActionError, ConfigError, SnapshotMismatch, Z1Error
+from z1_ros.errors import ActionError, SnapshotMismatch, Z1Error
 from z1_ros.nodes import params
 from z1_ros.nodes import process as signals
 from z1_ros.nodes.configs import SimBridgeConfig
@@ -38,6 +38,7 @@ from z1_ros.nodes.status import OK, WARN, Status
 from z1_ros.nodes.topics import Outputs
 from z1_ros.runtime.latency import LatencyStats
 from z1_ros.sim.env import Env
+from z1_ros.sim.registry import EnvMaker
 from z1_ros.specs import embodiment
 from z1_ros.types import Step
 
@@ -52,15 +53,12 @@ NOT_BEGUN = Step(steps=0, success=False, done=False, consumed=0)
 
 def make_env(config: SimBridgeConfig) -> Env:
     """Return the simulator that ``config`` names; raises ConfigError if it is not one of ours."""
-    if config.robot != "kitchen":
-        raise ConfigError(f"robot {config.robot!r} is not a simulator of this node; use 'kitchen'")
-    from z1_ros.sim.kitchen import KitchenConfig, KitchenEnv
-
-    return KitchenEnv(
-        config.task,
-        embodiment(config.embodiment),
-        config=KitchenConfig(image_size=config.image_size),
-    )
+    return EnvMaker(
+        simulator=config.robot,
+        task=config.task,
+        embodiment=config.embodiment,
+        image_size=config.image_size,
+    )()
 
 
 class SimBridgeNode(Node):

@@ -13,14 +13,14 @@ from z1_ros.files import write_json
 from z1_ros.learning.analysis.ablate import DONE, AblateConfig, cells_of, main, write_results
 from z1_ros.learning.core.run_log import read_records
 from z1_ros.learning.grpo.config import GrpoConfig
-from z1_ros.learning.rollout.env_pool import LanePool
+from z1_ros.learning.rollout.env_pool import EnvPool
 from z1_ros.learning.rollout.env_worker import EnvWorker
 
 GRPO = GrpoConfig(group_size=4, groups=1, prefix=1, learning_rate=1e-5)
 
 
-class InlineLane:
-    """A lane without a process."""
+class InlineWorker:
+    """A worker without a process."""
 
     def __init__(self):
         self._worker = EnvWorker(ReachEnv)
@@ -38,15 +38,15 @@ class InlineLane:
         pass
 
 
-class Lanes:
-    """Opens lanes without processes; counts how often."""
+class Workers:
+    """Opens workers without processes; counts how often."""
 
     def __init__(self):
         self.opened = 0
 
     def __call__(self, make_env, count, image_bytes):
         self.opened += 1
-        return LanePool([InlineLane() for _ in range(count)])
+        return EnvPool([InlineWorker() for _ in range(count)])
 
 
 def settings(tmp_path, **changes):
@@ -60,7 +60,7 @@ def settings(tmp_path, **changes):
         "seeds": (0,),
         "env_steps": 250,
         "max_chunks": 6,
-        "lanes": 2,
+        "workers": 2,
         "eval_every": 2,
         "eval_episodes": 2,
         "grpo": GRPO,
@@ -89,7 +89,7 @@ def test_one_change_at_a_time_and_all_combinations(tmp_path):
 def finished(tmp_path_factory):
     """Return settings that were run, and their rows."""
     config = settings(tmp_path_factory.mktemp("ablation"))
-    return config, main(config, Lanes())
+    return config, main(config, Workers())
 
 
 def test_every_cell_has_the_budget_and_a_row(finished):
@@ -112,33 +112,33 @@ def test_every_cell_has_the_budget_and_a_row(finished):
 
 def test_finished_cells_are_not_run_again(finished):
     config, rows = finished
-    lanes = Lanes()
-    assert main(config, lanes) == rows
-    assert lanes.opened == 0
+    workers = Workers()
+    assert main(config, workers) == rows
+    assert workers.opened == 0
     with pytest.raises(TrainingError, match="finished run with other settings"):
-        main(replace(config, env_steps=300), lanes)
+        main(replace(config, env_steps=300), workers)
 
 
 def test_a_cell_that_was_cut_off_goes_on_with_the_same_numbers(tmp_path):
     def cut_off(*arguments):
-        pool = Lanes()(*arguments)
+        pool = Workers()(*arguments)
         receive, calls = pool.receive, []
 
-        def dying(lane):
-            calls.append(lane)
+        def dying(worker):
+            calls.append(worker)
             if len(calls) > 45:
                 raise KeyboardInterrupt
-            return receive(lane)
+            return receive(worker)
 
         pool.receive = dying
         return pool
 
-    whole = main(settings(tmp_path, out=tmp_path / "whole", factors=("trained",)), Lanes())
+    whole = main(settings(tmp_path, out=tmp_path / "whole", factors=("trained",)), Workers())
     config = settings(tmp_path, out=tmp_path / "parts", factors=("trained",))
     with pytest.raises(KeyboardInterrupt):
         main(config, cut_off)
     assert read_records(tmp_path / "parts" / "prefix-decay-expert-seed0")
-    parts = main(config, Lanes())
+    parts = main(config, Workers())
     for one, two in zip(whole, parts, strict=True):
         assert {k: v for k, v in one.items() if k != "minutes"} == {
             k: v for k, v in two.items() if k != "minutes"
@@ -147,7 +147,7 @@ def test_a_cell_that_was_cut_off_goes_on_with_the_same_numbers(tmp_path):
 
 def test_a_policy_that_diverges_is_a_row(tmp_path):
     wild = replace(GRPO, groups=4, learning_rate=0.5, update_epochs=4, max_kl=1e-3, clip_norm=100.0)
-    rows = main(settings(tmp_path, grpo=wild, factors=("trained",), env_steps=3000), Lanes())
+    rows = main(settings(tmp_path, grpo=wild, factors=("trained",), env_steps=3000), Workers())
     assert [row["status"] for row in rows] == ["diverged", "diverged"]
     assert all(row["after"]["n"] == 2 for row in rows)
     assert "(diverged)" in (tmp_path / "out" / "table.md").read_text("utf-8")

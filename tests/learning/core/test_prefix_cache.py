@@ -33,7 +33,7 @@ def made_prefix(batch, seed=0, dtype=torch.float32) -> Prefix:
 
 def row_gb(prefix: Prefix) -> float:
     """Memory of one observation [GB]."""
-    return (2 * prefix.k[:, 0].nbytes + prefix.pad.shape[1]) / 1e9
+    return (2 * prefix.k[:, 0].nbytes + prefix.valid.shape[1]) / 1e9
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -70,14 +70,14 @@ def test_what_is_not_held_is_encoded_and_put_in_its_place():
     prefix = made_prefix(5)
     cache = PrefixCache(5, prefix, 1.0)
     cache.write(
-        torch.tensor([1, 3]), Prefix(prefix.k[:, [1, 3]], prefix.v[:, [1, 3]], prefix.pad[[1, 3]])
+        torch.tensor([1, 3]), Prefix(prefix.k[:, [1, 3]], prefix.v[:, [1, 3]], prefix.valid[[1, 3]])
     )
     rows, asked = torch.tensor([4, 1, 0, 3, 1]), []
 
     def encode(places):
         asked.extend(rows[places].tolist())
         return Prefix(
-            prefix.k[:, rows[places]], prefix.v[:, rows[places]], prefix.pad[rows[places]]
+            prefix.k[:, rows[places]], prefix.v[:, rows[places]], prefix.valid[rows[places]]
         )
 
     found = cache.fetch(rows, encode)

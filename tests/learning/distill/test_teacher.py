@@ -26,7 +26,7 @@ from z1_ros.errors import ConfigError, TrainingError
 from z1_ros.learning.distill.ppo import TeacherUpdate, advantages, passed
 from z1_ros.learning.distill.practice import Advice, Practice
 from z1_ros.learning.distill.teacher import Critic, clone, decisions
-from z1_ros.learning.rollout.env_pool import local_lanes
+from z1_ros.learning.rollout.env_pool import local_workers
 from z1_ros.learning.rollout.env_worker import Begin, EnvWorker, Request
 from z1_ros.specs import PANDA
 
@@ -234,7 +234,7 @@ def test_equal_seeds_give_equal_episodes_on_any_kind_of_lane(bundle):
     one, _ = watcher(bundle, inline()).run(jobs())
     assert told(one) == told(watcher(bundle, inline()).run(jobs())[0])
     assert told(one) != told(watcher(bundle, inline(), seed=1).run(jobs())[0])
-    with local_lanes(ReachEnv, 4, 3 * PX * PX * 3) as pool:
+    with local_workers(ReachEnv, 4, 3 * PX * PX * 3) as pool:
         assert told(watcher(bundle, pool).run(jobs())[0]) == told(one)
 
 
@@ -258,7 +258,7 @@ def test_every_state_is_a_lesson_of_what_the_teacher_would_do_there(bundle):
     teacher = straight_teacher()
     advice = Advice(teacher=teacher.plain, horizon=TINY.horizon, hold=HOLD)
     made = watcher(bundle, inline(1))
-    asked = made._pool._lanes[0].asked
+    asked = made._pool._workers[0].asked
     (episode,), lessons = made.run(jobs(1), advice)
     acted = [r for r in asked if r.actions is not None]
     assert len(lessons) == episode.chunks == len(acted)

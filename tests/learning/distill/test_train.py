@@ -28,7 +28,7 @@ from z1_ros.learning.distill.config import TeachConfig
 from z1_ros.learning.distill.practice import Advice
 from z1_ros.learning.distill.replay import Replay
 from z1_ros.learning.distill.train import Teaching, main
-from z1_ros.learning.rollout.env_pool import LanePool, LocalLane
+from z1_ros.learning.rollout.env_pool import EnvPool, WorkerProcess
 from z1_ros.models.bundle.manifest import load_bundle
 
 
@@ -46,22 +46,22 @@ def test_an_environment_that_is_lost_changes_no_number(bundle, tmp_path, how):
     quiet = Teaching(config, bundle, inline(2), tmp_path)
     wanted, lessons = quiet.watcher.run(jobs(), advice)
     rehearsed = quiet.run_practice(tasks)
-    lanes = [LocalLane(ReachEnv, 3 * PX * PX * 3) for _ in range(2)]
-    with LanePool(lanes, timeout_s=3.0) as pool:
+    workers = [WorkerProcess(ReachEnv, 3 * PX * PX * 3) for _ in range(2)]
+    with EnvPool(workers, timeout_s=3.0) as pool:
         made = Teaching(config, bundle, pool, tmp_path)
         calls, answer = [], made.actor.see_and_follow
 
         def strike(*args):
             calls.append(1)
             if len(calls) == 5:
-                os.kill(lanes[1].pid, how)
+                os.kill(workers[1].pid, how)
             return answer(*args)
 
         made.actor.see_and_follow = strike
         found, again = made.watcher.run(jobs(), advice)
         assert told(found) == told(wanted) and pool.replaced == 1
         assert torch.equal(again.tensors["chunk"], lessons.tensors["chunk"])
-        os.kill(lanes[0].pid, how)
+        os.kill(workers[0].pid, how)
         for one, two in zip(made.run_practice(tasks), rehearsed, strict=True):
             assert np.array_equal(one.truth, two.truth)
         assert pool.replaced == 2

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 from support.grpo_runs import GRPO, run_through, settings, training, weights
-from support.inline_worker import InlineLane
+from support.inline_worker import InlineWorker
 from support.tiny_bundle import write_tiny_bundle
 
 from z1_ros.benchmarks.load import random_observation
@@ -20,7 +20,7 @@ from z1_ros.learning.core.train_state import CHECKPOINT, LOG
 from z1_ros.learning.grpo.config import GrpoConfig
 from z1_ros.learning.grpo.train import main, set_learning_rates
 from z1_ros.learning.grpo.update import clipped_loss, make_batch, score, step_weights
-from z1_ros.learning.rollout.env_pool import LanePool
+from z1_ros.learning.rollout.env_pool import EnvPool
 from z1_ros.learning.rollout.flow_sde import FlowSde
 from z1_ros.models.bundle.manifest import WEIGHTS, load_bundle
 from z1_ros.models.bundle.result import write_result
@@ -112,7 +112,7 @@ def test_after_divergence_the_best_weights_are_a_bundle(tmp_path, bundle):
     )
     for _ in range(2):  # the same command again ends alike
         with pytest.raises(Diverged, match=r"best weights, success .* are written to .*/out;"):
-            main(config, lambda *_: LanePool([InlineLane() for _ in range(4)]))
+            main(config, lambda *_: EnvPool([InlineWorker() for _ in range(4)]))
     made = load_bundle(tmp_path / "out")
     assert made.manifest.files[WEIGHTS] == bundle.manifest.files[WEIGHTS]
     assert {"prefix.onnx", "denoise.onnx"} <= set(made.manifest.files)
@@ -128,7 +128,7 @@ def test_the_bundle_is_of_the_best_weights_or_the_last(tmp_path, bundle, monkeyp
 
     monkeypatch.setattr("z1_ros.learning.core.learner.evaluate", evaluate)
     config = settings(tmp_path, bundle=str(bundle.path), iterations=1, keep=keep, export=False)
-    main(config, lambda *_: LanePool([InlineLane() for _ in range(4)]))
+    main(config, lambda *_: EnvPool([InlineWorker() for _ in range(4)]))
     made = load_bundle(tmp_path / "out")
     assert (made.manifest.files[WEIGHTS] == bundle.manifest.files[WEIGHTS]) == (keep == "best")
     assert made.manifest.made_by["z1"]["best_iteration"] == (0 if keep == "best" else 1)
@@ -307,7 +307,7 @@ def test_the_surrogate_is_clipped_on_the_side_that_would_gain():
     "bad",
     [
         {"through": "air"},
-        {"lanes": 0},
+        {"workers": 0},
         {"minutes": float("nan")},
         {"eval_episodes": 1001},
         {"minutes": 0.0, "iterations": 0},

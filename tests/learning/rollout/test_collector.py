@@ -6,14 +6,14 @@ import signal
 import numpy as np
 import pytest
 import torch
-from support.inline_worker import InlineLane
+from support.inline_worker import InlineWorker
 from support.reach_env import PX, ReachEnv
 from support.tiny_bundle import TINY, write_tiny_bundle
 
 from z1_ros.errors import ConfigError, SnapshotMismatch, TrainingError
 from z1_ros.learning.core.memory import Memory
 from z1_ros.learning.rollout.collector import WHOLE_EPISODE, Collector, GroupJob
-from z1_ros.learning.rollout.env_pool import LanePool, LocalLane, local_lanes
+from z1_ros.learning.rollout.env_pool import EnvPool, WorkerProcess, local_workers
 from z1_ros.learning.rollout.env_worker import Begin, EnvWorker, Request
 from z1_ros.learning.rollout.flow_sde import FlowSde
 from z1_ros.learning.rollout.plan import plan_group
@@ -40,8 +40,8 @@ def collector(pool, bundle, network, seed=0):
     return Collector(pool, Actor(network, bundle, PANDA, seed), REPLAN_STEPS, trace=True)
 
 
-def inline(bundle, network, lanes=4, seed=0):
-    return collector(LanePool([InlineLane() for _ in range(lanes)]), bundle, network, seed)
+def inline(bundle, network, workers=4, seed=0):
+    return collector(EnvPool([InlineWorker() for _ in range(workers)]), bundle, network, seed)
 
 
 def jobs(sharing, prefix, count=3, size=4):
@@ -58,7 +58,7 @@ def test_equal_seeds_give_equal_rollouts_on_any_kind_of_lane(bundle, network, sh
     one = traces(inline(bundle, network).run(jobs(sharing, 3), SDE))
     assert one == traces(inline(bundle, network).run(jobs(sharing, 3), SDE))
     assert one != traces(inline(bundle, network, seed=1).run(jobs(sharing, 3), SDE))
-    with local_lanes(ReachEnv, 4, 3 * PX * PX * 3) as pool:
+    with local_workers(ReachEnv, 4, 3 * PX * PX * 3) as pool:
         assert one == traces(collector(pool, bundle, network).run(jobs(sharing, 3), SDE))
 
 
@@ -73,18 +73,18 @@ def test_a_shared_prefix_is_run_once_and_its_followers_go_on_from_its_end(bundle
     assert group.lengths.tolist() == [3 + len(f.executed) for f in followers]
     first = [follower.executed[0].chunk.actions for follower in followers]
     assert not np.array_equal(first[0], first[1])
-    # One picture serves the four: each follower's lane draws only after its first chunk.
+    # One picture serves the four: each follower's worker draws only after its first chunk.
     renders = 1 + 3 + sum(len(f.executed) - 1 for f in followers)
     assert runner.counts.renders == renders
 
 
 def test_a_follower_continues_as_if_it_had_run_the_prefix_itself(bundle, network):
-    lane = EnvWorker(ReachEnv)
+    worker = EnvWorker(ReachEnv)
     (group,) = inline(bundle, network).run(jobs("prefix", 3, count=1), SDE)
     whole = [*group.segments[0].executed, *group.segments[2].executed]
-    reply = lane.handle(Request(begin=Begin(seed=100), observe=True))
+    reply = worker.handle(Request(begin=Begin(seed=100), observe=True))
     for executed in whole:
-        reply = lane.handle(Request(actions=executed.chunk.actions[:REPLAN_STEPS], observe=True))
+        reply = worker.handle(Request(actions=executed.chunk.actions[:REPLAN_STEPS], observe=True))
         assert reply.step.consumed == executed.steps
     assert reply.step.done and reply.step.success == group.segments[2].success
 
@@ -137,16 +137,16 @@ def test_evaluation_follows_the_flow_without_noise(bundle, network):
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
 def test_a_lost_environment_is_replaced_and_nothing_changes(bundle, network, how):
-    wanted = traces(inline(bundle, network, lanes=2).run(jobs("prefix", 2), SDE))
-    lanes = [LocalLane(ReachEnv, 3 * PX * PX * 3) for _ in range(2)]
-    with LanePool(lanes, timeout_s=8.0) as pool:
+    wanted = traces(inline(bundle, network, workers=2).run(jobs("prefix", 2), SDE))
+    workers = [WorkerProcess(ReachEnv, 3 * PX * PX * 3) for _ in range(2)]
+    with EnvPool(workers, timeout_s=8.0) as pool:
         collected = collector(pool, bundle, network)
         act, calls = collected._actor.act, []
 
         def strike(*args):
             calls.append(1)
             if len(calls) == 9:
-                os.kill(lanes[1].pid, how)
+                os.kill(workers[1].pid, how)
             return act(*args)
 
         collected._actor.act = strike
@@ -163,14 +163,14 @@ class Doomed(ReachEnv):
 
 def test_an_environment_that_always_dies_ends_the_run_with_a_sentence(bundle, network):
     with (
-        LanePool([LocalLane(Doomed, 3 * PX * PX * 3)]) as pool,
+        EnvPool([WorkerProcess(Doomed, 3 * PX * PX * 3)]) as pool,
         pytest.raises(TrainingError, match="environment 0 was lost 3 times"),
     ):
         collector(pool, bundle, network).run(jobs("none", 0, count=1), SDE)
 
 
 def test_what_an_environment_refuses_reaches_the_learner():
-    with LanePool([LocalLane(ReachEnv, 3 * PX * PX * 3)]) as pool:
+    with EnvPool([WorkerProcess(ReachEnv, 3 * PX * PX * 3)]) as pool:
         pool.send(0, Request(begin=Begin(snapshot=b"nonsense")))
         with pytest.raises(SnapshotMismatch):
             pool.receive(0)

@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 from support.reach_env import PX, ReachEnv
 
-from z1_ros.learning.rollout.env_pool import LaneLost, LanePool, LocalLane
+from z1_ros.learning.rollout.env_pool import EnvPool, WorkerLost, WorkerProcess
 from z1_ros.learning.rollout.env_worker import Begin, Reply, Request
 
 
 class Noted:
-    """A lane that notes when it is asked to end."""
+    """A worker that notes when it is asked to end."""
 
     def __init__(self, notes: list[str]):
         self._notes = notes
@@ -26,7 +26,7 @@ class Noted:
 
 def test_all_lanes_are_asked_to_end_before_any_is_waited_for():
     notes: list[str] = []
-    with LanePool([Noted(notes) for _ in range(3)]):
+    with EnvPool([Noted(notes) for _ in range(3)]):
         pass
     assert notes == ["hang up"] * 3 + ["close"] * 3
 
@@ -53,17 +53,17 @@ def wait_for(file: Path) -> None:
 
 
 def test_a_learner_that_leaves_while_it_is_owed_an_answer_lets_the_environment_close(tmp_path):
-    lane = LocalLane(partial(Slow, tmp_path), 3 * PX * PX * 3, end_s=60.0)
-    lane.send(Request(begin=Begin(seed=1), observe=True))
+    worker = WorkerProcess(partial(Slow, tmp_path), 3 * PX * PX * 3, end_s=60.0)
+    worker.send(Request(begin=Begin(seed=1), observe=True))
     wait_for(tmp_path / "begun")
-    lane.hang_up()
+    worker.hang_up()
     (tmp_path / "go on").touch()
-    lane.close()
+    worker.close()
     assert (tmp_path / "closed").exists()
 
 
 class Watched:
-    """A lane that notes how long it is waited for; some answers never come."""
+    """A worker that notes how long it is waited for; some answers never come."""
 
     def __init__(self, lost: tuple[int, ...] = ()):
         self.waits: list[float] = []
@@ -75,7 +75,7 @@ class Watched:
     def receive(self, timeout_s: float) -> Reply:
         self.waits.append(timeout_s)
         if len(self.waits) in self._lost:
-            raise LaneLost(f"no answer within {timeout_s:.0f} s")
+            raise WorkerLost(f"no answer within {timeout_s:.0f} s")
         return Reply()
 
     def restart(self) -> None:
@@ -92,9 +92,9 @@ class Watched:
     [((), [90, 5, 5]), ((3,), [90, 5, 5, 0, 90, 5, 5]), ((1,), [90, 0, 90, 5, 5])],
 )
 def test_a_new_process_has_more_time_for_its_first_answer(lost, waits):
-    lane = Watched(lost)
-    with LanePool([lane], timeout_s=5, start_timeout_s=90) as pool:
+    worker = Watched(lost)
+    with EnvPool([worker], timeout_s=5, start_timeout_s=90) as pool:
         for begin in (Begin(seed=1), None, None):
             pool.send(0, Request(begin=begin))
             pool.receive(0)
-    assert lane.waits == waits
+    assert worker.waits == waits

@@ -10,7 +10,7 @@ from support.reach_env import PX, ReachEnv
 from support.tiny_bundle import TINY, write_tiny_bundle
 
 from z1_ros.learning.rollout.collector import Collector, GroupJob
-from z1_ros.learning.rollout.env_pool import LaneLost, LanePool, local_lanes
+from z1_ros.learning.rollout.env_pool import EnvPool, WorkerLost, local_workers
 from z1_ros.learning.rollout.env_worker import EnvWorker
 from z1_ros.learning.rollout.flow_sde import FlowSde
 from z1_ros.learning.rollout.plan import plan_group
@@ -47,7 +47,7 @@ class Handle:
         self._mailbox.shutdown(wait=False)
 
 
-class ActorLane:
+class ActorWorker:
     """All that an engine adds: where the worker is called, and what counts as lost."""
 
     def __init__(self, make_env):
@@ -62,7 +62,7 @@ class ActorLane:
         try:
             return self._answers.pop(0).result(timeout_s)
         except (Gone, NotYet) as error:
-            raise LaneLost("the actor is gone") from error
+            raise WorkerLost("the actor is gone") from error
 
     def restart(self):
         self._answers.clear()
@@ -94,9 +94,9 @@ def roll_out(tmp_path_factory):
 
 @pytest.mark.parametrize("sharing", ["none", "prefix", "tree"])
 def test_actors_of_another_engine_give_the_numbers_of_local_processes(roll_out, sharing):
-    with local_lanes(ReachEnv, 4, IMAGE_BYTES) as pool:
+    with local_workers(ReachEnv, 4, IMAGE_BYTES) as pool:
         local, ours = roll_out(pool, sharing)
-    with LanePool([ActorLane(ReachEnv) for _ in range(4)]) as pool:
+    with EnvPool([ActorWorker(ReachEnv) for _ in range(4)]) as pool:
         hosted, theirs = roll_out(pool, sharing)
     assert local == hosted and any(trace for group in hosted for trace, _ in group)
     for one, two in zip(ours, theirs, strict=True):
@@ -106,17 +106,17 @@ def test_actors_of_another_engine_give_the_numbers_of_local_processes(roll_out, 
 
 
 def test_an_actor_that_is_lost_is_replaced_and_nothing_changes(roll_out):
-    with LanePool([ActorLane(ReachEnv) for _ in range(2)]) as pool:
+    with EnvPool([ActorWorker(ReachEnv) for _ in range(2)]) as pool:
         wanted, _ = roll_out(pool, "prefix")
-    lanes = [ActorLane(ReachEnv) for _ in range(2)]
-    with LanePool(lanes) as pool:
-        send, sent = lanes[1].send, []
+    workers = [ActorWorker(ReachEnv) for _ in range(2)]
+    with EnvPool(workers) as pool:
+        send, sent = workers[1].send, []
 
         def strike(request):
             sent.append(request)
-            lanes[1].handle.dead |= len(sent) == 5
+            workers[1].handle.dead |= len(sent) == 5
             send(request)
 
-        lanes[1].send = strike
+        workers[1].send = strike
         found, _ = roll_out(pool, "prefix")
         assert found == wanted and pool.replaced == 1

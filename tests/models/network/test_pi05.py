@@ -33,11 +33,11 @@ def relative_error(value, reference):
 
 
 def test_prefix_embedding_keys_and_values_are_those_of_the_reference(network, golden):
-    embedded, pad = network.embed_prefix(*prefix_inputs(golden))
+    embedded, valid_tokens = network.embed_prefix(*prefix_inputs(golden))
     assert relative_error(embedded, golden["mid.prefix_embs"]) < 5e-6
-    assert torch.equal(pad, golden["mid.prefix_pad"])
+    assert torch.equal(valid_tokens, golden["mid.prefix_pad"])
     prefix = network.prefix(*prefix_inputs(golden))
-    valid = pad[:, None, :, None]
+    valid = valid_tokens[:, None, :, None]
     for layer in range(MICRO.depth):
         for ours, key in ((prefix.k, "k"), (prefix.v, "v")):
             reference = golden[f"mid.kv{layer}.{key}"]

@@ -273,6 +273,6 @@ def test_without_metadata_the_vision_heads_must_be_given(tmp_path, capsys):
 
 
 def test_it_runs_as_a_module():
-    args = [sys.executable, "-m", "z1_ros.models.parity.report", str(GOLDEN), str(DATA / "nothing")]
+    args = [sys.executable, "-m", "z1_ros.models.parity", str(GOLDEN), str(DATA / "nothing")]
     done = subprocess.run(args, capture_output=True, text=True, timeout=120)
     assert done.returncode == 2 and "no checkpoint at" in done.stderr

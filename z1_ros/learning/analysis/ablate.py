@@ -18,17 +18,16 @@ from rich.console import Console
 from z1_ros.errors import ConfigError, Diverged, TrainingError, closest
 from z1_ros.files import read_json, write_json, write_text
 from z1_ros.learning.analysis.curves import Curve, draw
-from z1_ros.learning.core.learner import Lanes, measure, report, train
+from z1_ros.learning.core.learner import OpenPool, measure, report, train
 from z1_ros.learning.core.run_config import VALIDATION_SEED
 from z1_ros.learning.core.run_log import Point, Run, read_run
 from z1_ros.learning.grpo.advantage import CALIBRATION
 from z1_ros.learning.grpo.config import Z1Config
 from z1_ros.learning.grpo.train import Training, identity
-from z1_ros.learning.rollout.env_pool import KitchenMaker, local_lanes
+from z1_ros.learning.rollout.env_pool import local_workers
 from z1_ros.learning.rollout.plan import SHARING
 from z1_ros.models.bundle.manifest import load_bundle
-from z1_ros.sim.kitchen import TASKS
-from z1_ros.sim.registry import parse_task
+from z1_ros.sim.registry import EnvMaker, find_simulator, parse_task
 
 FACTORS = {"sharing": SHARING, "calibration": CALIBRATION, "trained": ("expert", "joint")}
 """What may be varied, and all values of it."""
@@ -113,12 +112,12 @@ def cells_of(config: AblateConfig) -> list[Cell]:
     return [Cell(setting, seed) for seed in config.seeds for setting in unique]
 
 
-def main(config: AblateConfig, open_lanes: Lanes = local_lanes) -> list[dict[str, Any]]:
+def main(config: AblateConfig, open_pool: OpenPool = local_workers) -> list[dict[str, Any]]:
     """Run what is not finished; write table and picture; return the table's rows.
 
     Args:
         config: What to compare.
-        open_lanes: Where environments are.
+        open_pool: Where environments are.
     """
     console = Console()
     cells = cells_of(config)
@@ -126,7 +125,7 @@ def main(config: AblateConfig, open_lanes: Lanes = local_lanes) -> list[dict[str
     settings = [cell_config(config, cell) for cell in cells]
     for number, cell in enumerate(cells):
         console.rule(f"{number + 1}/{len(cells)}: {cell.label}, seed {cell.seed}")
-        run_cell(settings[number], config.out / cell.folder, open_lanes)
+        run_cell(settings[number], config.out / cell.folder, open_pool)
         # After each cell, so that a long ablation can be looked at while it runs.
         rows = write_results(config, cells[: number + 1])
     console.print((config.out / "table.md").read_text("utf-8"), markup=False)
@@ -138,11 +137,11 @@ def cell_config(config: AblateConfig, cell: Cell) -> Z1Config:
     own = {f.name: getattr(config, f.name) for f in fields(Z1Config)}
     changes: dict[str, Any] = dict(cell.setting)
     grpo = replace(config.grpo, **changes)
-    task = parse_task(config.task, TASKS)
+    task = parse_task(config.task, find_simulator(config.robot).tasks)
     return Z1Config(**(own | {"grpo": grpo, "seed": cell.seed, "task": task}))
 
 
-def run_cell(config: Z1Config, folder: Path, open_lanes: Lanes) -> None:
+def run_cell(config: Z1Config, folder: Path, open_pool: OpenPool) -> None:
     """Train until the budget is used up, and measure what came of it, or until it diverges.
 
     Raises:
@@ -158,9 +157,11 @@ def run_cell(config: Z1Config, folder: Path, open_lanes: Lanes) -> None:
             )
         return
     folder.mkdir(parents=True, exist_ok=True)
-    maker = KitchenMaker(task=config.task, embodiment=bundle.manifest.embodiment)
+    maker = EnvMaker(
+        simulator=config.robot, task=config.task, embodiment=bundle.manifest.embodiment
+    )
     status = "done"
-    with open_lanes(maker, config.lanes, maker.image_bytes) as pool:
+    with open_pool(maker, config.workers) as pool:
         training = Training(config, bundle, pool, folder)
         if not (config.resume and training.state.resume()):
             training.state.begin()

@@ -27,20 +27,19 @@ from z1_ros.learning.core.run_config import VALIDATION_SEED, RunConfig
 from z1_ros.learning.core.run_log import run_folder
 from z1_ros.learning.core.train_state import LOG, TENSORBOARD, TrainState
 from z1_ros.learning.rollout.collector import WHOLE_EPISODE, Collector, Group, GroupJob
-from z1_ros.learning.rollout.env_pool import KitchenMaker, LanePool
+from z1_ros.learning.rollout.env_pool import EnvPool
 from z1_ros.models.bundle.manifest import Bundle, load_bundle
 from z1_ros.models.bundle.result import write_result
 from z1_ros.models.network.pi05 import Pi05
 from z1_ros.sim.evaluation import wilson_interval
-from z1_ros.sim.kitchen import TASKS
-from z1_ros.sim.registry import parse_task
+from z1_ros.sim.registry import EnvMaker
 from z1_ros.specs import check_contract, embodiment
 
 PREFIX = "prefix"
 """Graph of the VLM."""
 
-Lanes = Callable[[KitchenMaker, int, int], LanePool]
-"""Opens lanes: how to make their environment, how many, bytes of the images of an observation."""
+OpenPool = Callable[[EnvMaker, int], EnvPool]
+"""Opens workers: how to make their environment, and how many."""
 
 
 class Learner(Protocol):
@@ -75,7 +74,7 @@ def run_learner(
     command: str,
     config: RunConfig,
     make: Callable[..., Learner],
-    open_lanes: Lanes,
+    open_pool: OpenPool,
     *,
     frozen_vlm: bool,
 ) -> dict[str, Any]:
@@ -84,18 +83,18 @@ def run_learner(
     Args:
         command: What the user called.
         config: What to train.
-        make: Makes the learner of configuration, bundle, lanes and the run's folder.
-        open_lanes: Where its environments are.
+        make: Makes the learner of configuration, bundle, workers and the run's folder.
+        open_pool: Where its environments are.
         frozen_vlm: The VLM's graph is the start's own, to the bit.
     """
     bundle = load_bundle(config.bundle)
     manifest = bundle.manifest
     check_contract(manifest.contract, embodiment(manifest.embodiment), manifest.name)
-    config = replace(config, task=parse_task(config.task, TASKS))
+    config = replace(config, task=config.task.strip())
     run = run_folder(config.run, config.out)
-    maker = KitchenMaker(task=config.task, embodiment=manifest.embodiment)
+    maker = EnvMaker(simulator=config.robot, task=config.task, embodiment=manifest.embodiment)
     diverged: Diverged | None = None
-    with open_lanes(maker, config.lanes, maker.image_bytes) as pool, ExitStack() as stack:
+    with open_pool(maker, config.workers) as pool, ExitStack() as stack:
         training = make(config, bundle, pool, run)
         if not (config.resume and training.state.resume()):
             training.state.begin()

@@ -39,7 +39,7 @@ class Memory:
 
     def _keep(self, prefix: Prefix, inputs: dict[str, Tensor], i: int) -> int:
         row = len(self._encoded) + len(self._inputs)
-        parts = (prefix.k[:, i], prefix.v[:, i], prefix.pad[i])
+        parts = (prefix.k[:, i], prefix.v[:, i], prefix.valid[i])
         size = sum(part.nbytes for part in parts)
         if self._bytes + size <= self._limit:
             self._bytes += size
@@ -58,9 +58,9 @@ class Memory:
             with torch.no_grad():
                 fresh = self._encode(missing)
             for i, row in enumerate(missing):
-                encoded[row] = (fresh.k[:, i], fresh.v[:, i], fresh.pad[i])
-        k, v, pad = zip(*(encoded[row] for row in numbers), strict=True)
-        return Prefix(torch.stack(k, 1), torch.stack(v, 1), torch.stack(pad))
+                encoded[row] = (fresh.k[:, i], fresh.v[:, i], fresh.valid[i])
+        k, v, valid = zip(*(encoded[row] for row in numbers), strict=True)
+        return Prefix(torch.stack(k, 1), torch.stack(v, 1), torch.stack(valid))
 
     def _encode(self, rows: Sequence[int]) -> Prefix:
         parts = zip(*(self._inputs[row] for row in rows), strict=True)

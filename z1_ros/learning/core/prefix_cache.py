@@ -36,7 +36,7 @@ class PrefixCache:
             )
         shape = (self.capacity, 2, depth, heads, length, width)
         self._kv = torch.empty(shape, dtype=example.k.dtype)
-        self._pad = torch.empty((self.capacity, length), dtype=torch.bool)
+        self._valid = torch.empty((self.capacity, length), dtype=torch.bool)
         self._written = torch.zeros(self.capacity, dtype=torch.bool)
 
     def holds(self, rows: Tensor) -> Tensor:
@@ -51,13 +51,13 @@ class PrefixCache:
         rows = rows[fits]
         for part, values in enumerate((prefix.k, prefix.v)):
             self._kv[rows, part] = values.detach().cpu().movedim(1, 0)[fits]
-        self._pad[rows] = prefix.pad.cpu()[fits]
+        self._valid[rows] = prefix.valid.cpu()[fits]
         self._written[rows] = True
 
     def read(self, rows: Tensor, device: torch.device) -> Prefix:
         """Return written ``rows`` (B,) as a prefix of batch B on ``device``."""
         k, v = self._kv[rows.cpu()].to(device).movedim(0, 2)
-        return Prefix(k, v, self._pad[rows.cpu()].to(device))
+        return Prefix(k, v, self._valid[rows.cpu()].to(device))
 
     def fetch(self, rows: Tensor, encode: Callable[[Tensor], Prefix]) -> Prefix:
         """Return a prefix for ``rows`` (B,), on their device.
@@ -78,5 +78,5 @@ class PrefixCache:
         return Prefix(
             torch.cat([kept.k, fresh.k], 1)[:, back],
             torch.cat([kept.v, fresh.v], 1)[:, back],
-            torch.cat([kept.pad, fresh.pad])[back],
+            torch.cat([kept.valid, fresh.valid])[back],
         )

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from z1_ros.errors import ConfigError
+from z1_ros.sim.registry import DEFAULT_SIMULATOR, find_simulator
 
 VALIDATION_SEED = 9_000
 """Scenes from here to 9999 measure progress; training draws from those below."""
@@ -17,6 +18,8 @@ class RunConfig:
 
     bundle: str
     """Bundle to start from: a directory, or the name of a shipped one."""
+    robot: str = DEFAULT_SIMULATOR
+    """Simulator."""
     task: str
     """Task to improve."""
     out: Path
@@ -27,7 +30,7 @@ class RunConfig:
     """Budget of iterations; 0: none."""
     env_steps: int = 0
     """Budget of control steps of training; 0: none."""
-    lanes: int = 12
+    workers: int = 12
     """Environments at work side by side."""
     threads: int = 1
     """Threads of inference during rollouts; the update uses all cores."""
@@ -53,7 +56,8 @@ class RunConfig:
         """Check ranges and choices."""
         if self.keep not in ("best", "last"):
             raise ConfigError(f"keep is {self.keep!r}, expected 'best' or 'last'")
-        require_at_least(self, 1, "lanes", "threads", "eval_every", "eval_episodes")
+        find_simulator(self.robot)
+        require_at_least(self, 1, "workers", "threads", "eval_every", "eval_episodes")
         require_at_least(self, 0, "minutes", "iterations", "env_steps", "seed")
         if not (self.minutes or self.iterations or self.env_steps):
             raise ConfigError("without minutes, iterations and env_steps training would never end")

@@ -13,7 +13,7 @@ import numpy as np
 from z1_ros.learning.distill.practice import Advice
 from z1_ros.learning.distill.replay import Lessons
 from z1_ros.learning.rollout.collector import SHIFTS, Counts
-from z1_ros.learning.rollout.env_pool import LanePool
+from z1_ros.learning.rollout.env_pool import EnvPool
 from z1_ros.learning.rollout.env_worker import Begin, Reply, Request
 from z1_ros.learning.rollout.sampler import Actor
 from z1_ros.types import Observation
@@ -49,7 +49,7 @@ class Episode:
 
 @dataclass(slots=True)
 class _Task:
-    """An episode that a lane is running."""
+    """An episode that a worker is running."""
 
     number: int
     seen: Observation | None = None
@@ -58,10 +58,10 @@ class _Task:
 
 
 class Watcher:
-    """Runs episodes on the lanes of a pool, in two shifts as ``Collector`` does."""
+    """Runs episodes on the workers of a pool, in two shifts as ``Collector`` does."""
 
-    def __init__(self, pool: LanePool, actor: Actor):
-        """Connect lanes and policy.
+    def __init__(self, pool: EnvPool, actor: Actor):
+        """Connect workers and policy.
 
         Args:
             pool: Where environments step; they must tell the truth.
@@ -85,19 +85,19 @@ class Watcher:
         ]
         while waiting or any(task for shift in shifts for task in shift.values()):
             for shift in shifts:
-                for lane, task in shift.items():
-                    if task is not None and self._take_in(task, self._pool.receive(lane)):
-                        shift[lane] = None
-                self._answer([(lane, task) for lane, task in shift.items() if task is not None])
-                for lane, task in shift.items():
+                for worker, task in shift.items():
+                    if task is not None and self._take_in(task, self._pool.receive(worker)):
+                        shift[worker] = None
+                self._answer([(worker, task) for worker, task in shift.items() if task is not None])
+                for worker, task in shift.items():
                     if task is None and waiting:
-                        shift[lane] = task = waiting.popleft()
+                        shift[worker] = task = waiting.popleft()
                         begin = Begin(seed=jobs[task.number].seed)
-                        self._pool.send(lane, Request(begin=begin, observe=True))
+                        self._pool.send(worker, Request(begin=begin, observe=True))
         return self._episodes, self._lessons
 
     def _take_in(self, task: _Task, reply: Reply) -> bool:
-        """Note an answer of a lane; return whether its episode is over."""
+        """Note an answer of a worker; return whether its episode is over."""
         task.seen = reply.observation
         self.counts.renders += reply.observation is not None
         if reply.advised is not None:
@@ -116,13 +116,13 @@ class Watcher:
         return reply.step.done
 
     def _answer(self, seeing: Sequence[tuple[int, _Task]]) -> None:
-        """Let the policy answer what the lanes of a shift see, and send its actions."""
+        """Let the policy answer what the workers of a shift see, and send its actions."""
         if not seeing:
             return
         episodes = [self._episodes[task.number] for _, task in seeing]
         keys = [(*episode.job.key, episode.chunks) for episode in episodes]
         prefix, chunks = self._actor.see_and_follow([task.seen for _, task in seeing], keys)
-        for i, (lane, task) in enumerate(seeing):
+        for i, (worker, task) in enumerate(seeing):
             task.pending = np.clip(chunks[i][: self._replan_steps], *self._actor.limits)
             if self._advice is not None:
                 task.lesson = self._lessons.see(prefix, i)
@@ -135,4 +135,4 @@ class Watcher:
                 snapshot=self._advice is None,
                 observe=True,
             )
-            self._pool.send(lane, request)
+            self._pool.send(worker, request)

@@ -33,7 +33,7 @@ class Lessons:
         """Keep one encoded observation of a batch; return its number."""
         for name, part in (("k", prefix.k[:, at]), ("v", prefix.v[:, at])):
             self._rows[name].append(part.to(torch.float16, copy=True))
-        self._rows["pad"].append(prefix.pad[at].clone())
+        self._rows["pad"].append(prefix.valid[at].clone())
         for name in ("chunk", "valid"):
             self._rows[name].append(torch.zeros(0))
         return len(self) - 1
@@ -131,7 +131,7 @@ class Replay:
         prefix = Prefix(
             torch.cat([p.k for p in prefixes], 1),
             torch.cat([p.v for p in prefixes], 1),
-            torch.cat([p.pad for p in prefixes]),
+            torch.cat([p.valid for p in prefixes]),
         )
         return prefix, torch.cat(chunks), torch.cat(valid)
 

@@ -25,7 +25,7 @@ import numpy as np
 import torch
 
 from z1_ros.errors import Diverged, TrainingError
-from z1_ros.learning.core.learner import Lanes, run_learner, start_expert
+from z1_ros.learning.core.learner import OpenPool, run_learner, start_expert
 from z1_ros.learning.core.loss import flow_loss
 from z1_ros.learning.core.run_config import VALIDATION_SEED
 from z1_ros.learning.distill.config import TeachConfig
@@ -36,7 +36,7 @@ from z1_ros.learning.distill.replay import Replay
 from z1_ros.learning.distill.state import TeachState
 from z1_ros.learning.distill.teacher import Critic, Teacher, clone, decisions, first_noise
 from z1_ros.learning.rollout.collector import Collector
-from z1_ros.learning.rollout.env_pool import LanePool, local_lanes
+from z1_ros.learning.rollout.env_pool import EnvPool, local_workers
 from z1_ros.learning.rollout.env_worker import Request
 from z1_ros.learning.rollout.sampler import Actor
 from z1_ros.models.bundle.manifest import Bundle
@@ -54,7 +54,7 @@ class Teaching:
 
     update_threads = torch.get_num_threads()
 
-    def __init__(self, config: TeachConfig, bundle: Bundle, pool: LanePool, run: Path):
+    def __init__(self, config: TeachConfig, bundle: Bundle, pool: EnvPool, run: Path):
         self.config = config
         self.robot = embodiment(bundle.manifest.embodiment)
         expert = start_expert(bundle, config.task)
@@ -190,15 +190,15 @@ class Teaching:
         return [{"begun": starts[i][0], "start": starts[i][1]} for i in picked]
 
     def run_practice(self, tasks: Sequence[Practice]) -> list[Practised]:
-        """Spread practice over the lanes; return what came of it, in order."""
-        lanes, found = len(self.pool), []
-        for number in range(len(tasks) + lanes):
-            if number >= lanes and number - lanes < len(tasks):
-                reply = self.pool.receive(number % lanes)
+        """Spread practice over the workers; return what came of it, in order."""
+        workers, found = len(self.pool), []
+        for number in range(len(tasks) + workers):
+            if number >= workers and number - workers < len(tasks):
+                reply = self.pool.receive(number % workers)
                 assert reply.practised is not None
                 found.append(reply.practised)
             if number < len(tasks):
-                self.pool.send(number % lanes, Request(practice=tasks[number]))
+                self.pool.send(number % workers, Request(practice=tasks[number]))
         self.state.env_steps += int(sum(p.steps.sum() for p in found))
         return found
 
@@ -275,18 +275,18 @@ def identity(config: TeachConfig, bundle: Bundle) -> dict[str, Any]:
         "clone": asdict(config.clone),
         "practice": asdict(config.practice),
         "lesson": asdict(config.lesson),
-        "lanes": config.lanes,
+        "workers": config.workers,
         "threads": config.threads,
         "eval": [config.eval_every, config.eval_episodes],
         "seed": config.seed,
     }
 
 
-def main(config: TeachConfig, open_lanes: Lanes = local_lanes) -> dict[str, Any]:
+def main(config: TeachConfig, open_pool: OpenPool = local_workers) -> dict[str, Any]:
     """Train and write the bundle; returns the final figures.
 
     Args:
         config: What to train.
-        open_lanes: Where its environments are; they must tell the simulator's truth.
+        open_pool: Where its environments are; they must tell the simulator's truth.
     """
-    return run_learner("z1-teach", config, Teaching, open_lanes, frozen_vlm=True)
+    return run_learner("z1-teach", config, Teaching, open_pool, frozen_vlm=True)

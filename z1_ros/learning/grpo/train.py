@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from z1_ros.errors import Diverged
-from z1_ros.learning.core.learner import Lanes, mean_chunks, run_learner, start_expert
+from z1_ros.learning.core.learner import OpenPool, mean_chunks, run_learner, start_expert
 from z1_ros.learning.core.lora import add_adapters
 from z1_ros.learning.core.memory import Memory
 from z1_ros.learning.core.run_config import VALIDATION_SEED
@@ -23,7 +23,7 @@ from z1_ros.learning.core.train_state import TrainState
 from z1_ros.learning.grpo.config import GrpoConfig, Z1Config
 from z1_ros.learning.grpo.update import Update, make_batch, score
 from z1_ros.learning.rollout.collector import Collector, Group, GroupJob
-from z1_ros.learning.rollout.env_pool import LanePool, local_lanes
+from z1_ros.learning.rollout.env_pool import EnvPool, local_workers
 from z1_ros.learning.rollout.plan import plan_group, prefix_at
 from z1_ros.learning.rollout.sampler import Actor
 from z1_ros.models.bundle.manifest import Bundle
@@ -36,7 +36,7 @@ from z1_ros.specs import embodiment
 class Training:
     """One run: weights, environments and where it stands."""
 
-    def __init__(self, config: Z1Config, bundle: Bundle, pool: LanePool, run: Path):
+    def __init__(self, config: Z1Config, bundle: Bundle, pool: EnvPool, run: Path):
         self.config = config
         self.bundle = bundle
         manifest = bundle.manifest
@@ -121,15 +121,15 @@ class Training:
                 raise Diverged(f"an update moved it by KL {kl:.3g}")
 
 
-def main(config: Z1Config, open_lanes: Lanes = local_lanes) -> dict[str, Any]:
+def main(config: Z1Config, open_pool: OpenPool = local_workers) -> dict[str, Any]:
     """Train and write the bundle; returns the final figures.
 
     Args:
         config: What to train.
-        open_lanes: Where its environments are.
+        open_pool: Where its environments are.
     """
     frozen = config.grpo.trained == "expert"
-    return run_learner("z1-train", config, Training, open_lanes, frozen_vlm=frozen)
+    return run_learner("z1-train", config, Training, open_pool, frozen_vlm=frozen)
 
 
 def make_optimizer(network: Pi05, config: GrpoConfig, seed: int) -> torch.optim.AdamW:
@@ -171,7 +171,7 @@ def identity(config: Z1Config, bundle: Bundle) -> dict[str, Any]:
         "task": config.task,
         "grpo": asdict(config.grpo),
         "sde": asdict(config.sde(bundle.manifest.denoise_steps)),
-        "lanes": config.lanes,
+        "workers": config.workers,
         "threads": config.threads,
         "max_chunks": config.max_chunks,
         "eval": [config.eval_every, config.eval_episodes],

@@ -1,10 +1,10 @@
-"""Groups of rollouts: lanes step and render, the learner infers in batches, nothing runs twice.
+"""Groups of rollouts: workers step and render, the learner infers in batches, nothing runs twice.
 
-A segment of a plan is one job of one lane: go to its start (a scene, or the snapshot in which its
-parent ended), act until its end. The lanes work in two shifts: while one steps and renders, the
-policy answers the other. Which lane does what, and which observations share a batch, follows from
+A segment of a plan is one job of one worker: go to its start (a scene, or the snapshot in which its
+parent ended), act until its end. The workers work in two shifts: while one steps and renders, the
+policy answers the other. Which worker does what, and which observations share a batch, follows from
 the order of the answers' numbers alone, never from time; so equal weights and seeds give equal
-rollouts, wherever the lanes are.
+rollouts, wherever the workers are.
 """
 
 from collections import deque
@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from torch import Tensor
 
-from z1_ros.learning.rollout.env_pool import LanePool
+from z1_ros.learning.rollout.env_pool import EnvPool
 from z1_ros.learning.rollout.env_worker import Begin, Reply, Request
 from z1_ros.learning.rollout.flow_sde import FlowSde
 from z1_ros.learning.rollout.plan import Plan, Segment
@@ -94,14 +94,14 @@ class Counts:
     env_steps: int = 0
     """Control steps."""
     restores: int = 0
-    """Snapshots that a lane went back to."""
+    """Snapshots that a worker went back to."""
     renders: int = 0
     """Observations that were drawn."""
 
 
 @dataclass(slots=True)
 class _Task:
-    """A segment that a lane is running."""
+    """A segment that a worker is running."""
 
     group: int
     number: int
@@ -112,18 +112,18 @@ class _Task:
 
 
 class Collector:
-    """Runs groups on the lanes of a pool."""
+    """Runs groups on the workers of a pool."""
 
     def __init__(
         self,
-        pool: LanePool,
+        pool: EnvPool,
         actor: Actor,
         replan_steps: int,
         *,
         max_chunks: int = 0,
         trace: bool = False,
     ):
-        """Connect lanes and policy.
+        """Connect workers and policy.
 
         Args:
             pool: Where environments step.
@@ -163,22 +163,24 @@ class Collector:
         ]
         while waiting or any(task for shift in shifts for task in shift.values()):
             for shift in shifts:
-                for lane, task in shift.items():
+                for worker, task in shift.items():
                     if task is not None:
-                        done = self._take_in(groups, waiting, task, self._pool.receive(lane), limit)
-                        shift[lane] = None if done else task
-                for lane, task in shift.items():
+                        done = self._take_in(
+                            groups, waiting, task, self._pool.receive(worker), limit
+                        )
+                        shift[worker] = None if done else task
+                for worker, task in shift.items():
                     if task is None and waiting:
-                        shift[lane] = self._give_out(lane, waiting.popleft())
+                        shift[worker] = self._give_out(worker, waiting.popleft())
                 self._answer(groups, shift, sde, keep)
         return groups
 
-    def _give_out(self, lane: int, task: _Task) -> _Task:
+    def _give_out(self, worker: int, task: _Task) -> _Task:
         """Start a job; the first segments of a scene have yet to see it."""
         assert task.begin is not None
         self.counts.restores += bool(task.begin.snapshot)
         if task.seen is None:
-            self._pool.send(lane, Request(begin=task.begin, observe=True))
+            self._pool.send(worker, Request(begin=task.begin, observe=True))
             task.begin = None
             self.counts.renders += 1
         return task
@@ -190,8 +192,10 @@ class Collector:
         sde: FlowSde | None,
         keep: "Keeper | None",
     ) -> None:
-        """Let the policy answer what the lanes of a shift see, and send its actions."""
-        seeing = [(lane, task) for lane, task in shift.items() if task is not None and task.seen]
+        """Let the policy answer what the workers of a shift see, and send its actions."""
+        seeing = [
+            (worker, task) for worker, task in shift.items() if task is not None and task.seen
+        ]
         if not seeing:
             return
         tasks = [task for _, task in seeing]
@@ -205,7 +209,7 @@ class Collector:
             chunks = self._actor.act(
                 observations, keys, sde, lambda prefix, inputs: keeper(prefix, inputs, wanted)
             )
-        for (lane, task), chunk in zip(seeing, chunks, strict=True):
+        for (worker, task), chunk in zip(seeing, chunks, strict=True):
             end = groups[task.group].job.plan.segments[task.number].end
             actions = (chunk if sde is None else chunk.actions)[: self._replan_steps]
             request = Request(
@@ -214,7 +218,7 @@ class Collector:
                 observe=True,
                 snapshot=end is not None and task.chunk + 1 == end,
             )
-            self._pool.send(lane, request)
+            self._pool.send(worker, request)
             task.begin, task.seen, task.pending = None, None, chunk
             self.counts.chunks += 1
 
@@ -226,7 +230,7 @@ class Collector:
         reply: Reply,
         max_chunks: int,
     ) -> bool:
-        """Note an answer of a lane; return whether its job is done."""
+        """Note an answer of a worker; return whether its job is done."""
         task.seen = reply.observation
         if reply.step is None:
             return False

@@ -1,6 +1,6 @@
 """Environments at work side by side: each in a process of its own, watched and replaced.
 
-A lane's environment is deterministic, so one that dies or hangs is replaced by a new process
+A worker's environment is deterministic, so one that dies or hangs is replaced by a new process
 that is brought to the same point: nothing of an iteration is lost, and its numbers stay the same.
 """
 
@@ -12,7 +12,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from multiprocessing.connection import Connection
 from multiprocessing.shared_memory import SharedMemory
 from queue import SimpleQueue
@@ -24,8 +24,7 @@ from z1_ros.errors import GraphError, TrainingError, Z1Error
 from z1_ros.learning.rollout.env_worker import EnvWorker, Reply, Request
 from z1_ros.runtime.processes import die_with_spawner, one_thread_each
 from z1_ros.sim.env import Env
-from z1_ros.sim.kitchen import KitchenConfig, KitchenEnv
-from z1_ros.specs import embodiment
+from z1_ros.sim.registry import EnvMaker
 
 LOST_IN_A_ROW = 3
 """Workers that may be lost with one request before the run gives up."""
@@ -34,11 +33,11 @@ START_TIMEOUT_S = 300.0
 """Time that a new process may take for its first answer: dozens start at once, on few cores."""
 
 
-class LaneLost(Exception):
-    """The process behind a lane died or hangs."""
+class WorkerLost(Exception):
+    """The process behind a worker died or hangs."""
 
 
-class Lane(Protocol):
+class WorkerHandle(Protocol):
     """Where one environment is asked; answers come in the order of the requests."""
 
     def send(self, request: Request) -> None:
@@ -49,7 +48,7 @@ class Lane(Protocol):
         """Wait for the next answer.
 
         Raises:
-            LaneLost: None came: the process died, or the time is over.
+            WorkerLost: None came: the process died, or the time is over.
             Z1Error: The environment refused.
         """
         ...
@@ -67,27 +66,8 @@ class Lane(Protocol):
         ...
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class KitchenMaker:
-    """Makes the embedded kitchen; small enough to send to a process."""
-
-    task: str
-    """Task name."""
-    embodiment: str
-    """Robot."""
-
-    @property
-    def image_bytes(self) -> int:
-        """Size of the images of one observation, of all the robot's cameras."""
-        return len(embodiment(self.embodiment).cameras) * 3 * KitchenConfig().image_size ** 2
-
-    def __call__(self) -> Env:
-        """Return the environment."""
-        return KitchenEnv(self.task, embodiment(self.embodiment))
-
-
-class LocalLane:
-    """A lane in a process of this machine; its images travel through shared memory."""
+class WorkerProcess:
+    """A worker in a process of this machine; its images travel through shared memory."""
 
     def __init__(
         self,
@@ -122,15 +102,15 @@ class LocalLane:
         self._outbox.put(request)
 
     def receive(self, timeout_s: float) -> Reply:
-        """Wait for the next answer; see ``Lane``."""
+        """Wait for the next answer; see ``WorkerHandle``."""
         try:
             if not self._pipe.poll(timeout_s):
-                raise LaneLost(f"no answer within {timeout_s:.0f} s")
+                raise WorkerLost(f"no answer within {timeout_s:.0f} s")
             reply, shapes = self._pipe.recv()
         except (EOFError, ConnectionResetError, OSError) as error:
-            raise LaneLost("the process is gone") from error
+            raise WorkerLost("the process is gone") from error
         if isinstance(reply, GraphError):  # it lives, but what its environment is made of died
-            raise LaneLost(str(reply)) from reply
+            raise WorkerLost(str(reply)) from reply
         if isinstance(reply, Exception):
             raise reply
         if reply.observation is None:
@@ -192,8 +172,8 @@ def _post(pipe: Connection, outbox: "SimpleQueue[Request | None]") -> None:
 
 
 def _serve(pipe: Connection, make_env: Callable[[], Env], guard: bool, memory_name: str) -> None:
-    """Answer requests until the other end closes: the loop of a lane's process."""
-    # Ctrl-C is the learner's business: it ends its lanes.
+    """Answer requests until the other end closes: the loop of a worker's process."""
+    # Ctrl-C is the learner's business: it ends its workers.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     die_with_spawner()
     memory = SharedMemory(memory_name)
@@ -243,42 +223,42 @@ def _read_images(
     return images
 
 
-class LanePool:
-    """Lanes by number; what is lost is replaced, and its requests are asked again."""
+class EnvPool:
+    """Workers by number; what is lost is replaced, and its requests are asked again."""
 
     def __init__(
         self,
-        lanes: Sequence[Lane],
+        workers: Sequence[WorkerHandle],
         timeout_s: float = 60.0,
         start_timeout_s: float = START_TIMEOUT_S,
     ):
-        """Take over lanes.
+        """Take over workers.
 
         Args:
-            lanes: They are closed with the pool.
-            timeout_s: Time that an answer may take before the lane counts as hung [s].
+            workers: They are closed with the pool.
+            timeout_s: Time that an answer may take before the worker counts as hung [s].
             start_timeout_s: The same for the first answer of a new process, which loads and
                 builds its environment first [s].
         """
-        self._lanes = list(lanes)
+        self._workers = list(workers)
         self._timeout_s = timeout_s
         self._start_timeout_s = start_timeout_s
-        self._started = [False] * len(lanes)
-        self._since_begin: list[list[Request]] = [[] for _ in lanes]
+        self._started = [False] * len(workers)
+        self._since_begin: list[list[Request]] = [[] for _ in workers]
         self.replaced = 0
         """Processes that were lost and replaced."""
 
     def __len__(self) -> int:
-        return len(self._lanes)
+        return len(self._workers)
 
-    def send(self, lane: int, request: Request) -> None:
-        """Ask a lane, without waiting; one request at a time."""
+    def send(self, worker: int, request: Request) -> None:
+        """Ask a worker, without waiting; one request at a time."""
         if request.begin is not None or request.practice is not None:
-            self._since_begin[lane].clear()
-        self._since_begin[lane].append(request)
-        self._lanes[lane].send(request)
+            self._since_begin[worker].clear()
+        self._since_begin[worker].append(request)
+        self._workers[worker].send(request)
 
-    def receive(self, lane: int) -> Reply:
+    def receive(self, worker: int) -> Reply:
         """Wait for the answer to the latest request.
 
         Raises:
@@ -289,49 +269,49 @@ class LanePool:
         for attempt in range(LOST_IN_A_ROW):
             try:
                 if attempt:
-                    return self._replay(lane)
-                return self._answer(lane)
-            except LaneLost as error:
+                    return self._replay(worker)
+                return self._answer(worker)
+            except WorkerLost as error:
                 self.replaced += 1
-                self._started[lane] = False
+                self._started[worker] = False
                 why = str(error)
                 logging.getLogger(__name__).warning(
-                    "environment %d: %s; a new process repeats its episode", lane, why
+                    "environment %d: %s; a new process repeats its episode", worker, why
                 )
-                self._lanes[lane].restart()
+                self._workers[worker].restart()
         raise TrainingError(
-            f"environment {lane} was lost {LOST_IN_A_ROW} times with one request, last: {why}"
+            f"environment {worker} was lost {LOST_IN_A_ROW} times with one request, last: {why}"
         )
 
-    def _answer(self, lane: int) -> Reply:
-        timeout_s = self._timeout_s if self._started[lane] else self._start_timeout_s
-        reply = self._lanes[lane].receive(timeout_s)
-        self._started[lane] = True
+    def _answer(self, worker: int) -> Reply:
+        timeout_s = self._timeout_s if self._started[worker] else self._start_timeout_s
+        reply = self._workers[worker].receive(timeout_s)
+        self._started[worker] = True
         return reply
 
-    def _replay(self, lane: int) -> Reply:
+    def _replay(self, worker: int) -> Reply:
         """Bring a new process to where the lost one was; return the answer it owed."""
-        *before, last = self._since_begin[lane]
+        *before, last = self._since_begin[worker]
         for request in before:
-            self._lanes[lane].send(replace(request, advice=None, observe=False, snapshot=False))
-            self._answer(lane)
-        self._lanes[lane].send(last)
-        return self._answer(lane)
+            self._workers[worker].send(replace(request, advice=None, observe=False, snapshot=False))
+            self._answer(worker)
+        self._workers[worker].send(last)
+        return self._answer(worker)
 
     def close(self) -> None:
-        """End all lanes, all at once: one after another, lanes that wait would take too long."""
-        for lane in self._lanes:
-            lane.hang_up()
-        for lane in self._lanes:
-            lane.close()
+        """End all workers at once: one after another, those that wait would take too long."""
+        for worker in self._workers:
+            worker.hang_up()
+        for worker in self._workers:
+            worker.close()
 
-    def __enter__(self) -> "LanePool":
+    def __enter__(self) -> "EnvPool":
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
 
 
-def local_lanes(make_env: Callable[[], Env], count: int, image_bytes: int) -> LanePool:
+def local_workers(maker: EnvMaker, count: int) -> EnvPool:
     """Return a pool of ``count`` processes of this machine, all starting at once."""
-    return LanePool([LocalLane(make_env, image_bytes) for _ in range(count)])
+    return EnvPool([WorkerProcess(maker, maker.image_bytes) for _ in range(count)])

@@ -12,7 +12,7 @@ import numpy as np
 from z1_ros.errors import ConfigError
 from z1_ros.learning.distill.practice import Advice, Practice, Practised, advise, practise
 from z1_ros.runtime.guard import Guard, GuardConfig
-from z1_ros.sim.env import Env, TruthfulEnv
+from z1_ros.sim.env import Env, PrivilegedEnv
 from z1_ros.types import Observation, Step
 
 
@@ -119,7 +119,7 @@ class EnvWorker:
         return self._env.step(actions)
 
     def _truth(self) -> np.ndarray:
-        if not isinstance(self._env, TruthfulEnv):
+        if not isinstance(self._env, PrivilegedEnv):
             raise ConfigError(
                 "this environment tells only what a robot sees, not the simulator's truth; use one "
                 "that runs in-process"

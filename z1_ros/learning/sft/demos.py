@@ -1,4 +1,4 @@
-"""``z1-demos``: demonstrations of the kitchen tasks by their scripted experts.
+"""``z1-demos``: demonstrations by scripted experts.
 
 Each worker process owns one environment. Some episodes are disturbed by short bursts of noise, so
 that the data show how to come back (the idea of DART, Laskey et al. 2017): the disturbed action
@@ -14,7 +14,7 @@ import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import cv2
 import numpy as np
@@ -26,8 +26,13 @@ from z1_ros.models.bundle.manifest import ImageSpec
 from z1_ros.policy.transforms import resize_with_pad
 from z1_ros.runtime.processes import run_jobs
 from z1_ros.sim.env import Env
-from z1_ros.sim.kitchen import TASKS, KitchenEnv, make_expert
-from z1_ros.sim.registry import parse_tasks
+from z1_ros.sim.registry import (
+    DEFAULT_SIMULATOR,
+    EnvMaker,
+    ScriptedExpert,
+    find_simulator,
+    parse_tasks,
+)
 from z1_ros.specs import Embodiment, embodiment, require_seed
 
 FORMAT = "z1_ros.demos/1"
@@ -44,10 +49,12 @@ BURST_STEPS = (2, 7)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DemosConfig:
-    """Collect demonstrations of the kitchen tasks."""
+    """Collect demonstrations by scripted experts."""
 
     out: Path = Path("runs/demos")
     """Folder to write to; what it already holds is kept and completed."""
+    robot: str = DEFAULT_SIMULATOR
+    """Simulator."""
     tasks: str = "all"
     """``all`` or task names with commas between."""
     episodes: int = 100
@@ -73,14 +80,6 @@ class DemosConfig:
             raise ConfigError(f"noisy is {self.noisy}, expected a fraction from 0 to 1")
         require_seed(self.seed_start, "train")
         require_seed(self.seed_start + self.episodes - 1, "train")
-
-
-class Expert(Protocol):
-    """Knows the scene and does the task."""
-
-    def act(self) -> np.ndarray:
-        """Return the next action (action_dim,) for the present instant of its environment."""
-        ...
 
 
 class Bursts:
@@ -109,7 +108,7 @@ class Bursts:
 
 
 def collect_episode(
-    env: Env, expert: Expert, seed: int, config: DemosConfig
+    env: Env, expert: ScriptedExpert, seed: int, config: DemosConfig
 ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """Run one episode from a freshly reset environment.
 
@@ -158,7 +157,7 @@ def collect_episode(
 
 def main(config: DemosConfig) -> dict[str, dict[str, int]]:
     """Collect what is missing; returns per task how many episodes succeeded of how many."""
-    tasks = parse_tasks(config.tasks, TASKS)
+    tasks = parse_tasks(config.tasks, find_simulator(config.robot).tasks)
     _write_header(config)
     seeds = range(config.seed_start, config.seed_start + config.episodes)
     # Tasks take turns in blocks: a collection stopped half-way has some of each, and a worker
@@ -272,13 +271,16 @@ class Collector:
     def __init__(
         self,
         config: DemosConfig,
-        make_env: Callable[[str, Embodiment], Env] = KitchenEnv,
-        expert_of: Callable[[Env], Expert] = make_expert,
+        make_env: Callable[[str, Embodiment], Env] | None = None,
+        expert_of: Callable[[Env], ScriptedExpert] | None = None,
     ):
         self._config = config
-        self._make_env = make_env
-        self._expert_of = expert_of
+        self._make_env = make_env or self._simulate
+        self._expert_of = expert_of or find_simulator(config.robot).make_expert
         self._env: Env | None = None
+
+    def _simulate(self, task: str, robot: Embodiment) -> Env:
+        return EnvMaker(simulator=self._config.robot, task=task, embodiment=robot.name)()
 
     def run(self, task: str, seed: int) -> dict[str, Any]:
         """Run and store one episode; returns its outcome."""

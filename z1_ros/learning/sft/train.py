@@ -38,8 +38,7 @@ from z1_ros.models.bundle.manifest import (
 from z1_ros.models.bundle.tokenizer import PromptTokenizer
 from z1_ros.models.checkpoint.loading import write_tensors
 from z1_ros.models.network.geometry import preset
-from z1_ros.sim.kitchen import TASKS
-from z1_ros.sim.registry import parse_tasks
+from z1_ros.sim.registry import DEFAULT_SIMULATOR, find_simulator, parse_tasks
 from z1_ros.specs import check_contract, embodiment
 
 
@@ -49,6 +48,8 @@ class SFTConfig:
 
     bundle: Path
     """Bundle to write."""
+    robot: str = DEFAULT_SIMULATOR
+    """Simulator of the tasks."""
     tasks: str = "all"
     """``all`` or task names with commas between."""
     demos: Path | None = None
@@ -101,7 +102,7 @@ class SFTConfig:
 def main(config: SFTConfig) -> dict[str, Any]:
     """Train and write the bundle; returns the final figures."""
     run = run_folder(config.run, config.bundle)
-    tasks = parse_tasks(config.tasks, TASKS)
+    tasks = parse_tasks(config.tasks, find_simulator(config.robot).tasks)
     start, directory = _start(config, run)
     config = _settled(config, start)
     device = _device(config.device)
@@ -216,6 +217,7 @@ def _demonstrations(config: SFTConfig, run: Path, image_size: int) -> Path:
         return config.demos
     wanted = demos.DemosConfig(
         out=run / "demos",
+        robot=config.robot,
         tasks=config.tasks,
         episodes=config.episodes,
         embodiment=config.embodiment,
