@@ -24,7 +24,7 @@ from z1_ros.learning.rollout.collector import Collector, GroupJob
 from z1_ros.learning.rollout.env_pool import EnvMaker, EnvPool, local_workers
 from z1_ros.learning.rollout.flow_sde import FlowSde
 from z1_ros.learning.rollout.plan import plan_group
-from z1_ros.learning.rollout.sampler import Actor
+from z1_ros.learning.rollout.sampler import Sampler
 from z1_ros.models.bundle.manifest import WEIGHTS, load_bundle
 from z1_ros.models.checkpoint.loading import load_network, read_tensors
 from z1_ros.sim.kitchen import KitchenConfig, KitchenEnv
@@ -75,7 +75,7 @@ def node_of(pid: int, name: str) -> int:
 def actor(tmp_path_factory):
     bundle = write_tiny_bundle(tmp_path_factory.mktemp("bundles") / "tiny")
     network = load_network(bundle.file(WEIGHTS), TINY).eval().requires_grad_(False)
-    return Actor(network, bundle, PANDA, 0)
+    return Sampler(network, bundle, PANDA, 0)
 
 
 def collect(pool: EnvPool, actor) -> tuple:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from z1_ros.learning.core.train_state import CHECKPOINT, LOG
+from z1_ros.learning.core.run_log import CHECKPOINT, LOG
 from z1_ros.models.checkpoint.loading import write_tensors
 from z1_ros.sim.evaluation import wilson_interval
 

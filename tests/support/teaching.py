@@ -8,13 +8,13 @@ from support.inline_worker import InlineWorker
 from support.reach_env import ReachEnv
 from support.tiny_bundle import TINY
 
-from z1_ros.learning.distill.config import CloneConfig, LessonConfig, PracticeConfig
+from z1_ros.learning.distill.config import CloneConfig, DaggerConfig, TeacherConfig
 from z1_ros.learning.distill.dagger import Watcher, WatchJob
-from z1_ros.learning.distill.practice import Practice
+from z1_ros.learning.distill.numpy_teacher import Practice
 from z1_ros.learning.distill.teacher import Critic, Teacher, clone, first_noise
 from z1_ros.learning.rollout.env_pool import EnvPool
 from z1_ros.learning.rollout.env_worker import EnvWorker, Request
-from z1_ros.learning.rollout.sampler import Actor
+from z1_ros.learning.rollout.sampler import Sampler
 from z1_ros.models.bundle.manifest import WEIGHTS
 from z1_ros.models.checkpoint.loading import load_network
 from z1_ros.specs import PANDA
@@ -22,10 +22,10 @@ from z1_ros.specs import PANDA
 DIMS = PANDA.action_dim
 HOLD = 4
 CLONE = CloneConfig(watch_episodes=12, clone_steps=40, clone_batch_size=32)
-PRACTICE = PracticeConfig(
+PRACTICE = TeacherConfig(
     practice=4, check_every=2, check_episodes=6, scenes=4, tries=2, hold=HOLD, batch_size=64
 )
-LESSON = LessonConfig(episodes=4, window=2, steps=3, lesson_batch_size=8)
+LESSON = DaggerConfig(episodes=4, window=2, steps=3, lesson_batch_size=8)
 
 
 def made_teacher(seed=0, inputs=4, sigma=0.1):
@@ -63,7 +63,7 @@ def practised(teacher, scenes=16, tries=4, first=0, noise=True):
 
 def watcher(bundle, pool, seed=0):
     network = load_network(bundle.file(WEIGHTS), TINY).eval().requires_grad_(False)
-    return Watcher(pool, Actor(network, bundle, PANDA, seed))
+    return Watcher(pool, Sampler(network, bundle, PANDA, seed))
 
 
 def jobs(count=6):

@@ -25,7 +25,7 @@ class TrainConfig(train.Z1Config):
 
 
 def main(config: TrainConfig) -> dict[str, Any]:
-    """Train, write the bundle and return the final figures.
+    """Train, write the bundle and return the final metrics.
 
     Raises:
         Z1Error: Bad settings or bundle, or training cannot go on.

@@ -11,7 +11,7 @@ from support.fake_runs import write_run
 from z1_ros.errors import ConfigError, TrainingError
 from z1_ros.learning.analysis.curves import COLOURS, Curve, CurvesConfig, draw, main
 from z1_ros.learning.core.run_log import read_run
-from z1_ros.learning.core.train_state import LOG
+from z1_ros.learning.core.run_log import LOG
 
 
 def test_a_picture_is_written_for_runs_of_several_tasks(tmp_path):

@@ -169,7 +169,7 @@ def test_adapters_learn_and_validation_sees_them():
 
 
 def test_adapters_of_the_expert_train_over_cached_prefixes():
-    config = replace(LORA, lora_targets="expert", freeze_vlm=True, prefix_cache_gb=1.0)
+    config = replace(LORA, lora_targets="expert", freeze_vlm=True, feature_store_gb=1.0)
     made = made_trainer(config, made_network())
     assert not any(name.startswith(("vlm", "vision", "projector")) for name in made.parameters)
     losses = take_steps(made, made_frames(), 40)

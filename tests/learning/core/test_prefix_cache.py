@@ -21,7 +21,7 @@ from z1_ros.learning.sft.dataset import Augmentation
 from z1_ros.models.network.pi05 import Prefix
 
 FROZEN = replace(CONFIG, freeze_vlm=True)
-CACHED = replace(FROZEN, prefix_cache_gb=1.0)
+CACHED = replace(FROZEN, feature_store_gb=1.0)
 CPU = torch.device("cpu")
 
 
@@ -120,7 +120,7 @@ def test_each_frame_is_encoded_once():
 
 @pytest.mark.parametrize(
     "changes",
-    [{}, {"prefix_cache_gb": 3e-4}, {"prefix_variants": 3}],
+    [{}, {"feature_store_gb": 3e-4}, {"feature_variants": 3}],
     ids=["whole", "partly", "augmented"],
 )
 def test_a_resumed_run_finds_the_same_cache_and_gives_the_same_weights(changes, tmp_path):
@@ -134,8 +134,8 @@ def test_a_resumed_run_finds_the_same_cache_and_gives_the_same_weights(changes, 
     second.resume(tmp_path / "c.safetensors")
     take_steps(second, frames, 5)
     assert_equal(weights_of(whole), weights_of(second))
-    share = whole.cache.capacity / (len(frames) * config.prefix_variants)
-    assert 0.1 < share < 0.9 if "prefix_cache_gb" in changes else share == 1
+    share = whole.cache.capacity / (len(frames) * config.feature_variants)
+    assert 0.1 < share < 0.9 if "feature_store_gb" in changes else share == 1
 
 
 def test_training_learns_from_the_cache():
@@ -147,7 +147,7 @@ def test_training_learns_from_the_cache():
 
 def test_one_variant_is_the_plain_frame_and_the_others_are_augmented_differently():
     frames = made_frames(8)
-    config = replace(CACHED, prefix_variants=3, augmentation=Augmentation(shift_px=0))
+    config = replace(CACHED, feature_variants=3, augmentation=Augmentation(shift_px=0))
     made = made_trainer(config, made_network())
     list(made.fill_cache(frames))
     plain, one, two = (made.cache.read(torch.arange(8) + 8 * n, CPU).k for n in range(3))

@@ -24,9 +24,9 @@ from support.tiny_bundle import TINY, write_tiny_bundle
 
 from z1_ros.errors import CheckpointError, ConfigError, Diverged, TrainingError
 from z1_ros.learning.core.learner import train
-from z1_ros.learning.distill.config import TeachConfig
-from z1_ros.learning.distill.practice import Advice
-from z1_ros.learning.distill.replay import Replay
+from z1_ros.learning.distill.config import DistillConfig
+from z1_ros.learning.distill.numpy_teacher import Advice
+from z1_ros.learning.distill.dataset import Replay
 from z1_ros.learning.distill.train import Teaching, main
 from z1_ros.learning.rollout.env_pool import EnvPool, WorkerProcess
 from z1_ros.models.bundle.manifest import load_bundle
@@ -80,7 +80,7 @@ def settings(tmp_path, **changes):
         "practice": replace(PRACTICE, enough=2.0),
         "lesson": LESSON,
     }
-    return TeachConfig(**(given | changes))
+    return DistillConfig(**(given | changes))
 
 
 def training(config, bundle, run):

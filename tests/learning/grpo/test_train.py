@@ -16,7 +16,7 @@ from z1_ros.learning.core.learner import made_by, report
 from z1_ros.learning.core.lora import plain_weights
 from z1_ros.learning.core.loss import flow_loss
 from z1_ros.learning.core.run_log import read_records, run_folder
-from z1_ros.learning.core.train_state import CHECKPOINT, LOG
+from z1_ros.learning.core.run_log import CHECKPOINT, LOG
 from z1_ros.learning.grpo.config import GrpoConfig
 from z1_ros.learning.grpo.train import main, set_learning_rates
 from z1_ros.learning.grpo.update import clipped_loss, make_batch, score, step_weights
@@ -279,7 +279,7 @@ def test_the_result_is_a_bundle_that_runs(tmp_path, bundle):
 
 
 def test_steps_are_weighed_by_the_variance_of_their_noise():
-    sde = FlowSde(noise="cps", noise_level=1.0, stochastic="all_each")
+    sde = FlowSde(noise="cps", noise_level=1.0, stochastic="all")
     found = step_weights(sde, "variance")
     torch.testing.assert_close(found[:4], torch.tensor([0.64, 0.36, 0.16, 0.04]) / 0.3)
     assert torch.equal(step_weights(sde, "equal"), torch.ones(5))

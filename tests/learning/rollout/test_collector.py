@@ -11,13 +11,13 @@ from support.reach_env import PX, ReachEnv
 from support.tiny_bundle import TINY, write_tiny_bundle
 
 from z1_ros.errors import ConfigError, SnapshotMismatch, TrainingError
-from z1_ros.learning.core.memory import Memory
+from z1_ros.learning.rollout.features import RolloutFeatures
 from z1_ros.learning.rollout.collector import WHOLE_EPISODE, Collector, GroupJob
 from z1_ros.learning.rollout.env_pool import EnvPool, WorkerProcess, local_workers
 from z1_ros.learning.rollout.env_worker import Begin, EnvWorker, Request
 from z1_ros.learning.rollout.flow_sde import FlowSde
 from z1_ros.learning.rollout.plan import plan_group
-from z1_ros.learning.rollout.sampler import Actor
+from z1_ros.learning.rollout.sampler import Sampler
 from z1_ros.models.bundle.manifest import WEIGHTS
 from z1_ros.models.checkpoint.loading import load_network
 from z1_ros.specs import PANDA
@@ -37,7 +37,7 @@ def network(bundle):
 
 
 def collector(pool, bundle, network, seed=0):
-    return Collector(pool, Actor(network, bundle, PANDA, seed), REPLAN_STEPS, trace=True)
+    return Collector(pool, Sampler(network, bundle, PANDA, seed), REPLAN_STEPS, trace=True)
 
 
 def inline(bundle, network, workers=4, seed=0):
@@ -99,7 +99,7 @@ def test_an_episode_that_ends_in_a_shared_part_ends_for_all_who_share_it(bundle,
 
 
 def test_only_what_is_trained_on_is_kept(bundle, network):
-    memory = Memory(network, joint=False)
+    memory = RolloutFeatures(network, joint=False)
     groups = inline(bundle, network).run(jobs("prefix", 3, count=2), SDE, memory)
     for group in groups:
         root, *followers = group.segments
@@ -114,7 +114,7 @@ def test_kept_observations_are_what_the_policy_saw(bundle, network):
     """Keys and values, and inputs to be encoded again, give the same prefix."""
 
     def kept(joint, limit_gb):
-        memory = Memory(network, joint=joint, limit_gb=limit_gb)
+        memory = RolloutFeatures(network, joint=joint, limit_gb=limit_gb)
         inline(bundle, network).run(jobs("none", 0, count=1, size=2), SDE, memory)
         return memory.prefix_of(torch.tensor([0, 3, 1, 3]))
 

@@ -110,7 +110,7 @@ def test_cps_keeps_the_amount_of_noise_in_every_step(level):
 
 def test_cps_has_no_noise_in_its_last_step():
     assert FlowSde(noise="cps").drawn_steps == 4
-    assert FlowSde(noise="cps", stochastic="all_each").noises == 4
+    assert FlowSde(noise="cps", stochastic="all").noises == 4
 
 
 @pytest.mark.parametrize("executed", [1, 3, 6])
@@ -170,7 +170,7 @@ def sampled(network, prefix, sde, seed=0):
 
 @pytest.mark.parametrize("correlation", [0.0, 0.3])
 @pytest.mark.parametrize("ignore_last", [False, True])
-@pytest.mark.parametrize("stochastic", ["one", "all_sum", "all_mean", "all_each"])
+@pytest.mark.parametrize("stochastic", ["one", "all_sum", "all_mean", "all"])
 def test_recomputed_log_probabilities_are_the_stored_ones(
     network, prefix, stochastic, ignore_last, correlation
 ):

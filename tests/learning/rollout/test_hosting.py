@@ -14,7 +14,7 @@ from z1_ros.learning.rollout.env_pool import EnvPool, WorkerLost, local_workers
 from z1_ros.learning.rollout.env_worker import EnvWorker
 from z1_ros.learning.rollout.flow_sde import FlowSde
 from z1_ros.learning.rollout.plan import plan_group
-from z1_ros.learning.rollout.sampler import Actor
+from z1_ros.learning.rollout.sampler import Sampler
 from z1_ros.models.bundle.manifest import WEIGHTS
 from z1_ros.models.checkpoint.loading import load_network
 from z1_ros.specs import PANDA
@@ -83,7 +83,7 @@ def roll_out(tmp_path_factory):
 
     def run(pool, sharing):
         plan = plan_group(4, sharing, 3)
-        collector = Collector(pool, Actor(network, bundle, PANDA, 0), 4, trace=True)
+        collector = Collector(pool, Sampler(network, bundle, PANDA, 0), 4, trace=True)
         groups = collector.run(
             [GroupJob((7, i), plan, 100 + i) for i in range(3)], FlowSde(steps=3)
         )

@@ -217,7 +217,7 @@ def start_network(bundle):
 
 
 def test_a_frozen_vlm_is_trained_on_from_its_cache(init, tuned):
-    train = replace(tuned.train, freeze_vlm=True, prefix_cache_gb=1.0, learning_rate=1e-2)
+    train = replace(tuned.train, freeze_vlm=True, feature_store_gb=1.0, learning_rate=1e-2)
     sft.main(replace(tuned, train=train))
     ours, theirs = (read_tensors(p / "model.safetensors") for p in (tuned.bundle, init.path))
     moved = {name.split(".")[0] for name in ours if not torch.equal(ours[name], theirs[name])}

@@ -10,26 +10,31 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import tyro
 from rich.console import Console
 
-from z1_ros.errors import ConfigError, Diverged, TrainingError, closest
+from z1_ros.errors import ConfigError, Diverged
 from z1_ros.files import read_json, write_json, write_text
 from z1_ros.learning.analysis.curves import Curve, draw
-from z1_ros.learning.core.learner import OpenPool, measure, report, train
+from z1_ros.learning.core.checkpoint import refuse_other_settings
 from z1_ros.learning.core.run_config import VALIDATION_SEED
 from z1_ros.learning.core.run_log import Point, Run, read_run
-from z1_ros.learning.grpo.advantage import CALIBRATION
+from z1_ros.learning.grpo.advantage import Calibration
 from z1_ros.learning.grpo.config import Z1Config
-from z1_ros.learning.grpo.train import Training, identity
-from z1_ros.learning.rollout.env_pool import local_workers
-from z1_ros.learning.rollout.plan import SHARING
+from z1_ros.learning.grpo.train import GrpoTraining, fingerprint
+from z1_ros.learning.rollout.env_pool import OpenPool, local_workers
+from z1_ros.learning.rollout.evaluate import evaluate_last
+from z1_ros.learning.rollout.plan import Sharing
 from z1_ros.models.bundle.manifest import load_bundle
 from z1_ros.sim.registry import EnvMaker, find_simulator, parse_task
 
-FACTORS = {"sharing": SHARING, "calibration": CALIBRATION, "trained": ("expert", "joint")}
+FACTORS: dict[str, tuple[str, ...]] = {
+    "sharing": get_args(Sharing),
+    "calibration": get_args(Calibration),
+    "trained": ("expert", "joint"),
+}
 """What may be varied, and all values of it."""
 NAMES = {
     "sharing": "what a group shares",
@@ -47,22 +52,24 @@ class AblateConfig(Z1Config):
 
     out: Path
     """Folder of the runs, table.md, table.json and curves.svg."""
-    factors: tuple[str, ...] = tuple(FACTORS)
-    """What is varied: ``sharing``, ``calibration``, ``trained``. The flags of these names set the
-    values that the others keep meanwhile."""
+    factors: tuple[Literal["sharing", "calibration", "trained"], ...] = (
+        "sharing",
+        "calibration",
+        "trained",
+    )
+    """What is varied, one at a time. The flags of these names set the values of the others."""
     full: bool = False
-    """All combinations of values, not one change at a time."""
+    """Run all combinations of values instead of one change at a time."""
     seeds: tuple[int, ...] = (0, 1)
     """Training seeds of each cell."""
     env_steps: int = 300_000
     """Control steps of training, the budget of each run."""
     reach: float = 0.0
     """Success rate whose cost in control steps is compared; 0: ten points above the start's."""
-    through: tyro.conf.Suppress[str] = "inproc"
+    through: tyro.conf.Suppress[Literal["inproc", "ros"]] = "inproc"
     minutes: tyro.conf.Suppress[float] = 0.0
     iterations: tyro.conf.Suppress[int] = 0
-    keep: tyro.conf.Suppress[str] = "best"
-    run: tyro.conf.Suppress[Path | None] = None
+    keep: tyro.conf.Suppress[Literal["best", "last"]] = "best"
     export: tyro.conf.Suppress[bool] = False
     seed: tyro.conf.Suppress[int] = 0
     json: tyro.conf.Suppress[Path | None] = None
@@ -70,9 +77,6 @@ class AblateConfig(Z1Config):
     def __post_init__(self) -> None:
         """Check ranges and choices."""
         Z1Config.__post_init__(self)
-        for name in self.factors:
-            if name not in FACTORS:
-                raise ConfigError(f"no factor {name!r}. {closest(name, FACTORS)}")
         if not self.factors or not self.seeds:
             raise ConfigError("factors and seeds must name at least one each")
         if self.env_steps < 1 or not 0 <= self.reach <= 1:
@@ -148,13 +152,10 @@ def run_cell(config: Z1Config, folder: Path, open_pool: OpenPool) -> None:
         TrainingError: The folder holds a run with other settings, or training cannot go on.
     """
     bundle = load_bundle(config.bundle)
-    made_with = {"env_steps": config.env_steps, "settings": identity(config, bundle)}
+    made_with = {"env_steps": config.env_steps, "settings": fingerprint(config, bundle)}
     made_with = json.loads(json.dumps(made_with))
     if (folder / DONE).exists():
-        if read_json(folder / DONE)["made_with"] != made_with:
-            raise TrainingError(
-                f"{folder} holds a finished run with other settings; choose another out"
-            )
+        refuse_other_settings(folder / DONE, read_json(folder / DONE)["made_with"], made_with)
         return
     folder.mkdir(parents=True, exist_ok=True)
     maker = EnvMaker(
@@ -162,12 +163,11 @@ def run_cell(config: Z1Config, folder: Path, open_pool: OpenPool) -> None:
     )
     status = "done"
     with open_pool(maker, config.workers) as pool:
-        training = Training(config, bundle, pool, folder)
-        if not (config.resume and training.state.resume()):
-            training.state.begin()
+        training = GrpoTraining(config, bundle, pool, folder)
+        training.run.start("z1-ablate", bundle.manifest.name)
         try:
-            train(training, lambda record: report(record, folder, None))
-            report(measure(training), folder, None)
+            training.train()
+            evaluate_last(training.run, training.collector, training.sampler)
         except Diverged:
             status = "diverged"  # its weights may be no numbers any more: nothing to measure
     write_json(folder / DONE, {"status": status, "made_with": made_with})
@@ -195,7 +195,7 @@ def write_results(config: AblateConfig, cells: Sequence[Cell]) -> list[dict[str,
 
 
 def row_of(cell: Cell, run: Run, target: float, folder: Path) -> dict[str, Any]:
-    """Return the figures of one finished cell."""
+    """Return the metrics of one finished cell."""
     points = run.evaluations
     trained = [record for record in run.records if "train_success" in record]
     reached = [p.env_steps for p in points if p.success >= target]
@@ -206,15 +206,17 @@ def row_of(cell: Cell, run: Run, target: float, folder: Path) -> dict[str, Any]:
         "iterations": len(trained),
         "env_steps": run.records[-1]["env_steps"],
         "minutes": round(run.records[-1]["elapsed_s"] / 60, 1),
-        "before": _measured(points[0]),
-        "after": _measured(points[-1]),
-        "best": _measured(max(points, key=lambda p: p.success)),
+        "before": _success(points[0]),
+        "after": _success(points[-1]),
+        "best": _success(max(points, key=lambda p: p.success)),
         "env_steps_to_reach": reached[0] if reached else None,
-        "kept_groups": round(sum(r["kept_groups"] for r in trained) / max(len(trained), 1), 3),
+        "group_filter_rate": round(
+            sum(r["group_filter_rate"] for r in trained) / max(len(trained), 1), 3
+        ),
     }
 
 
-def _measured(point: Point) -> dict[str, Any]:
+def _success(point: Point) -> dict[str, Any]:
     low, high = point.interval
     return {"success": point.success, "n": point.n, "ci95": [round(low, 4), round(high, 4)]}
 
@@ -229,7 +231,7 @@ def markdown(table: dict[str, Any]) -> str:
         "after",
         "best",
         f"control steps to {100 * table['reach']:.0f} %",
-        "kept groups",
+        "groups filtered out",
         "time",
     )
     lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
@@ -242,7 +244,7 @@ def markdown(table: dict[str, Any]) -> str:
             f"{row['env_steps'] / 1e3:.0f} k{diverged_at}",
             *(_rate(row[name]) for name in ("before", "after", "best")),
             "not reached" if reached is None else f"{reached / 1e3:.0f} k",
-            f"{100 * row['kept_groups']:.0f} %",
+            f"{100 * row['group_filter_rate']:.0f} %",
             f"{row['minutes']:.0f} min",
         )
         lines.append(f"| {' | '.join(cells)} |")
@@ -251,9 +253,8 @@ def markdown(table: dict[str, Any]) -> str:
         "",
         f"{table['task']}, {table['budget'] / 1e3:.0f} k control steps of training for each run. "
         f"Success of the policy without noise, the same {n} scenes from seed {VALIDATION_SEED} on "
-        "for all, with 95 % Wilson intervals. `best` was chosen among the run's own measurements, "
-        "so it flatters; compare `after`, which of "
-        "a run that diverged is the last before it did.",
+        "for all, with 95 % Wilson intervals. `best` was chosen among the run's own evaluations, "
+        "so it flatters; compare `after`, which of a run that diverged is the last before it did.",
     ]
     return "\n".join(lines) + "\n"
 

@@ -3,10 +3,11 @@
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from z1_ros.errors import ConfigError
 from z1_ros.sim.registry import DEFAULT_SIMULATOR, find_simulator
+from z1_ros.specs import TRAIN_SEED_END
 
 VALIDATION_SEED = 9_000
 """Scenes from here to 9999 measure progress; training draws from those below."""
@@ -14,55 +15,50 @@ VALIDATION_SEED = 9_000
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunConfig:
-    """What a run improves, what it may cost, how it is measured and where it leaves its files."""
+    """What a run improves, what it may cost, how it is evaluated and where it leaves its files."""
 
     bundle: str
     """Bundle to start from: a directory, or the name of a shipped one."""
-    robot: str = DEFAULT_SIMULATOR
-    """Simulator."""
     task: str
     """Task to improve."""
     out: Path
-    """Bundle to write."""
+    """Bundle to write. Checkpoints and logs go to a folder beside it: ``<out>-run``."""
+    robot: str = DEFAULT_SIMULATOR
+    """Simulator."""
     minutes: float = 60.0
-    """Time budget [min]; 0: none. Of several budgets, the first to be used up ends training."""
+    """Time budget [min]; 0: none. Training ends when the first of its budgets is used up."""
     iterations: int = 0
     """Budget of iterations; 0: none."""
     env_steps: int = 0
     """Budget of control steps of training; 0: none."""
     workers: int = 12
-    """Environments at work side by side."""
-    threads: int = 1
-    """Threads of inference during rollouts; the update uses all cores."""
+    """Environment workers: processes that each step one environment."""
     eval_every: int = 12
-    """Iterations between two measurements of the policy without noise."""
+    """Iterations between two evaluations of the policy without exploration noise."""
     eval_episodes: int = 100
-    """Episodes of each."""
-    keep: str = "best"
-    """Weights that become the bundle: the ``best`` measured, or the ``last``, unless the policy
-    diverged."""
-    run: Path | None = None
-    """Folder of checkpoints and logs; if not given, beside the bundle: ``<out>-run``."""
+    """Episodes of each evaluation."""
+    keep: Literal["best", "last"] = "best"
+    """Weights that become the bundle: the ``best`` evaluated, or the ``last``. If the policy
+    diverges, it is the best."""
     resume: bool = True
-    """Go on from the run folder's checkpoint if there is one."""
+    """Continue from the run folder's checkpoint if there is one."""
     seed: int = 0
-    """Seeds scenes, noise and batches."""
+    """Seed of scenes, noise and batches."""
     export: bool = True
     """Export prefix.onnx and denoise.onnx at the end."""
     json: Path | None = None
-    """Write the final figures here."""
+    """Write the final metrics here."""
 
     def __post_init__(self) -> None:
-        """Check ranges and choices."""
-        if self.keep not in ("best", "last"):
-            raise ConfigError(f"keep is {self.keep!r}, expected 'best' or 'last'")
+        """Check ranges."""
         find_simulator(self.robot)
-        require_at_least(self, 1, "workers", "threads", "eval_every", "eval_episodes")
+        require_at_least(self, 1, "workers", "eval_every", "eval_episodes")
         require_at_least(self, 0, "minutes", "iterations", "env_steps", "seed")
         if not (self.minutes or self.iterations or self.env_steps):
             raise ConfigError("without minutes, iterations and env_steps training would never end")
-        if self.eval_episodes > 10_000 - VALIDATION_SEED:
-            raise ConfigError(f"eval_episodes is {self.eval_episodes}, expected at most 1000")
+        most = TRAIN_SEED_END - VALIDATION_SEED
+        if self.eval_episodes > most:
+            raise ConfigError(f"eval_episodes is {self.eval_episodes}, expected at most {most}")
 
 
 def require_at_least(config: Any, least: int, *names: str) -> None:
@@ -79,3 +75,11 @@ def require_positive(config: Any, *names: str) -> None:
         value = getattr(config, name)
         if not (math.isfinite(value) and value > 0):
             raise ConfigError(f"{name} is {value}, expected more than 0")
+
+
+def require_at_most(config: Any, most: float, *names: str) -> None:
+    """Raise ConfigError unless these fields are at most ``most``."""
+    for name in names:
+        value = getattr(config, name)
+        if not value <= most:
+            raise ConfigError(f"{name} is {value}, expected at most {most:g}")

@@ -1,24 +1,43 @@
-"""What a run of ``z1-train`` or ``z1-teach`` wrote into its folder, read back."""
+"""The folder and the log of a training run: written line by line, read back by the analysis."""
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console
+
 from z1_ros.errors import ConfigError, TrainingError
-from z1_ros.learning.core.train_state import CHECKPOINT, LOG
 from z1_ros.models.bundle.manifest import require_replaceable
 from z1_ros.models.checkpoint.loading import read_facts
 from z1_ros.sim.evaluation import wilson_interval
 
+CHECKPOINT, LOG, TENSORBOARD = "checkpoint.safetensors", "log.jsonl", "tensorboard"
+SHOWN = (
+    "eval_success",
+    "train_success",
+    "teacher_success",
+    "teacher_recovery_success",
+    "teacher_train_success",
+    "group_filter_rate",
+    "chunks_to_success",
+    "kl_update",
+    "flow_loss",
+    "dagger_samples",
+    "rollout_s",
+    "update_s",
+)
+"""Metrics that the terminal shows; the log has all."""
 
-def run_folder(run: Path | None, out: Path) -> Path:
-    """Return a new or old folder for checkpoints and logs: ``run``, or one beside ``out``.
+
+def run_folder(out: Path, run: Path | None = None) -> Path:
+    """Return the folder for checkpoints and logs, made if need be: ``run``, or one beside ``out``.
 
     Args:
-        run: What the user asked for, if anything.
         out: Bundle that the run will write; it is replaced as a whole.
+        run: What the user asked for, if anything.
 
     Raises:
         ConfigError: ``out`` holds something that is no bundle, or the folder lies in it, or is a
@@ -36,9 +55,55 @@ def run_folder(run: Path | None, out: Path) -> Path:
     return folder
 
 
+class RunLog:
+    """Writes a run's metrics to its log, to TensorBoard if it is there, and to the terminal."""
+
+    def __init__(self, folder: Path, board: Any = None):
+        """Open nothing yet.
+
+        Args:
+            folder: Of the run.
+            board: A TensorBoard writer, if there is one.
+        """
+        self._path = folder / LOG
+        self._console = Console(soft_wrap=True)
+        self.board = board
+
+    def say(self, text: str) -> None:
+        """Print a line at once."""
+        self._console.print(text, markup=False, highlight=False)
+
+    def progress(self) -> str:
+        """Return the first and the last success rate in words; empty if there is but one."""
+        rates = [r for r in read_records(self._path.parent) if "eval_success" in r]
+        if len(rates) < 2:
+            return ""
+        first, last = (100 * rates[i]["eval_success"] for i in (0, -1))
+        return f"success {first:.0f} → {last:.0f} % (n = {rates[-1]['eval_n']:.0f}); "
+
+    def write(self, record: dict[str, Any], remaining: str = "") -> None:
+        """Log the metrics of an iteration, those that are numbers, and print the essential ones.
+
+        Args:
+            record: Metrics by name; lists are logged too.
+            remaining: How long the run will still take, in words.
+        """
+        record = {k: v for k, v in record.items() if isinstance(v, list) or math.isfinite(v)}
+        if self.board is not None:
+            for name, value in record.items():
+                if not isinstance(value, list):
+                    self.board.add_scalar(name, value, record["iteration"])
+        with self._path.open("a+b") as log:
+            # A killed process may have left a line without its end.
+            torn = log.tell() and not self._path.read_bytes().endswith(b"\n")
+            log.write(b"\n" * bool(torn) + json.dumps(record).encode() + b"\n")
+        parts = [f"{k} {record[k]:.4g}" for k in SHOWN if k in record]
+        self.say("  ".join([f"iteration {record['iteration']:.0f}", *parts, remaining]).rstrip())
+
+
 @dataclass(frozen=True, slots=True)
 class Point:
-    """One measurement of success, and what training had cost until then."""
+    """One success rate, and what training had cost until then."""
 
     iterations: int
     """Iterations done."""
@@ -70,7 +135,7 @@ class Run:
 
     @property
     def evaluations(self) -> list[Point]:
-        """Measurements without noise; each was made before the iteration that it is logged with."""
+        """Evaluations; each was made before the iteration that it is logged with."""
         return [
             _point(record, before, record["eval_success"], int(record["eval_n"]))
             for before, record in zip([{}, *self.records], self.records, strict=False)
@@ -135,5 +200,5 @@ def read_run(folder: Path) -> Run:
             )
     checkpoint = folder / CHECKPOINT
     facts: dict[str, Any] = read_facts(checkpoint) if checkpoint.exists() else {}
-    task = facts.get("identity", {}).get("task", folder.name)
+    task = facts.get("fingerprint", {}).get("task", folder.name)
     return Run(name=folder.name, task=task, records=records)

@@ -1,138 +1,96 @@
-"""Episodes in which the policy acts as it is deployed, and a teacher looks on.
+"""Episodes in which the policy acts as it is deployed, recorded or relabelled for a teacher.
 
-Without a teacher they show one what the policy does when it succeeds; with one, each state that the
-policy gets into becomes a lesson: what it saw, and what the teacher would have done.
+Both are policies of the one scheduler of rollouts (``learning/rollout/collector.py``).
 """
 
-from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 
-from z1_ros.learning.distill.practice import Advice
-from z1_ros.learning.distill.replay import Lessons
-from z1_ros.learning.rollout.collector import SHIFTS, Counts
-from z1_ros.learning.rollout.env_pool import EnvPool
-from z1_ros.learning.rollout.env_worker import Begin, Reply, Request
-from z1_ros.learning.rollout.sampler import Actor
-from z1_ros.types import Observation
-
-
-@dataclass(frozen=True, slots=True)
-class WatchJob:
-    """An episode to be run."""
-
-    key: tuple[int, ...]
-    """Whole numbers that name it; they seed its noise."""
-    seed: int
-    """Its scene."""
+from z1_ros.learning.distill.dataset import DaggerSamples
+from z1_ros.learning.distill.worker import PrivilegedReply, PrivilegedRequest, Relabel
+from z1_ros.learning.rollout.collector import (
+    WHOLE_EPISODE,
+    Collector,
+    Group,
+    GroupJob,
+    Move,
+    Turn,
+)
+from z1_ros.learning.rollout.env_worker import Reply
+from z1_ros.learning.rollout.sampler import Sampler
+from z1_ros.models.network.pi05 import Prefix
 
 
 @dataclass(slots=True)
 class Episode:
-    """One that was run."""
+    """An episode of the policy with the privileged state that belongs to it."""
 
-    job: WatchJob
-    """What was asked for."""
-    truths: list[np.ndarray] = field(default_factory=list)
-    """The simulator's truth before each action, if it was asked for."""
+    privileged: list[np.ndarray] = field(default_factory=list)
+    """State before each executed action (n,)."""
     actions: list[np.ndarray] = field(default_factory=list)
-    """Each action (action_dim,) that was executed, likewise."""
+    """Each executed action (action_dim,)."""
     starts: list[tuple[int, bytes]] = field(default_factory=list)
-    """Control steps and snapshot after each chunk but the last, likewise."""
-    chunks: int = 0
-    """Chunks begun."""
+    """Control steps and snapshot after each chunk but the last."""
     success: bool = False
     """The task was reached."""
 
 
-@dataclass(slots=True)
-class _Task:
-    """An episode that a worker is running."""
-
-    number: int
-    seen: Observation | None = None
-    pending: np.ndarray | None = None
-    lesson: int = -1
+def episode_jobs(iteration: int, seeds: Sequence[int]) -> list[GroupJob]:
+    """Return whole episodes of an iteration, one for each scene."""
+    return [GroupJob((iteration, i), WHOLE_EPISODE, int(seed)) for i, seed in enumerate(seeds)]
 
 
-class Watcher:
-    """Runs episodes on the workers of a pool, in two shifts as ``Collector`` does."""
+def record_episodes(
+    collector: Collector, sampler: Sampler, jobs: Sequence[GroupJob]
+) -> list[Episode]:
+    """Run episodes and record privileged states, actions and snapshots."""
+    episodes = {job.key: Episode() for job in jobs}
 
-    def __init__(self, pool: EnvPool, actor: Actor):
-        """Connect workers and policy.
+    def act(turns: Sequence[Turn]) -> list[Move]:
+        chunks, _ = _follow(sampler, turns)
+        request = partial(PrivilegedRequest, record=True)
+        return [Move(chunk, None, request, snapshot=True) for chunk in chunks]
 
-        Args:
-            pool: Where environments step; they must tell the truth.
-            actor: Acts.
-        """
-        self._pool = pool
-        self._actor = actor
-        self._replan_steps = actor.manifest.replan_steps
-        self.counts = Counts()
-
-    def run(
-        self, jobs: Sequence[WatchJob], advice: Advice | None = None
-    ) -> tuple[list[Episode], Lessons]:
-        """Run episodes; without advice there are no lessons, but truth and snapshots are noted."""
-        self._advice = advice
-        self._episodes = [Episode(job) for job in jobs]
-        self._lessons = Lessons()
-        waiting = deque(_Task(number) for number in range(len(jobs)))
-        shifts: list[dict[int, _Task | None]] = [
-            dict.fromkeys(range(first, len(self._pool), SHIFTS)) for first in range(SHIFTS)
-        ]
-        while waiting or any(task for shift in shifts for task in shift.values()):
-            for shift in shifts:
-                for worker, task in shift.items():
-                    if task is not None and self._take_in(task, self._pool.receive(worker)):
-                        shift[worker] = None
-                self._answer([(worker, task) for worker, task in shift.items() if task is not None])
-                for worker, task in shift.items():
-                    if task is None and waiting:
-                        shift[worker] = task = waiting.popleft()
-                        begin = Begin(seed=jobs[task.number].seed)
-                        self._pool.send(worker, Request(begin=begin, observe=True))
-        return self._episodes, self._lessons
-
-    def _take_in(self, task: _Task, reply: Reply) -> bool:
-        """Note an answer of a worker; return whether its episode is over."""
-        task.seen = reply.observation
-        self.counts.renders += reply.observation is not None
-        if reply.advised is not None:
-            chunk, valid = reply.advised
-            self._lessons.learn(task.lesson, self._actor.normalized(chunk), valid)
-        if reply.step is None:
-            return False
-        episode = self._episodes[task.number]
-        if reply.truth is not None:
-            episode.truths += list(reply.truth)
-            episode.actions += list(task.pending[: len(reply.truth)])
+    def note(turn: Turn, move: Move, reply: Reply) -> None:
+        assert isinstance(reply, PrivilegedReply) and reply.privileged is not None
+        episode = episodes[turn.job.key]
+        episode.privileged += list(reply.privileged)
+        episode.actions += list(move.actions[: len(reply.privileged)])
         if reply.snapshot:
             episode.starts.append((reply.step.steps, reply.snapshot))
-        self.counts.env_steps += reply.step.consumed
-        episode.success = reply.step.success
-        return reply.step.done
 
-    def _answer(self, seeing: Sequence[tuple[int, _Task]]) -> None:
-        """Let the policy answer what the workers of a shift see, and send its actions."""
-        if not seeing:
-            return
-        episodes = [self._episodes[task.number] for _, task in seeing]
-        keys = [(*episode.job.key, episode.chunks) for episode in episodes]
-        prefix, chunks = self._actor.see_and_follow([task.seen for _, task in seeing], keys)
-        for i, (worker, task) in enumerate(seeing):
-            task.pending = np.clip(chunks[i][: self._replan_steps], *self._actor.limits)
-            if self._advice is not None:
-                task.lesson = self._lessons.see(prefix, i)
-            episodes[i].chunks += 1
-            self.counts.chunks += 1
-            request = Request(
-                advice=self._advice,
-                actions=task.pending,
-                truth=self._advice is None,
-                snapshot=self._advice is None,
-                observe=True,
-            )
-            self._pool.send(worker, request)
+    for group in collector.run(jobs, act, note=note):
+        episodes[group.job.key].success = bool(group.success[0])
+    return list(episodes.values())
+
+
+def relabel_episodes(
+    collector: Collector, sampler: Sampler, jobs: Sequence[GroupJob], wanted: Relabel
+) -> tuple[list[Group], DaggerSamples]:
+    """Run episodes; every state of them becomes a sample with the teacher's chunk as its label."""
+    samples = DaggerSamples()
+
+    def act(turns: Sequence[Turn]) -> list[Move]:
+        chunks, prefix = _follow(sampler, turns)
+        request = partial(PrivilegedRequest, relabel=wanted)
+        return [
+            Move(chunk, samples.observe(prefix, at), request) for at, chunk in enumerate(chunks)
+        ]
+
+    def note(turn: Turn, move: Move, reply: Reply) -> None:
+        assert isinstance(reply, PrivilegedReply) and reply.relabelled is not None
+        chunk, valid = reply.relabelled
+        samples.label(move.chunk, sampler.normalized(chunk), valid)
+
+    return collector.run(jobs, act, note=note), samples
+
+
+def _follow(sampler: Sampler, turns: Sequence[Turn]) -> tuple[list[np.ndarray], Prefix]:
+    """Return the actions to execute at each turn, within the robot's limits, and the prefixes."""
+    keys = [(*turn.job.key, turn.chunk) for turn in turns]
+    chunks, prefix = sampler.follow([turn.observation for turn in turns], keys)
+    steps = sampler.manifest.replan_steps
+    return [np.clip(chunk[:steps], *sampler.limits) for chunk in chunks], prefix

@@ -1,4 +1,4 @@
-"""PPO for a teacher: it acts on the truth, so a critic of the truth can say what each action did.
+"""PPO for a privileged teacher, whose critic reads the same simulator state.
 
 Sources: PPO (arXiv 1707.06347), generalised advantage estimation (arXiv 1506.02438).
 """
@@ -9,26 +9,26 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from z1_ros.learning.distill.config import PracticeConfig
-from z1_ros.learning.distill.practice import Practised
+from z1_ros.learning.core.loss import clipped_loss, kl_estimate, require_same_policy
+from z1_ros.learning.distill.config import TeacherConfig
+from z1_ros.learning.distill.numpy_teacher import TeacherRollouts
 from z1_ros.learning.distill.teacher import Critic, Teacher
-from z1_ros.learning.grpo.update import clipped_loss, require_same_policy
 
-_TIME = 0.01
+_TIME_SCALE = 0.01
 """Decisions to a number of order one."""
 
 
 def advantages(
     values: np.ndarray, lengths: np.ndarray, success: np.ndarray, gamma: float, decay: float
 ) -> np.ndarray:
-    """Return generalised advantage estimates (N,) of decisions, episode after episode.
+    """Return generalised advantage estimates (N,) of decisions, rollout after rollout.
 
-    The only reward is 1 for the decision that brings success; an episode that ends without it has
+    The only reward is 1 for the decision that brings success; a rollout that ends without it has
     nothing left to gain.
 
     Args:
         values: The critic's, before each decision (N,).
-        lengths: Decisions of each episode (G,).
+        lengths: Decisions of each rollout (G,).
         success: Whether each succeeded (G,).
         gamma: Discount by decision.
         decay: GAE's λ.
@@ -44,28 +44,28 @@ def advantages(
     return found
 
 
-def passed(practised: Sequence[Practised], hold: int) -> np.ndarray:
-    """Return how many decisions' time of its episode lies before each decision (N,)."""
+def decision_times(rollouts: Sequence[TeacherRollouts], hold_steps: int) -> np.ndarray:
+    """Return how many decisions' time of its episode precedes each decision (N,)."""
     return np.concatenate(
-        [p.begun / hold + np.arange(length) for p in practised for length in p.lengths]
+        [r.steps_before / hold_steps + np.arange(length) for r in rollouts for length in r.lengths]
     )
 
 
 class TeacherUpdate:
-    """Improves a teacher and its critic from what was practised."""
+    """Improves a teacher and its critic from the teacher's rollouts."""
 
-    def __init__(self, teacher: Teacher, critic: Critic, config: PracticeConfig):
+    def __init__(self, teacher: Teacher, critic: Critic, config: TeacherConfig):
         """Set up.
 
         Args:
             teacher: What is improved.
-            critic: Of its own truth and the time that has passed.
+            critic: Of the same privileged state, and of time.
             config: Discount, clipping, epochs.
         """
         self.teacher = teacher
         self.critic = critic
         self._config = config
-        rate = config.learning_rate
+        rate = config.teacher_learning_rate
         policy = [p for n, p in teacher.named_parameters() if n != "log_std"]
         self.optimizer = torch.optim.Adam(
             [
@@ -76,24 +76,26 @@ class TeacherUpdate:
             eps=1e-5,
         )
 
-    def run(self, practised: Sequence[Practised], seed: int, *, policy: bool) -> dict[str, float]:
-        """Train on groups of episodes; return figures.
+    def run(
+        self, rollouts: Sequence[TeacherRollouts], seed: int, *, policy: bool
+    ) -> dict[str, float]:
+        """Train on rollouts; return metrics.
 
         Args:
-            practised: The groups.
+            rollouts: From several states.
             seed: Of the minibatches.
             policy: False: only the critic learns, as before it knows anything.
         """
         config = self._config
-        truth = torch.from_numpy(np.concatenate([p.truth for p in practised]))
-        action = torch.from_numpy(np.concatenate([p.action for p in practised]))
-        before = torch.from_numpy(np.concatenate([p.log_prob for p in practised]))
-        lengths = np.concatenate([p.lengths for p in practised])
-        success = np.concatenate([p.success for p in practised])
-        time = torch.from_numpy(passed(practised, config.hold)).float() * _TIME
+        states = torch.from_numpy(np.concatenate([r.privileged for r in rollouts]))
+        actions = torch.from_numpy(np.concatenate([r.action for r in rollouts]))
+        before = torch.from_numpy(np.concatenate([r.log_prob for r in rollouts]))
+        lengths = np.concatenate([r.lengths for r in rollouts])
+        success = np.concatenate([r.success for r in rollouts])
+        time = torch.from_numpy(decision_times(rollouts, config.hold_steps)).float() * _TIME_SCALE
         with torch.no_grad():
-            values = self.critic(truth, time)
-            mismatch = (self.teacher.log_prob(truth, action) - before).abs().max().item()
+            values = self.critic(states, time)
+            mismatch = (self.teacher.log_prob(states, actions) - before).abs().max().item()
         require_same_policy(mismatch)
         gained = advantages(values.numpy(), lengths, success, config.gamma, config.gae_lambda)
         returns = values + torch.from_numpy(gained).float()
@@ -101,26 +103,27 @@ class TeacherUpdate:
         advantage = torch.from_numpy(scaled).float()
         explained = 1 - float((returns - values).var() / returns.var().clamp(min=1e-8))
         random = torch.Generator().manual_seed(seed)
-        drifts: list[float] = []
+        kls: list[float] = []
         for _ in range(config.epochs):
-            for rows in torch.randperm(len(truth), generator=random).split(config.batch_size):
-                error = self.critic(truth[rows], time[rows]) - returns[rows]
+            for rows in torch.randperm(len(states), generator=random).split(config.batch_size):
+                error = self.critic(states[rows], time[rows]) - returns[rows]
                 loss = error.square().mean()
                 if policy:
-                    drift = self.teacher.log_prob(truth[rows], action[rows]) - before[rows]
-                    drifts.append(_kl(drift))
-                    if drifts[-1] > config.max_kl:
+                    new = self.teacher.log_prob(states[rows], actions[rows])
+                    log_ratio = new - before[rows]
+                    kls.append(kl_estimate(log_ratio.detach()).mean().item())
+                    if kls[-1] > config.max_kl:
                         break
-                    each = clipped_loss(drift.exp(), advantage[rows], config.clip, config.clip)
+                    each = clipped_loss(log_ratio.exp(), advantage[rows], config.clip)
                     loss = loss + each.mean()
                 self._step(loss)
-            if drifts and np.mean(drifts[-5:]) > config.max_kl / 2:
+            if kls and np.mean(kls[-5:]) > config.max_kl / 2:
                 break
         return {
-            "practice_success": float(success.mean()),
-            "practice_steps": float(np.mean(np.concatenate([p.steps for p in practised]))),
-            "practice_kl": float(np.mean(drifts)) if drifts else 0.0,
-            "critic_explains": explained,
+            "teacher_train_success": float(success.mean()),
+            "teacher_train_steps": float(np.mean(np.concatenate([r.steps for r in rollouts]))),
+            "teacher_kl": float(np.mean(kls)) if kls else 0.0,
+            "explained_variance": explained,
             "log_prob_mismatch": mismatch,
         }
 
@@ -130,9 +133,3 @@ class TeacherUpdate:
         for group in self.optimizer.param_groups:
             nn.utils.clip_grad_norm_(group["params"], 1.0)
         self.optimizer.step()
-
-
-def _kl(drift: Tensor) -> float:
-    """Return how far log-probabilities have moved, as an estimate of the KL divergence."""
-    with torch.no_grad():
-        return (drift.exp() - 1 - drift).mean().item()

@@ -1,9 +1,9 @@
-"""A teacher: a small policy that acts on the simulator's truth, for training alone.
+"""The privileged teacher: a small policy that acts on simulator state, for training alone.
 
-What a policy of pictures learns slowly from success, because it sees little and acts in long
-chunks, one that is told where everything is learns in minutes, in physics without a picture. The
-policy then learns from it (``train.py``). Source: a privileged teacher, Learning by Cheating
-(arXiv 1912.12294); improved by RL before it teaches, as in arXiv 2010.11251.
+What a policy of images learns slowly from success, because it sees little and acts in long chunks,
+one that reads where everything is learns in minutes, in physics without rendering. The policy then
+learns from it (``train.py``). Source: Learning by Cheating (arXiv 1912.12294); a teacher improved
+by reinforcement learning, as in arXiv 2010.11251.
 """
 
 from collections.abc import Sequence
@@ -13,27 +13,27 @@ import torch
 from torch import Tensor, nn
 
 from z1_ros.learning.distill.config import CloneConfig
-from z1_ros.learning.distill.practice import EPSILON, FARTHEST, PlainTeacher
+from z1_ros.learning.distill.numpy_teacher import EPSILON, INPUT_LIMIT, NumpyTeacher
 from z1_ros.specs import Embodiment
 
 _HIDDEN = 256
 _SHARES = {"end_effector_rotation": 0.5, "gripper_close": 3.0}
-"""Noise at first, in parts of that on positions."""
+"""Initial noise, in parts of that on positions."""
 _EXACT = {"gripper_close": 0.5}
-"""How exactly a field is imitated, in parts of how exactly the others are."""
+"""Weight of a field's error in the imitation; that of the others is 3."""
 
 
 class Teacher(nn.Module):
-    """A normal distribution of the next action, held for a few control steps, given the truth."""
+    """A normal distribution of the next action, held for a few control steps."""
 
     def __init__(self, inputs: int, low: np.ndarray, high: np.ndarray, sigma: np.ndarray):
         """Set up.
 
         Args:
-            inputs: Numbers of the truth.
+            inputs: Numbers of the privileged state.
             low: Least action (action_dim,) that it executes …
             high: … and greatest: the range in which the policy it teaches moves.
-            sigma: Standard deviation at first (action_dim,).
+            sigma: Initial standard deviation (action_dim,).
         """
         super().__init__()
         self.first = nn.Linear(inputs, _HIDDEN)
@@ -46,30 +46,30 @@ class Teacher(nn.Module):
         self.register_buffer("mean", torch.zeros(inputs))
         self.register_buffer("scale", torch.ones(inputs))
 
-    def forward(self, truth: Tensor, dropout: float = 0.0) -> Tensor:
-        """Return the mean action (B, action_dim), before its limits, of truths (B, inputs)."""
-        near = ((truth - self.mean) / self.scale).clamp(-FARTHEST, FARTHEST)
-        hidden = nn.functional.silu(self.norm(self.first(near)))
+    def forward(self, privileged: Tensor, dropout: float = 0.0) -> Tensor:
+        """Return the mean action (B, action_dim), before limits, of states (B, inputs)."""
+        scaled = ((privileged - self.mean) / self.scale).clamp(-INPUT_LIMIT, INPUT_LIMIT)
+        hidden = nn.functional.silu(self.norm(self.first(scaled)))
         hidden = nn.functional.dropout(hidden, dropout)
         hidden = nn.functional.silu(self.second(hidden))
         return self.last(nn.functional.dropout(hidden, dropout))
 
-    def log_prob(self, truth: Tensor, action: Tensor) -> Tensor:
+    def log_prob(self, privileged: Tensor, action: Tensor) -> Tensor:
         """Return log-probabilities (B,) of actions (B, action_dim), less a constant."""
-        error = (action - self(truth)) / self.log_std.exp()
+        error = (action - self(privileged)) / self.log_std.exp()
         return (-0.5 * error.square() - self.log_std).sum(1)
 
     @property
-    def plain(self) -> PlainTeacher:
+    def to_numpy(self) -> NumpyTeacher:
         """The same without torch, as it is now."""
-        return PlainTeacher({n: t.detach().numpy().copy() for n, t in self.state_dict().items()})
+        return NumpyTeacher({n: t.detach().numpy().copy() for n, t in self.state_dict().items()})
 
 
 class Critic(nn.Module):
-    """What a teacher may still expect: discounted success, given the truth and the time."""
+    """What a teacher may still expect: discounted success, given state and time."""
 
     def __init__(self, inputs: int):
-        """Set up for truths of ``inputs`` numbers."""
+        """Set up for privileged states of ``inputs`` numbers."""
         super().__init__()
         self.layers = nn.Sequential(
             nn.Linear(inputs + 1, _HIDDEN),
@@ -82,33 +82,30 @@ class Critic(nn.Module):
         self.register_buffer("mean", torch.zeros(inputs))
         self.register_buffer("scale", torch.ones(inputs))
 
-    def forward(self, truth: Tensor, time: Tensor) -> Tensor:
-        """Return values (B,) of truths (B, inputs) after a share of the episode's time (B,)."""
-        near = ((truth - self.mean) / self.scale).clamp(-FARTHEST, FARTHEST)
-        return self.layers(torch.cat([near, time[:, None]], 1))[:, 0]
+    def forward(self, privileged: Tensor, time: Tensor) -> Tensor:
+        """Return values (B,) of states (B, inputs) at shares of an episode's time (B,)."""
+        scaled = ((privileged - self.mean) / self.scale).clamp(-INPUT_LIMIT, INPUT_LIMIT)
+        return self.layers(torch.cat([scaled, time[:, None]], 1))[:, 0]
 
 
 def first_noise(robot: Embodiment, sigma: float) -> np.ndarray:
-    """Return a teacher's standard deviations at first (action_dim,), ``sigma`` on positions."""
+    """Return a teacher's initial standard deviations (action_dim,), ``sigma`` on positions."""
     return np.array([sigma * _SHARES.get(f.name, 1.0) for f in robot.action for _ in f.dims])
 
 
-def decisions(
-    truths: Sequence[np.ndarray], actions: Sequence[np.ndarray], hold: int
-) -> tuple[np.ndarray, np.ndarray]:
+def held_actions(actions: Sequence[np.ndarray], hold_steps: int) -> np.ndarray:
     """Return what a teacher that holds its actions would have decided before each of an episode's.
 
     Args:
-        truths: Before each action (n,).
-        actions: What was executed (action_dim,).
-        hold: Control steps for which an action is held.
+        actions: What was executed, each (action_dim,).
+        hold_steps: Control steps for which an action is held.
 
     Returns:
-        Truths (T, n), and means (T, action_dim) of each action and those that followed it.
+        Means (T, action_dim) float32 of each action and those that followed it.
     """
     every = np.stack(actions)
-    means = np.stack([every[at : at + hold].mean(0) for at in range(len(every))])
-    return np.stack(truths), means.astype(np.float32)
+    means = [every[at : at + hold_steps].mean(0) for at in range(len(every))]
+    return np.stack(means).astype(np.float32)
 
 
 def clone(
@@ -119,27 +116,27 @@ def clone(
     config: CloneConfig,
     seed: int,
 ) -> dict[str, float]:
-    """Let a teacher do as was done, and know what truths are like; return figures.
+    """Train a teacher to imitate episodes, set its and the critic's input scale; return metrics.
 
     Args:
         teacher: What learns.
         critic: Gets the same scale of inputs.
-        episodes: Of each, truths and decisions; one of ten only measures, if there are as many.
+        episodes: Privileged states and decisions of each; of ten or more, every tenth is held out.
         robot: Says what the dimensions of an action are.
         config: Steps, batches, dropout.
         seed: Of batches and dropout.
     """
     held = set(range(0, len(episodes), 10)) if len(episodes) >= 10 else set()
 
-    def rows(wanted: bool) -> tuple[Tensor, Tensor]:
-        kept = [e for i, e in enumerate(episodes) if (i in held) == wanted]
-        truth, action = (np.concatenate(part) for part in zip(*kept, strict=True))
-        return torch.from_numpy(truth), torch.from_numpy(action)
+    def rows(held_out: bool) -> tuple[Tensor, Tensor]:
+        kept = [e for i, e in enumerate(episodes) if (i in held) == held_out]
+        states, actions = (np.concatenate(part) for part in zip(*kept, strict=True))
+        return torch.from_numpy(states), torch.from_numpy(actions)
 
-    truth, action = rows(False)
+    states, actions = rows(False)
     for part in (teacher, critic):
-        part.mean.copy_(truth.mean(0))
-        part.scale.copy_(truth.std(0, correction=0) + 0.02)
+        part.mean.copy_(states.mean(0))
+        part.scale.copy_(states.std(0, correction=0) + 0.02)
     # Positions and rotations are smaller numbers than the gripper's 1 and -1, and matter more.
     weight = torch.tensor([_EXACT.get(f.name, 3.0) for f in robot.action for _ in f.dims])
     random = torch.Generator().manual_seed(seed)
@@ -151,16 +148,16 @@ def clone(
         for step in range(config.clone_steps):
             for group in optimizer.param_groups:
                 group["lr"] = config.clone_learning_rate * (1 - step / config.clone_steps)
-            at = torch.randint(len(truth), (config.clone_batch_size,), generator=random)
-            error = (teacher(truth[at], config.dropout) - action[at]) * weight
+            at = torch.randint(len(states), (config.clone_batch_size,), generator=random)
+            error = (teacher(states[at], config.clone_dropout) - actions[at]) * weight
             loss = error.square().mean()
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             optimizer.step()
-    figures = {"clone_loss": loss.item(), "clone_decisions": float(len(truth))}
+    metrics = {"clone_loss": loss.item(), "clone_decisions": float(len(states))}
     if held:
-        truth, action = rows(True)
+        states, actions = rows(True)
         with torch.no_grad():
-            error = (teacher(truth) - action) * weight
-        figures["clone_held_out_loss"] = error.square().mean().item()
-    return figures
+            error = (teacher(states) - actions) * weight
+        metrics["clone_held_out_loss"] = error.square().mean().item()
+    return metrics

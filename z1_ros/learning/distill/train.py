@@ -1,23 +1,26 @@
-"""``z1-teach``: reinforcement learning through a teacher that is told the truth.
+"""Privileged distillation of a policy bundle on one task: the loop of ``z1-teach``.
 
-Where a success says too little of each chunk, a teacher that knows more learns from it sooner.
+A teacher that reads simulator state learns from success sooner than the policy, which sees little.
+An iteration is one of three things, in this order:
 
-An iteration is one of three things, in this order: the first one watches the policy and lets a
-teacher that is told the simulator's truth imitate what succeeded; those after it let the teacher
-practise, in physics without a picture, by PPO; the rest are rounds of lessons, in which the policy
-acts, the teacher says in every state what it would do, and the action expert learns that over
-prefixes that were computed anyway. The reward is the task's success and nothing else; the policy
-sees what a robot sees; teacher and critic are thrown away. Every draw follows from (seed,
-iteration), so a run that was killed goes on with the same numbers.
+1. the first: episodes of the policy are collected, and the teacher imitates the successful ones;
+2. those after it: the teacher improves by PPO, in physics without rendering, until it is good;
+3. the rest: DAgger rounds. The policy acts, the teacher labels every state that it gets into, and
+   the action expert learns these labels over prefix features that were computed anyway.
 
-Source: a privileged teacher, Learning by Cheating (arXiv 1912.12294), whose advice is asked for in
-the states of the learner, DAgger (arXiv 1011.0686).
+The reward is the task's success and nothing else; the policy sees what a robot sees; teacher and
+critic are thrown away. Every draw follows from (seed, iteration), so a run that was killed goes on
+with the same numbers.
+
+Source: Learning by Cheating (arXiv 1912.12294); labels in the learner's own states, DAgger
+(arXiv 1011.0686).
 """
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,36 +28,49 @@ import numpy as np
 import torch
 
 from z1_ros.errors import Diverged, TrainingError
-from z1_ros.learning.core.learner import OpenPool, run_learner, start_expert
 from z1_ros.learning.core.loss import flow_loss
+from z1_ros.learning.core.run import TrainingRun, start_expert
 from z1_ros.learning.core.run_config import VALIDATION_SEED
-from z1_ros.learning.distill.config import TeachConfig
-from z1_ros.learning.distill.dagger import Watcher, WatchJob
+from z1_ros.learning.distill.config import DistillConfig
+from z1_ros.learning.distill.dagger import episode_jobs, record_episodes, relabel_episodes
+from z1_ros.learning.distill.dataset import DaggerDataset
+from z1_ros.learning.distill.numpy_teacher import NumpyTeacher, TeacherRollouts
 from z1_ros.learning.distill.ppo import TeacherUpdate
-from z1_ros.learning.distill.practice import Advice, PlainTeacher, Practice, Practised
-from z1_ros.learning.distill.replay import Replay
-from z1_ros.learning.distill.state import TeachState
-from z1_ros.learning.distill.teacher import Critic, Teacher, clone, decisions, first_noise
+from z1_ros.learning.distill.state import DistillState, Starts
+from z1_ros.learning.distill.teacher import Critic, Teacher, clone, first_noise, held_actions
+from z1_ros.learning.distill.worker import PrivilegedWorker, Relabel, TeacherRequest
 from z1_ros.learning.rollout.collector import Collector
-from z1_ros.learning.rollout.env_pool import EnvPool, local_workers
-from z1_ros.learning.rollout.env_worker import Request
-from z1_ros.learning.rollout.sampler import Actor
+from z1_ros.learning.rollout.env_pool import EnvPool, OpenPool, local_workers
+from z1_ros.learning.rollout.evaluate import evaluate
+from z1_ros.learning.rollout.sampler import Sampler
+from z1_ros.learning.rollout.session import train_bundle
 from z1_ros.models.bundle.manifest import Bundle
 from z1_ros.models.bundle.networks import load_bundle_network
 from z1_ros.models.bundle.task_experts import EXPERT_PARTS
 from z1_ros.models.network.pi05 import draw_time
+from z1_ros.sim.registry import EnvMaker
 from z1_ros.specs import embodiment
 
-REPLAY = "replay"
-"""Folder of a run's lessons."""
+SAMPLES = "dagger"
+"""Folder of a run's relabelled samples."""
+Beginning = Mapping[str, Any]
+"""Where a teacher's rollouts begin: fields of ``TeacherRequest``."""
 
 
-class Teaching:
+class Distillation:
     """One run: policy, teacher, environments and where it stands."""
 
     update_threads = torch.get_num_threads()
 
-    def __init__(self, config: TeachConfig, bundle: Bundle, pool: EnvPool, run: Path):
+    def __init__(self, config: DistillConfig, bundle: Bundle, pool: EnvPool, folder: Path):
+        """Load the policy; nothing is trained, written or read from the folder yet.
+
+        Args:
+            config: Settings.
+            bundle: Policy to start from.
+            pool: Privileged environment workers.
+            folder: Of checkpoints and logs.
+        """
         self.config = config
         self.robot = embodiment(bundle.manifest.embodiment)
         expert = start_expert(bundle, config.task)
@@ -65,228 +81,256 @@ class Teaching:
         for parameter in self.trained:
             parameter.requires_grad_(True)
         self.pool = pool
-        self.actor = Actor(self.network, bundle, self.robot, config.seed)
-        self.collector = Collector(pool, self.actor, bundle.manifest.replan_steps)
-        self.watcher = Watcher(pool, self.actor)
-        lesson = config.lesson
+        self.sampler = Sampler(self.network, bundle, self.robot, config.seed)
+        self.collector = Collector(pool)
+        dagger = config.dagger
         self.optimizer = torch.optim.AdamW(
             self.trained,
-            lr=lesson.expert_learning_rate,
+            lr=dagger.expert_learning_rate,
             betas=(0.9, 0.95),
-            weight_decay=lesson.weight_decay,
+            weight_decay=dagger.weight_decay,
         )
-        self.replay = Replay(run / REPLAY, lesson.window)
-        self.identity = identity(config, bundle)
-        self.state = TeachState(
-            run, self.network, self.optimizer, self.identity, lesson.ema, self.replay, self.mentor
+        dataset = DaggerDataset(folder / SAMPLES, dagger.dagger_window)
+        self.state = DistillState(dataset, self.new_teacher)
+        self.run = TrainingRun(
+            folder,
+            config,
+            self.network,
+            self.optimizer,
+            fingerprint(config, bundle),
+            average_decay=dagger.ema,
+            extra=self.state,
         )
 
-    def mentor(self, inputs: int) -> TeacherUpdate:
-        """Return a new teacher of truths of so many numbers, its critic and their optimiser."""
-        low, high = self.actor.action_range()
-        noise = first_noise(self.robot, self.config.practice.sigma)
+    def new_teacher(self, inputs: int) -> TeacherUpdate:
+        """Return a new teacher of privileged states of so many numbers, with its critic."""
+        low, high = self.sampler.action_range()
+        noise = first_noise(self.robot, self.config.teacher.sigma)
         with torch.random.fork_rng():
             torch.manual_seed(self.config.seed)
             teacher, critic = Teacher(inputs, low, high, noise), Critic(inputs)
-        return TeacherUpdate(teacher, critic, self.config.practice)
+        return TeacherUpdate(teacher, critic, self.config.teacher)
 
-    @property
-    def due(self) -> bool:
-        """Whether the policy is to be measured before the next iteration."""
-        state = self.state
-        rounds = state.iteration - state.lessons_from if state.lessons_from else 0
-        return state.iteration == 0 or (rounds > 0 and rounds % self.config.eval_every == 0)
+    def train(self) -> None:
+        """Iterate until a budget is used up.
 
-    def check(self, figures: dict[str, Any]) -> None:
-        """Nothing but a gradient says that the policy diverged."""
+        Raises:
+            Diverged: A gradient is not finite; the best weights are kept.
+            TrainingError: Training cannot go on.
+        """
+        while not self.run.finished:
+            with self.run.one_iteration() as metrics:
+                if self.evaluation_due(self.run.counters.iteration):
+                    metrics |= evaluate(self.run, self.collector, self.sampler)
+                metrics |= self.iterate(self.run.counters.iteration)
 
-    def iterate(self) -> dict[str, float]:
-        """Watch, practise, or teach; return the iteration's figures."""
+    def evaluation_due(self, iteration: int) -> bool:
+        """Return whether the policy is to be evaluated before an iteration."""
+        rounds = iteration - self.state.dagger_from if self.state.dagger_from else 0
+        return iteration == 0 or (rounds > 0 and rounds % self.config.eval_every == 0)
+
+    def iterate(self, iteration: int) -> dict[str, float]:
+        """Collect, train the teacher, or let it teach; return the iteration's metrics."""
         began, state = time.perf_counter(), self.state
-        torch.set_num_threads(self.config.threads)
-        if state.iteration == 0:
-            figures = self.watch()
-        elif not state.lessons_from:
-            figures = self.practise(state.iteration)
+        torch.set_num_threads(1)
+        if iteration == 0:
+            metrics = self.clone_policy()
+        elif not state.dagger_from:
+            metrics = self.train_teacher(iteration)
         else:
-            figures = self.teach(state.iteration)
-        if not state.lessons_from and state.iteration >= self.config.practice.practice:
-            state.lessons_from = state.iteration + 1
-        state.iteration += 1
-        took = time.perf_counter() - began
-        return figures | {"env_steps": float(state.env_steps), "iteration_s": took}
+            metrics = self.dagger_round(iteration)
+        if not state.dagger_from and iteration >= self.config.teacher.teacher_iterations:
+            state.dagger_from = iteration + 1
+        return metrics | {"iteration_s": time.perf_counter() - began}
 
-    def watch(self) -> dict[str, float]:
-        """Let the teacher watch the policy, and do as it does where it succeeds."""
-        config = self.config
-        before = self.watcher.counts.env_steps
-        episodes, _ = self.watcher.run(self.jobs(0, config.clone.watch_episodes))
-        self.state.env_steps += self.watcher.counts.env_steps - before
-        hold = config.practice.hold
-        won = [decisions(e.truths, e.actions, hold) for e in episodes if e.success]
+    # 1. The teacher imitates what succeeded
+
+    def clone_policy(self) -> dict[str, float]:
+        """Collect episodes of the policy; let a new teacher imitate the successful ones."""
+        config, counts = self.config, self.collector.counts
+        before = counts.env_steps
+        jobs = episode_jobs(0, self.scenes(0, config.clone.clone_episodes))
+        episodes = record_episodes(self.collector, self.sampler, jobs)
+        self.run.counters.env_steps += counts.env_steps - before
+        hold_steps = config.teacher.hold_steps
+        won = [
+            (np.stack(e.privileged), held_actions(e.actions, hold_steps))
+            for e in episodes
+            if e.success
+        ]
         if not won:
             raise TrainingError(
                 f"the policy never succeeded in {len(episodes)} episodes of {config.task}, so a "
                 "teacher has nothing to begin from; start from a policy that sometimes does"
             )
-        latest = config.practice.latest_chunk
-        # One episode of ten is kept for examinations.
-        self.state.exams = [s for e in episodes[::10] for s in e.starts[:latest]]
-        self.state.starts = [s for i, e in enumerate(episodes) if i % 10 for s in e.starts[:latest]]
-        mentor = self.state.mentor = self.mentor(won[0][0].shape[1])
-        figures = clone(mentor.teacher, mentor.critic, won, self.robot, config.clone, config.seed)
-        return {"train_success": len(won) / len(episodes)} | figures | self.examine()
+        latest = config.teacher.recovery_chunks
+        # One episode of ten is kept for the teacher's evaluations.
+        held_out, others = episodes[::10], [e for i, e in enumerate(episodes) if i % 10]
+        self.state.eval_starts = [s for e in held_out for s in e.starts[:latest]]
+        self.state.train_starts = [s for e in others for s in e.starts[:latest]]
+        made = self.state.teacher = self.new_teacher(won[0][0].shape[1])
+        metrics = clone(made.teacher, made.critic, won, self.robot, config.clone, config.seed)
+        return {"train_success": len(won) / len(episodes)} | metrics | self.evaluate_teacher(0)
 
-    def practise(self, iteration: int) -> dict[str, float]:
-        """Improve the teacher; now and then see whether it is good enough to teach."""
-        config, mentor = self.config.practice, self.state.mentor
-        rescues = round(config.rescue_share * config.scenes)
-        beginnings = self.rescues(self.state.starts, rescues, iteration)
-        beginnings += [{"seed": int(s)} for s in self.seeds(iteration)]
-        plain = mentor.teacher.plain
-        tasks = [
-            Practice(
-                teacher=plain,
-                keys=tuple((self.config.seed, iteration, i, j) for j in range(config.tries)),
-                hold=config.hold,
+    # 2. The teacher improves
+
+    def train_teacher(self, iteration: int) -> dict[str, float]:
+        """Improve the teacher by its own rollouts; now and then evaluate it."""
+        config, made = self.config.teacher, self.state.teacher
+        recoveries = round(config.recovery_share * config.teacher_starts)
+        beginnings = self.recoveries(self.state.train_starts, recoveries, iteration)
+        scenes = np.random.default_rng([self.config.seed, iteration]).permutation(VALIDATION_SEED)
+        beginnings += [{"seed": int(seed)} for seed in scenes]
+        requests = [
+            TeacherRequest(
+                teacher=made.teacher.to_numpy,
+                keys=tuple(
+                    (self.config.seed, iteration, i, j) for j in range(config.teacher_rollouts)
+                ),
+                hold_steps=config.hold_steps,
                 **beginning,
             )
-            for i, beginning in enumerate(beginnings[: config.scenes])
+            for i, beginning in enumerate(beginnings[: config.teacher_starts])
         ]
-        practised = self.run_practice(tasks)
-        seed = self.config.seed * 1_000_003 + iteration
-        figures = mentor.run(practised, seed, policy=iteration > 1)
-        if iteration % config.check_every == 0 or iteration == config.practice:
-            figures |= self.examine()
-        return figures
+        rollouts = self.roll_out_teacher(requests)
+        metrics = made.run(rollouts, self.batch_seed(iteration), policy=iteration > 1)
+        if iteration % config.teacher_eval_every == 0 or iteration == config.teacher_iterations:
+            metrics |= self.evaluate_teacher(iteration)
+        return metrics
 
-    def examine(self) -> dict[str, float]:
-        """Measure the teacher without noise; keep the best, teach once it is good enough."""
-        config, state = self.config.practice, self.state
-        plain, half = state.mentor.teacher.plain, config.check_episodes // 2
+    def evaluate_teacher(self, iteration: int) -> dict[str, float]:
+        """Evaluate the teacher without noise; keep the best, and let it teach once it is good."""
+        config, state = self.config.teacher, self.state
+        half = config.teacher_eval_episodes // 2
+        ask = partial(
+            TeacherRequest,
+            teacher=state.teacher.teacher.to_numpy,
+            keys=((0,),),
+            hold_steps=config.hold_steps,
+            noise=False,
+        )
+        beginnings: dict[str, list[Beginning]] = {
+            "teacher_success": [{"seed": VALIDATION_SEED + i} for i in range(half)],
+            "teacher_recovery_success": self.recoveries(state.eval_starts, half, 0),
+        }
         rates = {}
-        for name, beginnings in (
-            ("teacher_success", [{"seed": VALIDATION_SEED + i} for i in range(half)]),
-            ("teacher_rescues", self.rescues(state.exams, half, 0)),
-        ):
-            tasks = [
-                Practice(teacher=plain, keys=((0,),), hold=config.hold, noise=False, **beginning)
-                for beginning in beginnings
-            ]
-            if tasks:  # a policy that succeeds at once leaves nothing to rescue
-                rates[name] = float(np.mean([p.success[0] for p in self.run_practice(tasks)]))
+        for name, starts in beginnings.items():
+            if starts:  # a policy that succeeds at once leaves nothing to recover from
+                rollouts = self.roll_out_teacher([ask(**start) for start in starts])
+                rates[name] = float(np.mean([r.success[0] for r in rollouts]))
         success = float(np.mean(list(rates.values())))
         state.note_teacher(success)
-        if success >= config.enough:
-            state.lessons_from = state.iteration + 1
+        if success >= config.teacher_target:
+            state.dagger_from = iteration + 1
         return rates
 
-    def rescues(
-        self, starts: Sequence[tuple[int, bytes]], count: int, iteration: int
-    ) -> list[dict[str, Any]]:
-        """Return beginnings of practice where the policy had got to; none if there are none."""
+    def recoveries(self, starts: Starts, count: int, iteration: int) -> list[Beginning]:
+        """Return beginnings in states that the policy got into; none if there are none."""
         random = np.random.default_rng([self.config.seed, iteration, 1])
         picked = random.integers(len(starts), size=count) if starts else []
-        return [{"begun": starts[i][0], "start": starts[i][1]} for i in picked]
+        return [{"steps_before": starts[i][0], "start": starts[i][1]} for i in picked]
 
-    def run_practice(self, tasks: Sequence[Practice]) -> list[Practised]:
-        """Spread practice over the workers; return what came of it, in order."""
-        workers, found = len(self.pool), []
-        for number in range(len(tasks) + workers):
-            if number >= workers and number - workers < len(tasks):
-                reply = self.pool.receive(number % workers)
-                assert reply.practised is not None
-                found.append(reply.practised)
-            if number < len(tasks):
-                self.pool.send(number % workers, Request(practice=tasks[number]))
-        self.state.env_steps += int(sum(p.steps.sum() for p in found))
-        return found
+    def roll_out_teacher(self, requests: Sequence[TeacherRequest]) -> list[TeacherRollouts]:
+        """Spread a teacher's rollouts over the workers; return them in order."""
+        rollouts = [reply.rollouts for reply in self.pool.map(requests)]
+        self.run.counters.env_steps += int(sum(r.steps.sum() for r in rollouts))
+        return rollouts
 
-    def teach(self, iteration: int) -> dict[str, float]:
-        """Let the policy act and be advised in every state, and learn."""
-        lesson, before = self.config.lesson, self.watcher.counts.env_steps
-        began = time.perf_counter()
-        advice = Advice(
+    # 3. The policy learns from the teacher
+
+    def dagger_round(self, iteration: int) -> dict[str, float]:
+        """Let the policy act, relabel every state it gets into, and learn."""
+        dagger, counts = self.config.dagger, self.collector.counts
+        began, before = time.perf_counter(), counts.env_steps
+        wanted = Relabel(
             teacher=self.best_teacher,
             horizon=self.network.geometry.horizon,
-            hold=self.config.practice.hold,
+            hold_steps=self.config.teacher.hold_steps,
         )
-        with self.state.average.in_place():
-            episodes, lessons = self.watcher.run(self.jobs(iteration, lesson.episodes), advice)
-        self.replay.add(iteration, lessons)
-        self.state.env_steps += self.watcher.counts.env_steps - before + lessons.steps
+        jobs = episode_jobs(iteration, self.scenes(iteration, dagger.dagger_episodes))
+        with self.run.average.in_place():
+            groups, samples = relabel_episodes(self.collector, self.sampler, jobs, wanted)
+        self.state.dataset.add(iteration, samples)
+        self.run.counters.env_steps += counts.env_steps - before + samples.label_steps
         rolled = time.perf_counter()
-        torch.set_num_threads(max(self.config.threads, self.update_threads))
-        figures = self.learn(iteration)
-        return figures | {
-            "train_success": float(np.mean([episode.success for episode in episodes])),
-            "lessons": float(len(self.replay)),
+        torch.set_num_threads(self.update_threads)
+        metrics = self.learn(iteration)
+        return metrics | {
+            "train_success": float(np.mean([group.success[0] for group in groups])),
+            "dagger_samples": float(len(self.state.dataset)),
             "rollout_s": rolled - began,
             "update_s": time.perf_counter() - rolled,
         }
 
     @property
-    def best_teacher(self) -> PlainTeacher:
-        """The one that did best when it was examined."""
-        return PlainTeacher({n: t.numpy() for n, t in self.state.best_teacher.items()})
+    def best_teacher(self) -> NumpyTeacher:
+        """The teacher that was best when it was evaluated."""
+        return NumpyTeacher({n: t.numpy() for n, t in self.state.best_teacher.items()})
 
     def learn(self, iteration: int) -> dict[str, float]:
-        """Train the expert on lessons of the window.
+        """Train the action expert on the samples of the window.
 
         Raises:
             Diverged: A gradient is not finite.
         """
-        lesson, dims = self.config.lesson, self.actor.real_dims
-        random = torch.Generator().manual_seed(self.config.seed * 1_000_003 + iteration)
-        done = (iteration - self.state.lessons_from) * lesson.steps
+        dagger, dims = self.config.dagger, self.sampler.real_dims
+        random = torch.Generator().manual_seed(self.batch_seed(iteration))
+        done = (iteration - self.state.dagger_from) * dagger.dagger_steps
         losses, norms = [], []
-        for step in range(lesson.steps):
-            prefix, chunks, valid = self.replay.draw(lesson.lesson_batch_size, random)
-            count = len(chunks) * lesson.draws
+        for step in range(dagger.dagger_steps):
+            prefix, chunks, valid = self.state.dataset.draw(dagger.dagger_batch_size, random)
+            count = len(chunks) * dagger.draws
             noise = torch.randn(count, *chunks.shape[1:], generator=random)
-            moment = draw_time((count,), random)
-            loss = flow_loss(self.network, prefix, chunks, valid, noise, moment, dims=dims)
+            flow_time = draw_time((count,), random)
+            loss = flow_loss(self.network, prefix, chunks, valid, noise, flow_time, dims=dims)
             loss.backward()
-            norm = torch.nn.utils.clip_grad_norm_(self.trained, lesson.clip_norm).item()
+            norm = torch.nn.utils.clip_grad_norm_(self.trained, dagger.clip_norm).item()
             if not math.isfinite(norm):
                 raise Diverged("its gradient is not finite")
             self.optimizer.step()
             self.optimizer.zero_grad(set_to_none=True)
-            self.state.average.update(done + step + 1)
+            self.run.average.update(done + step + 1)
             losses.append(loss.item())
             norms.append(norm)
         return {"flow_loss": float(np.mean(losses)), "grad_norm": float(np.mean(norms))}
 
-    def seeds(self, iteration: int) -> np.ndarray:
-        """Return the scenes of training, in an iteration's order."""
-        return np.random.default_rng([self.config.seed, iteration]).permutation(VALIDATION_SEED)
+    def scenes(self, iteration: int, count: int) -> list[int]:
+        """Return the training scenes of an iteration's episodes."""
+        random = np.random.default_rng([self.config.seed, iteration])
+        seeds = random.permutation(VALIDATION_SEED)
+        return [int(seeds[i % len(seeds)]) for i in range(count)]
 
-    def jobs(self, iteration: int, count: int) -> list[WatchJob]:
-        """Return an iteration's episodes of the policy."""
-        seeds = self.seeds(iteration)
-        return [WatchJob((iteration, i), int(seeds[i % len(seeds)])) for i in range(count)]
+    def batch_seed(self, iteration: int) -> int:
+        """Return the seed of an iteration's batches."""
+        return self.config.seed * 1_000_003 + iteration
 
 
-def identity(config: TeachConfig, bundle: Bundle) -> dict[str, Any]:
+def fingerprint(config: DistillConfig, bundle: Bundle) -> dict[str, Any]:
     """Return everything that shapes the numbers of a run."""
     return {
+        "method": "privileged distillation",
         "bundle": bundle.sha256,
+        "robot": config.robot,
         "task": config.task,
         "clone": asdict(config.clone),
-        "practice": asdict(config.practice),
-        "lesson": asdict(config.lesson),
+        "teacher": asdict(config.teacher),
+        "dagger": asdict(config.dagger),
         "workers": config.workers,
-        "threads": config.threads,
         "eval": [config.eval_every, config.eval_episodes],
         "seed": config.seed,
     }
 
 
-def main(config: TeachConfig, open_pool: OpenPool = local_workers) -> dict[str, Any]:
-    """Train and write the bundle; returns the final figures.
+def open_privileged(maker: EnvMaker, count: int) -> EnvPool:
+    """Return a pool of processes of this machine whose workers read privileged state."""
+    return local_workers(maker, count, PrivilegedWorker)
+
+
+def main(config: DistillConfig, open_pool: OpenPool = open_privileged) -> dict[str, Any]:
+    """Train, write the bundle and return the final metrics; see ``train_bundle``.
 
     Args:
-        config: What to train.
-        open_pool: Where its environments are; they must tell the simulator's truth.
+        config: Settings.
+        open_pool: Where environments run; their workers must be privileged.
     """
-    return run_learner("z1-teach", config, Teaching, open_pool, frozen_vlm=True)
+    return train_bundle("z1-teach", config, Distillation, open_pool, frozen_vlm=True)

@@ -1,18 +1,20 @@
 """Settings of Z-1's reinforcement learning."""
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 import tyro
 
-from z1_ros.errors import ConfigError, closest
-from z1_ros.learning.core.run_config import RunConfig, require_at_least, require_positive
-from z1_ros.learning.grpo.advantage import BASELINE, CALIBRATION, NORMALIZATION
+from z1_ros.errors import ConfigError
+from z1_ros.learning.core.run_config import (
+    RunConfig,
+    require_at_least,
+    require_at_most,
+    require_positive,
+)
+from z1_ros.learning.grpo.advantage import Calibration
 from z1_ros.learning.rollout.flow_sde import FlowSde
-from z1_ros.learning.rollout.plan import CREDIT, SHARING
-
-TRAINED = ("expert", "joint", "lora")
-FILTERS = ("mask", "resample")
-STEP_WEIGHTS = ("equal", "variance")
+from z1_ros.learning.rollout.plan import Sharing
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -27,148 +29,110 @@ class GrpoConfig:
     """Rollouts of one scene, G; a power of two for a tree."""
     groups: int = 16
     """Groups of one iteration."""
-    sharing: str = "prefix"
-    """What the rollouts of a group share: ``none``, ``prefix`` or ``tree``."""
-    prefix: int = 2
-    """Chunks P of the longest shared part."""
-    prefix_end: int | None = None
-    """P after ``prefix_iterations``; ``prefix`` if not given."""
-    prefix_iterations: int = 0
-    """Iterations over which P goes from ``prefix`` to ``prefix_end``; 0: at once."""
-    credit: str = "leaf"
-    """Advantage of a part that some rollouts share: ``leaf``, ``mean`` or ``td``."""
-    calibration: str = "decay"
-    """Rewards: ``none`` (binary), ``decay`` (success-aware) or ``penalty``."""
+    sharing: Sharing = "prefix"
+    """What the rollouts of a group share: ``none``, one common start (``prefix``), or a ``tree``
+    of common parts."""
+    shared_chunks: int = 2
+    """Action chunks P of the longest shared part."""
+    calibration: Calibration = "decay"
+    """Reward of a success: 1 (``none``), or less the later it comes (``decay``, ``penalty``). With
+    ``decay`` a group that always succeeds never pushes a success down."""
     gamma: float = 0.97
-    """Decay of a reward per chunk until success."""
-    baseline: str = "alive"
-    """What a chunk's return is compared with: that of the ``group``, or of those of its rollouts
-    that were still ``alive`` at that chunk."""
-    normalization: str = "population"
-    """``population``, ``unbiased``, ``none`` or ``leave_one_out``."""
+    """Decay of the reward per chunk until success."""
+    baseline: Literal["group", "alive"] = "alive"
+    """What a chunk's return is compared with: the mean over the ``group``, or over those of its
+    rollouts that were still running at that chunk (``alive``)."""
     filter_low: float = 0.01
     """Groups with a smaller mean reward are not trained on."""
     filter_high: float = 1.0
-    """Nor those with a larger one."""
-    filter_by: str = "mask"
-    """``mask`` drops such groups; ``resample`` rolls out others in their place."""
-    max_resample: int = 3
-    """Rounds of further groups that an iteration may take."""
-    clip: float = 0.2
-    """Probability ratios count from 1 - clip to 1 + clip."""
-    clip_high: float = 0.0
-    """Upper clip if it differs (clip-higher); 0: as ``clip``."""
-    step_weight: str = "variance"
-    """Weight of a stochastic denoise step: ``equal``, or by its ``variance``: the gradient of a
-    likelihood grows with 1 / std, what its noise does to the actions shrinks with it. Steps that
-    share one ratio (``all_sum``, ``all_mean``) always count alike."""
+    """Groups with a larger mean reward are not trained on."""
+    step_weight: Literal["equal", "variance"] = "variance"
+    """Weight of a stochastic denoise step in the loss: ``equal``, or by the ``variance`` of its
+    noise. The gradient of a likelihood grows with 1 / std, while what the noise does to the actions
+    shrinks with it."""
     flow_weight: float = 0.0
     """Weight, beside GRPO's loss, of flow matching on the chunks that did better than their group.
-    Probability ratios teach each noisy step by itself; this makes one flow of the steps again, so
-    that what was learnt with noise holds without. For runs whose eval_success falls behind their
+    Each noisy step has a probability ratio of its own; this keeps the steps one flow, so that what
+    was learnt with noise holds without it. For runs whose eval_success falls behind their
     train_success."""
     update_epochs: int = 1
-    """Passes over an iteration's rows."""
-    minibatches: int = 2
-    """Optimiser steps of a pass."""
-    micro_batch: int = 128
-    """Rows of one backward pass; changes memory, not the result."""
-    prefix_gb: float = 8.0
-    """Memory for encoded observations [GB]; what does not fit is encoded again by each pass."""
-    trained: str = "expert"
-    """``expert`` (over cached prefixes), ``joint`` (the VLM too) or ``lora`` (the VLM by low-rank
-    adapters)."""
+    """Passes over an iteration's chunks."""
+    trained: Literal["expert", "joint", "lora"] = "expert"
+    """What is trained: the action ``expert``, over stored prefix features; the VLM too
+    (``joint``); or the VLM by low-rank adapters (``lora``)."""
     learning_rate: float = 2e-4
-    """Of the expert."""
+    """Learning rate of the action expert."""
     vlm_learning_rate: float = 2e-5
-    """Of the VLM or its adapters, if they are trained."""
-    lora_rank: int = 16
+    """Learning rate of the VLM, or of its adapters, if they are trained."""
+    clip: tyro.conf.Suppress[float] = 0.2
+    """Probability ratios count from 1 - clip to 1 + clip."""
+    minibatches: tyro.conf.Suppress[int] = 2
+    """Optimiser steps of a pass."""
+    micro_batch: tyro.conf.Suppress[int] = 128
+    """Rows of one backward pass; changes memory, not the result."""
+    feature_store_gb: tyro.conf.Suppress[float] = 8.0
+    """Memory for prefix features [GB]; what does not fit is encoded again by each pass."""
+    lora_rank: tyro.conf.Suppress[int] = 16
     """Rank of the adapters."""
-    lora_alpha: float = 16.0
-    """Their products are scaled by lora_alpha / lora_rank."""
-    warmup_iterations: int = 5
-    """Iterations over which the learning rates rise to these: Adam's first steps are as long for
-    noise as for signal."""
-    weight_decay: float = 0.01
-    """AdamW's."""
-    clip_norm: float = 1.0
+    lora_alpha: tyro.conf.Suppress[float] = 16.0
+    """Adapters are scaled by lora_alpha / lora_rank."""
+    warmup_iterations: tyro.conf.Suppress[int] = 5
+    """Iterations over which the learning rates rise: Adam's first steps are as long for noise as
+    for signal."""
+    weight_decay: tyro.conf.Suppress[float] = 0.01
+    """AdamW's weight decay."""
+    clip_norm: tyro.conf.Suppress[float] = 1.0
     """Largest gradient norm."""
-    max_kl: float = 0.5
+    max_kl: tyro.conf.Suppress[float] = 0.5
     """Training stops, the best weights kept, if an update moves the policy further than this."""
 
     def __post_init__(self) -> None:
-        """Check ranges and choices."""
-        for name, known in (
-            ("sharing", SHARING),
-            ("credit", CREDIT),
-            ("calibration", CALIBRATION),
-            ("normalization", NORMALIZATION),
-            ("filter_by", FILTERS),
-            ("baseline", BASELINE),
-            ("step_weight", STEP_WEIGHTS),
-            ("trained", TRAINED),
-        ):
-            value = getattr(self, name)
-            if value not in known:
-                raise ConfigError(f"{name} is {value!r}. {closest(value, known)}")
+        """Check ranges."""
         require_at_least(self, 2, "group_size")
         require_at_least(self, 1, "groups", "update_epochs", "minibatches", "micro_batch")
         require_at_least(self, 1, "lora_rank")
-        require_at_least(self, 0, "prefix", "last_prefix", "prefix_iterations", "max_resample")
-        require_at_least(self, 0, "warmup_iterations", "clip_high", "weight_decay", "prefix_gb")
-        require_at_least(self, 0, "flow_weight")
+        require_at_least(self, 0, "shared_chunks", "warmup_iterations", "weight_decay")
+        require_at_least(self, 0, "feature_store_gb", "flow_weight")
         require_positive(self, "clip", "learning_rate", "vlm_learning_rate", "lora_alpha")
         require_positive(self, "clip_norm", "max_kl", "gamma")
-        for name in ("clip", "gamma"):
-            if getattr(self, name) > 1:
-                raise ConfigError(f"{name} is {getattr(self, name)}, expected at most 1")
+        require_at_most(self, 1, "clip", "gamma")
         if not 0 <= self.filter_low < self.filter_high <= 1:
             raise ConfigError("filter_low and filter_high must be 0 to 1, the first the smaller")
-        if self.baseline == "alive" and self.credit == "td":
-            raise ConfigError("credit 'td' has its own baseline; use it with baseline 'group'")
         if self.sharing == "tree" and self.group_size & (self.group_size - 1):
             raise ConfigError(f"a tree needs a group_size of 2, 4, 8, …, it is {self.group_size}")
-
-    @property
-    def last_prefix(self) -> int:
-        """P at the end of its schedule."""
-        return self.prefix if self.prefix_end is None else self.prefix_end
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Z1Config(RunConfig):
     """Improve a policy on one task by Z-1's GRPO, in simulation."""
 
-    through: str = "inproc"
-    """``inproc``: environments in processes of this machine; ``ros``: behind sim_bridge_node."""
+    through: Literal["inproc", "ros"] = "inproc"
+    """Where environments run: ``inproc``, in processes of this machine; ``ros``, each behind
+    sim_bridge_node and guard_node."""
     grpo: tyro.conf.OmitArgPrefixes[GrpoConfig] = field(default_factory=GrpoConfig)
     """Groups, rewards, updates."""
-    noise: str = "cps"
-    """Kind of noise while sampling: flow-``sde``, or flow-``cps``."""
+    noise: Literal["sde", "cps"] = "cps"
+    """Exploration noise of rollouts: ``sde`` adds noise to a denoise step, ``cps`` renews it."""
     noise_level: float = 1.0
-    """Its level a."""
+    """Level a of the noise; with ``cps`` at most 1, which renews all of it."""
     noise_correlation: float = 0.2
-    """Share of its variance that the actions of a chunk have in common."""
-    stochastic: str = "all_each"
-    """Stochastic denoise steps: ``one``, ``all_sum``, ``all_mean`` or ``all_each``."""
-    ignore_last: bool = False
-    """Never make the last denoise step stochastic."""
+    """Share of the noise's variance that the actions of a chunk have in common."""
+    stochastic: Literal["one", "all"] = "all"
+    """Denoise steps with noise: ``one`` random step of each chunk, or ``all``."""
     max_chunks: int = 0
-    """Chunks after which a training episode counts as failed; 0: the task's own horizon."""
+    """Chunks after which a training episode counts as failed; 0: at the task's own horizon."""
     ema: float = 0.0
-    """Decay, by iteration, of an average of the weights that is measured and becomes the bundle,
-    while rollouts and updates go on with the weights themselves; 1: the plain mean over the run.
-    Much of what an update adds is chance, and averaging takes it out. 0: no average."""
+    """Decay, by iteration, of an average of the weights. The average is what is evaluated and
+    becomes the bundle, while rollouts and updates use the weights themselves. 1: the plain mean
+    over the run; 0: no average."""
 
     def __post_init__(self) -> None:
-        """Check ranges and choices."""
+        """Check ranges."""
         RunConfig.__post_init__(self)
-        if self.through not in ("inproc", "ros"):
-            raise ConfigError(f"through is {self.through!r}, expected 'inproc' or 'ros'")
         require_at_least(self, 0, "max_chunks", "ema")
-        if self.ema > 1:
-            raise ConfigError(f"ema is {self.ema}, expected at most 1")
+        require_at_most(self, 1, "ema")
         require_positive(self, "noise_level")
+        self.sde(2)
 
     def sde(self, steps: int) -> FlowSde:
         """Return how a policy of so many denoise steps samples in training."""
@@ -178,5 +142,4 @@ class Z1Config(RunConfig):
             correlation=self.noise_correlation,
             steps=steps,
             stochastic=self.stochastic,
-            ignore_last=self.ignore_last,
         )

@@ -1,30 +1,30 @@
-"""Groups of rollouts: workers step and render, the learner infers in batches, nothing runs twice.
+"""The one scheduler of rollouts: workers step and render, the policy acts in batches.
 
 A segment of a plan is one job of one worker: go to its start (a scene, or the snapshot in which its
-parent ended), act until its end. The workers work in two shifts: while one steps and renders, the
-policy answers the other. Which worker does what, and which observations share a batch, follows from
-the order of the answers' numbers alone, never from time; so equal weights and seeds give equal
+parent ended), act until its end. The workers take turns in two shifts: while one steps and renders,
+the policy acts for the other. Which worker does what, and which observations share a batch, follows
+from the order of the workers' numbers alone, never from time; so equal weights and seeds give equal
 rollouts, wherever the workers are.
 """
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
-from torch import Tensor
 
 from z1_ros.learning.rollout.env_pool import EnvPool
 from z1_ros.learning.rollout.env_worker import Begin, Reply, Request
+from z1_ros.learning.rollout.features import RolloutFeatures
 from z1_ros.learning.rollout.flow_sde import FlowSde
 from z1_ros.learning.rollout.plan import Plan, Segment
-from z1_ros.learning.rollout.sampler import Actor, Chunk
-from z1_ros.models.network.pi05 import Prefix
+from z1_ros.learning.rollout.sampler import SampledChunk, Sampler
 from z1_ros.types import Observation
 
 SHIFTS = 2
 WHOLE_EPISODE = Plan(1, (Segment(-1, 0, None, 0, 1),))
-"""A group of one, for evaluation."""
+"""A group of one: an episode that shares nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,12 +39,51 @@ class GroupJob:
     """Its scene."""
 
 
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """An observation for which the policy has to act."""
+
+    job: GroupJob
+    """The group."""
+    segment: int
+    """Number of the segment in the group's plan."""
+    chunk: int
+    """Number of the chunk, from the start of the episode."""
+    observation: Observation
+    """What is seen."""
+
+    @property
+    def key(self) -> tuple[int, ...]:
+        """Whole numbers that name the chunk."""
+        return (*self.job.key, self.segment, self.chunk)
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """What the policy does at a turn."""
+
+    actions: np.ndarray
+    """Actions to execute (k, action_dim)."""
+    chunk: Any
+    """What is kept of the chunk."""
+    request: Callable[..., Request] = Request
+    """Makes the worker's request of ``begin``, ``actions``, ``observe`` and ``snapshot``."""
+    snapshot: bool = False
+    """Take a snapshot after the actions even if the segment does not end."""
+
+
+Act = Callable[[Sequence[Turn]], Sequence[Move]]
+"""The policy: acts for a batch of turns."""
+Note = Callable[[Turn, Move, Reply], None]
+"""Takes note of what came of a move."""
+
+
 @dataclass(slots=True)
 class Executed:
     """A chunk that was acted on."""
 
-    chunk: Chunk
-    """What the policy gave."""
+    chunk: Any
+    """What was kept of it."""
     steps: int
     """Actions of it that were executed."""
 
@@ -59,8 +98,6 @@ class Rollout:
     """The task was reached in it."""
     over: bool = False
     """The episode ended in it."""
-    trace: list[bytes] = field(default_factory=list)
-    """Per chunk: actions and the state that followed, if asked for."""
 
 
 @dataclass(slots=True)
@@ -87,16 +124,16 @@ class Group:
 
 @dataclass(slots=True)
 class Counts:
-    """What a collection cost."""
+    """What rollouts cost."""
 
     chunks: int = 0
-    """Policy answers."""
+    """Chunks that the policy gave."""
     env_steps: int = 0
     """Control steps."""
     restores: int = 0
     """Snapshots that a worker went back to."""
     renders: int = 0
-    """Observations that were drawn."""
+    """Observations that were rendered."""
 
 
 @dataclass(slots=True)
@@ -104,55 +141,35 @@ class _Task:
     """A segment that a worker is running."""
 
     group: int
-    number: int
+    segment: int
     begin: Begin | None
     chunk: int
     seen: Observation | None
-    pending: Chunk | None = None
+    turn: Turn | None = None
+    move: Move | None = None
 
 
 class Collector:
     """Runs groups on the workers of a pool."""
 
-    def __init__(
-        self,
-        pool: EnvPool,
-        actor: Actor,
-        replan_steps: int,
-        *,
-        max_chunks: int = 0,
-        trace: bool = False,
-    ):
-        """Connect workers and policy.
-
-        Args:
-            pool: Where environments step.
-            actor: Answers their observations.
-            replan_steps: Actions executed of each chunk.
-            max_chunks: An episode that is sampled ends as a failure after so many chunks; 0: at
-                the task's own horizon. Evaluation always has the task's own.
-            trace: Keep bytes of actions and states, to compare runs bit for bit.
-        """
+    def __init__(self, pool: EnvPool):
+        """Take the workers of a pool."""
         self._pool = pool
-        self._actor = actor
-        self._replan_steps = replan_steps
-        self._max_chunks = max_chunks
-        self._trace = trace
         self.counts = Counts()
-        self.inputs: list[dict[str, Tensor]] = []
+        """What all runs cost together."""
 
     def run(
-        self, jobs: Sequence[GroupJob], sde: FlowSde | None, keep: "Keeper | None" = None
+        self, jobs: Sequence[GroupJob], act: Act, *, max_chunks: int = 0, note: Note | None = None
     ) -> list[Group]:
         """Roll out groups.
 
         Args:
             jobs: The groups.
-            sde: How to sample; None follows the flow, as a deployed policy does.
-            keep: Keeps encoded observations of the chunks that will be trained on.
+            act: The policy.
+            max_chunks: An episode ends as a failure after so many chunks; 0: at the task's horizon.
+            note: Takes note of each reply.
         """
         groups = [Group(job, [Rollout() for _ in job.plan.segments]) for job in jobs]
-        limit = self._max_chunks if sde is not None else 0
         waiting: deque[_Task] = deque()
         for number, job in enumerate(jobs):
             for root, segment in enumerate(job.plan.segments):
@@ -165,18 +182,19 @@ class Collector:
             for shift in shifts:
                 for worker, task in shift.items():
                     if task is not None:
-                        done = self._take_in(
-                            groups, waiting, task, self._pool.receive(worker), limit
-                        )
+                        reply = self._pool.receive(worker)
+                        if task.move is not None and note is not None:
+                            note(task.turn, task.move, reply)
+                        done = self._take(groups[task.group], waiting, task, reply, max_chunks)
                         shift[worker] = None if done else task
                 for worker, task in shift.items():
                     if task is None and waiting:
-                        shift[worker] = self._give_out(worker, waiting.popleft())
-                self._answer(groups, shift, sde, keep)
+                        shift[worker] = self._start(worker, waiting.popleft())
+                self._act(groups, shift, act)
         return groups
 
-    def _give_out(self, worker: int, task: _Task) -> _Task:
-        """Start a job; the first segments of a scene have yet to see it."""
+    def _start(self, worker: int, task: _Task) -> _Task:
+        """Give a job to a worker; the first segments of a scene have yet to see it."""
         assert task.begin is not None
         self.counts.restores += bool(task.begin.snapshot)
         if task.seen is None:
@@ -185,95 +203,80 @@ class Collector:
             self.counts.renders += 1
         return task
 
-    def _answer(
-        self,
-        groups: list[Group],
-        shift: dict[int, _Task | None],
-        sde: FlowSde | None,
-        keep: "Keeper | None",
-    ) -> None:
-        """Let the policy answer what the workers of a shift see, and send its actions."""
-        seeing = [
-            (worker, task) for worker, task in shift.items() if task is not None and task.seen
-        ]
-        if not seeing:
+    def _act(self, groups: list[Group], shift: dict[int, _Task | None], act: Act) -> None:
+        """Let the policy act for the workers of a shift, and send its actions."""
+        ready = [(worker, task) for worker, task in shift.items() if task and task.seen]
+        if not ready:
             return
-        tasks = [task for _, task in seeing]
-        keys = [(*groups[t.group].job.key, t.number, t.chunk) for t in tasks]
-        observations = [task.seen for task in tasks]
-        if sde is None:
-            chunks = self._actor.follow(observations, keys)
-        else:
-            wanted = [t.chunk >= groups[t.group].job.plan.masked for t in tasks]
-            keeper = keep or Keeper()
-            chunks = self._actor.act(
-                observations, keys, sde, lambda prefix, inputs: keeper(prefix, inputs, wanted)
-            )
-        for (worker, task), chunk in zip(seeing, chunks, strict=True):
-            end = groups[task.group].job.plan.segments[task.number].end
-            actions = (chunk if sde is None else chunk.actions)[: self._replan_steps]
-            request = Request(
+        turns = [Turn(groups[t.group].job, t.segment, t.chunk, t.seen) for _, t in ready]
+        for (worker, task), turn, move in zip(ready, turns, act(turns), strict=True):
+            end = turn.job.plan.segments[task.segment].end
+            request = move.request(
                 begin=task.begin,
-                actions=actions,
+                actions=move.actions,
                 observe=True,
-                snapshot=end is not None and task.chunk + 1 == end,
+                snapshot=move.snapshot or (end is not None and task.chunk + 1 == end),
             )
             self._pool.send(worker, request)
-            task.begin, task.seen, task.pending = None, None, chunk
+            task.begin, task.seen, task.turn, task.move = None, None, turn, move
             self.counts.chunks += 1
 
-    def _take_in(
-        self,
-        groups: list[Group],
-        waiting: deque[_Task],
-        task: _Task,
-        reply: Reply,
-        max_chunks: int,
+    def _take(
+        self, group: Group, waiting: deque[_Task], task: _Task, reply: Reply, max_chunks: int
     ) -> bool:
-        """Note an answer of a worker; return whether its job is done."""
+        """Take a worker's reply; return whether its job is done."""
         task.seen = reply.observation
         if reply.step is None:
             return False
-        group = groups[task.group]
-        rollout = group.segments[task.number]
-        assert task.pending is not None
-        rollout.executed.append(Executed(task.pending, reply.step.consumed))
-        if self._trace:
-            rollout.trace.append(_bytes_of(task.pending, reply))
+        rollout = group.segments[task.segment]
+        assert task.move is not None
+        rollout.executed.append(Executed(task.move.chunk, reply.step.consumed))
         task.chunk += 1
         self.counts.env_steps += reply.step.consumed
         self.counts.renders += reply.observation is not None
         if reply.step.done or task.chunk == max_chunks:
             rollout.success, rollout.over = reply.step.success, True
             return True
-        if task.chunk != group.job.plan.segments[task.number].end:
+        if task.chunk != group.job.plan.segments[task.segment].end:
             return False
         begin = Begin(snapshot=reply.snapshot)
         for child, segment in enumerate(group.job.plan.segments):
-            if segment.parent == task.number:
+            if segment.parent == task.segment:
                 waiting.append(_Task(task.group, child, begin, task.chunk, reply.observation))
         return True
 
 
-def _bytes_of(chunk: Chunk | np.ndarray, reply: Reply) -> bytes:
-    actions = chunk if isinstance(chunk, np.ndarray) else chunk.actions
-    seen = reply.observation
-    parts = [actions.tobytes(), b"" if isinstance(chunk, np.ndarray) else _log_bytes(chunk)]
-    if seen is not None:
-        parts += [value.tobytes() for _, value in sorted(seen.state.items())]
-        parts += [image.tobytes() for _, image in sorted(seen.images.items())]
-    return b"".join(parts)
+def sampling(sampler: Sampler, sde: FlowSde, features: RolloutFeatures | None = None) -> Act:
+    """Return a policy that explores: chunks are sampled with noise.
+
+    Args:
+        sampler: Samples.
+        sde: How.
+        features: Keeps the observations of the chunks that will be trained on.
+    """
+    replan_steps = sampler.manifest.replan_steps
+
+    def act(turns: Sequence[Turn]) -> list[Move]:
+        wanted = [turn.chunk >= turn.job.plan.masked for turn in turns]
+        chunks: list[SampledChunk] = sampler.sample(
+            [turn.observation for turn in turns],
+            [turn.key for turn in turns],
+            sde,
+            lambda prefix, inputs: (
+                features.keep(prefix, inputs, wanted) if features else [-1] * len(turns)
+            ),
+        )
+        return [Move(chunk.actions[:replan_steps], chunk) for chunk in chunks]
+
+    return act
 
 
-def _log_bytes(chunk: Chunk) -> bytes:
-    return chunk.log_probs.numpy().tobytes()
+def following(sampler: Sampler) -> Act:
+    """Return the policy as it is deployed: it follows the flow, without exploration noise."""
+    replan_steps = sampler.manifest.replan_steps
 
+    def act(turns: Sequence[Turn]) -> list[Move]:
+        chunks, _ = sampler.follow([t.observation for t in turns], [t.key for t in turns])
+        return [Move(chunk[:replan_steps], chunk) for chunk in chunks]
 
-class Keeper:
-    """Numbers the observations that will be trained on; keeps nothing itself."""
-
-    def __call__(
-        self, prefix: Prefix, inputs: dict[str, Tensor], wanted: Sequence[bool]
-    ) -> list[int]:
-        """Return each observation's row, -1 where it is not wanted."""
-        return [-1] * len(wanted)
+    return act

@@ -1,4 +1,4 @@
-"""Environments at work side by side: each in a process of its own, watched and replaced.
+"""Environment workers side by side: each a process of its own, supervised and replaced.
 
 A worker's environment is deterministic, so one that dies or hangs is replaced by a new process
 that is brought to the same point: nothing of an iteration is lost, and its numbers stay the same.
@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from multiprocessing.connection import Connection
 from multiprocessing.shared_memory import SharedMemory
 from queue import SimpleQueue
@@ -30,22 +31,22 @@ LOST_IN_A_ROW = 3
 """Workers that may be lost with one request before the run gives up."""
 
 START_TIMEOUT_S = 300.0
-"""Time that a new process may take for its first answer: dozens start at once, on few cores."""
+"""Time that a new process may take for its first reply: dozens start at once, on few cores."""
 
 
 class WorkerLost(Exception):
-    """The process behind a worker died or hangs."""
+    """A worker's process died or hangs."""
 
 
 class WorkerHandle(Protocol):
-    """Where one environment is asked; answers come in the order of the requests."""
+    """Where one environment takes requests; replies come in their order."""
 
     def send(self, request: Request) -> None:
-        """Ask, without waiting."""
+        """Send a request without waiting."""
         ...
 
     def receive(self, timeout_s: float) -> Reply:
-        """Wait for the next answer.
+        """Wait for the next reply.
 
         Raises:
             WorkerLost: None came: the process died, or the time is over.
@@ -74,6 +75,7 @@ class WorkerProcess:
         make_env: Callable[[], Env],
         image_bytes: int,
         *,
+        kind: type[EnvWorker] = EnvWorker,
         guard: bool = True,
         end_s: float = 0.0,
     ):
@@ -82,12 +84,12 @@ class WorkerProcess:
         Args:
             make_env: Picklable; called in the process.
             image_bytes: Room for the images of one observation.
+            kind: Class that handles the requests.
             guard: Put a guard before the environment; False where it brings its own.
             end_s: Time that the process has, once it is asked to end, to close its environment
                 before it is killed [s].
         """
-        self._make_env = make_env
-        self._guard = guard
+        self._make_worker = partial(kind, make_env, guard=guard)
         self._end_s = end_s
         self._memory = SharedMemory(create=True, size=image_bytes)
         self._start()
@@ -98,18 +100,18 @@ class WorkerProcess:
         return self._process.pid
 
     def send(self, request: Request) -> None:
-        """Ask, without waiting; a process that is gone is noticed by ``receive``."""
+        """Send a request without waiting; ``receive`` notices a process that is gone."""
         self._outbox.put(request)
 
     def receive(self, timeout_s: float) -> Reply:
-        """Wait for the next answer; see ``WorkerHandle``."""
+        """Wait for the next reply; see ``WorkerHandle``."""
         try:
             if not self._pipe.poll(timeout_s):
-                raise WorkerLost(f"no answer within {timeout_s:.0f} s")
+                raise WorkerLost(f"no reply within {timeout_s:.0f} s")
             reply, shapes = self._pipe.recv()
         except (EOFError, ConnectionResetError, OSError) as error:
             raise WorkerLost("the process is gone") from error
-        if isinstance(reply, GraphError):  # it lives, but what its environment is made of died
+        if isinstance(reply, GraphError):  # the process lives, but a node of its environment died
             raise WorkerLost(str(reply)) from reply
         if isinstance(reply, Exception):
             raise reply
@@ -143,7 +145,7 @@ class WorkerProcess:
         with one_thread_each():
             self._process = context.Process(
                 target=_serve,
-                args=(theirs, self._make_env, self._guard, self._memory.name),
+                args=(theirs, self._make_worker, self._memory.name),
                 daemon=True,
             )
             self._process.start()
@@ -171,26 +173,26 @@ def _post(pipe: Connection, outbox: "SimpleQueue[Request | None]") -> None:
     pipe.close()
 
 
-def _serve(pipe: Connection, make_env: Callable[[], Env], guard: bool, memory_name: str) -> None:
-    """Answer requests until the other end closes: the loop of a worker's process."""
+def _serve(pipe: Connection, make_worker: Callable[[], EnvWorker], memory_name: str) -> None:
+    """Reply to requests until the other end closes: the loop of a worker's process."""
     # Ctrl-C is the learner's business: it ends its workers.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     die_with_spawner()
     memory = SharedMemory(memory_name)
     worker: EnvWorker | None = None
 
-    def answer(request: Request) -> tuple[Reply | Z1Error, dict[str, tuple[int, ...]]]:
+    def reply_to(request: Request) -> tuple[Reply | Z1Error, dict[str, tuple[int, ...]]]:
         nonlocal worker
         try:
-            worker = worker or EnvWorker(make_env, guard=guard)
+            worker = worker or make_worker()
             return _with_shared_images(worker.handle(request), memory)
         except Z1Error as error:
             return error, {}
 
-    # The learner may hang up at any time, also while it is owed an answer.
+    # The learner may hang up at any time, also while it is owed a reply.
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
         while True:
-            pipe.send(answer(pipe.recv()))
+            pipe.send(reply_to(pipe.recv()))
     if worker is not None:
         worker.close()
     os._exit(0)  # an OpenGL driver's own exit handlers may hang
@@ -224,7 +226,7 @@ def _read_images(
 
 
 class EnvPool:
-    """Workers by number; what is lost is replaced, and its requests are asked again."""
+    """Workers by number; what is lost is replaced, and its requests are sent again."""
 
     def __init__(
         self,
@@ -236,8 +238,8 @@ class EnvPool:
 
         Args:
             workers: They are closed with the pool.
-            timeout_s: Time that an answer may take before the worker counts as hung [s].
-            start_timeout_s: The same for the first answer of a new process, which loads and
+            timeout_s: Time that a reply may take before the worker counts as hung [s].
+            start_timeout_s: The same for the first reply of a new process, which loads and
                 builds its environment first [s].
         """
         self._workers = list(workers)
@@ -252,14 +254,14 @@ class EnvPool:
         return len(self._workers)
 
     def send(self, worker: int, request: Request) -> None:
-        """Ask a worker, without waiting; one request at a time."""
-        if request.begin is not None or request.practice is not None:
+        """Send a worker a request without waiting; one at a time."""
+        if request.begins:
             self._since_begin[worker].clear()
         self._since_begin[worker].append(request)
         self._workers[worker].send(request)
 
     def receive(self, worker: int) -> Reply:
-        """Wait for the answer to the latest request.
+        """Wait for the reply to the latest request.
 
         Raises:
             TrainingError: Its process was lost again and again.
@@ -270,7 +272,7 @@ class EnvPool:
             try:
                 if attempt:
                     return self._replay(worker)
-                return self._answer(worker)
+                return self._reply(worker)
             except WorkerLost as error:
                 self.replaced += 1
                 self._started[worker] = False
@@ -283,20 +285,30 @@ class EnvPool:
             f"environment {worker} was lost {LOST_IN_A_ROW} times with one request, last: {why}"
         )
 
-    def _answer(self, worker: int) -> Reply:
+    def map(self, requests: Sequence[Request]) -> list[Reply]:
+        """Spread requests over the workers; return the replies in order."""
+        count, replies = len(self._workers), []
+        for number in range(len(requests) + count):
+            if number >= count and number - count < len(requests):
+                replies.append(self.receive(number % count))
+            if number < len(requests):
+                self.send(number % count, requests[number])
+        return replies
+
+    def _reply(self, worker: int) -> Reply:
         timeout_s = self._timeout_s if self._started[worker] else self._start_timeout_s
         reply = self._workers[worker].receive(timeout_s)
         self._started[worker] = True
         return reply
 
     def _replay(self, worker: int) -> Reply:
-        """Bring a new process to where the lost one was; return the answer it owed."""
+        """Bring a new process to where the lost one was; return the reply it owed."""
         *before, last = self._since_begin[worker]
         for request in before:
-            self._workers[worker].send(replace(request, advice=None, observe=False, snapshot=False))
-            self._answer(worker)
+            self._workers[worker].send(request.to_replay())
+            self._reply(worker)
         self._workers[worker].send(last)
-        return self._answer(worker)
+        return self._reply(worker)
 
     def close(self) -> None:
         """End all workers at once: one after another, those that wait would take too long."""
@@ -312,6 +324,10 @@ class EnvPool:
         self.close()
 
 
-def local_workers(maker: EnvMaker, count: int) -> EnvPool:
+OpenPool = Callable[[EnvMaker, int], EnvPool]
+"""Opens a pool: how to make its environments, and how many."""
+
+
+def local_workers(maker: EnvMaker, count: int, kind: type[EnvWorker] = EnvWorker) -> EnvPool:
     """Return a pool of ``count`` processes of this machine, all starting at once."""
-    return EnvPool([WorkerProcess(maker, maker.image_bytes) for _ in range(count)])
+    return EnvPool([WorkerProcess(maker, maker.image_bytes, kind=kind) for _ in range(count)])

@@ -10,16 +10,13 @@ remove any more; replacing a part of the noise by a new draw leaves its amount a
 
 import math
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
-from z1_ros.errors import ConfigError, closest
+from z1_ros.errors import ConfigError
 from z1_ros.models.network.pi05 import Pi05, Prefix
-
-STOCHASTIC = ("one", "all_sum", "all_mean", "all_each")
-NOISES = ("sde", "cps")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -29,7 +26,7 @@ class FlowSde:
     noise_level: float = 0.5
     """Scale a of the noise, ``sde``: σ(t) = a √(t / (1 - t)); ``cps``: sin(πa / 2) of it is drawn
     anew, 1 being all. 0 gives the flow itself."""
-    noise: str = "sde"
+    noise: Literal["sde", "cps"] = "sde"
     """``sde`` adds noise to a step, ``cps`` (coefficients preserved) renews it; the last step of
     ``cps`` has none."""
     steps: int = 5
@@ -37,22 +34,12 @@ class FlowSde:
     correlation: float = 0.0
     """Share ρ of the noise's variance that the actions of a chunk have in common. Independent
     noise (0, as in all sources) shakes the arm; noise in common moves it somewhere else."""
-    stochastic: str = "one"
-    """Which steps are stochastic: ``one`` random step of each chunk (πRL's hybrid), or all of
-    them, their log-probabilities added up (``all_sum``), averaged together with the start's
-    (``all_mean``, as RLinf's joint log-probability), or each with a probability ratio of its own
-    (``all_each``, as Flow-GRPO)."""
-    ignore_last: bool = False
-    """Never draw the last step, whose noise goes straight into the actions."""
+    stochastic: Literal["one", "all"] = "one"
+    """Which steps are stochastic: ``one`` random step of each chunk (πRL's hybrid), or ``all`` of
+    them, each with a probability ratio of its own (as Flow-GRPO)."""
 
     def __post_init__(self) -> None:
-        """Check ranges and choices."""
-        if self.stochastic not in STOCHASTIC:
-            raise ConfigError(
-                f"stochastic is {self.stochastic!r}. {closest(self.stochastic, STOCHASTIC)}"
-            )
-        if self.noise not in NOISES:
-            raise ConfigError(f"noise is {self.noise!r}. {closest(self.noise, NOISES)}")
+        """Check ranges."""
         most = 1.0 if self.noise == "cps" else math.inf
         if not (0 <= self.noise_level <= most and math.isfinite(self.noise_level)):
             raise ConfigError(
@@ -61,20 +48,21 @@ class FlowSde:
             )
         if not 0 <= self.correlation < 1:
             raise ConfigError(f"correlation is {self.correlation}, expected 0 or more, below 1")
-        if self.steps < 1 or self.drawn_steps < 1:
+        if self.noisy_steps < 1:
             raise ConfigError(
-                f"steps is {self.steps}, expected at least 1, 2 where the last is never stochastic"
+                f"steps is {self.steps}, expected at least 1, and 2 with cps, whose last step has "
+                "no noise"
             )
 
     @property
-    def drawn_steps(self) -> int:
+    def noisy_steps(self) -> int:
         """Steps that may be stochastic: the first so many."""
-        return self.steps - 1 if self.ignore_last or self.noise == "cps" else self.steps
+        return self.steps - 1 if self.noise == "cps" else self.steps
 
     @property
     def noises(self) -> int:
-        """Stochastic steps in each sampled chunk."""
-        return 1 if self.stochastic == "one" else self.drawn_steps
+        """Stochastic steps S in each sampled chunk."""
+        return 1 if self.stochastic == "one" else self.noisy_steps
 
 
 class Transitions(NamedTuple):
@@ -163,18 +151,15 @@ def step_log_prob(value: Tensor, mean: Tensor, std: Tensor, sde: FlowSde) -> Ten
 
 
 def log_prob(
-    network: Pi05, prefix: Prefix, chain: Transitions, counted: Tensor, start: Tensor, sde: FlowSde
+    network: Pi05, prefix: Prefix, chain: Transitions, action_mask: Tensor, sde: FlowSde
 ) -> Tensor:
-    """Return the log-probability (B, R) of sampled chunks under the network, in float32.
-
-    R is 1, or with ``all_each`` the number of stochastic steps.
+    """Return the log-probability (B, S) of each stochastic step under the network, in float32.
 
     Args:
         network: The policy.
         prefix: Encoded observations of the B chunks.
         chain: Their stochastic steps.
-        counted: (B, H, D) bool: executed actions, dimensions that are not padding.
-        start: Noise they began from (B, H, D); only ``all_mean`` uses it.
+        action_mask: (B, H, D) bool: executed actions, dimensions that are not padding.
         sde: As they were sampled.
     """
     count = chain.index.shape[1]
@@ -183,26 +168,17 @@ def log_prob(
     velocity = network.denoise(x, time, prefix.repeat(count))
     mean, std = transition(x, velocity, index, sde)
     each = step_log_prob(x_next.float(), mean, std, sde).unflatten(0, (-1, count))
-    return chunk_log_prob(each, counted, start, sde)
+    return masked_log_prob(each, action_mask)
 
 
-def chunk_log_prob(each: Tensor, counted: Tensor, start: Tensor, sde: FlowSde) -> Tensor:
-    """Return the log-probability (B, R) of chunks from ``sample``'s element-wise ones.
+def masked_log_prob(each: Tensor, action_mask: Tensor) -> Tensor:
+    """Return the log-probability (B, S) of each stochastic step from element-wise ones.
 
     Args:
-        each: (B, S, H, D) log-probabilities of the stochastic steps.
-        counted: As in ``log_prob``.
-        start: As in ``log_prob``.
-        sde: As they were sampled.
+        each: (B, S, H, D), as ``sample`` returns them.
+        action_mask: As in ``log_prob``.
     """
-    steps = (each * counted[:, None]).sum((2, 3))
-    if sde.stochastic == "all_each":
-        return steps
-    total = steps.sum(1, keepdim=True)
-    if sde.stochastic != "all_mean":
-        return total
-    prior = gaussian_log_prob(start, torch.zeros_like(start), torch.ones_like(start))
-    return (total + (prior * counted).sum((1, 2))[:, None]) / (each.shape[1] + 1)
+    return (each * action_mask[:, None]).sum((2, 3))
 
 
 @torch.no_grad()
@@ -229,7 +205,7 @@ def sample(
         number = torch.full_like(index, step)
         velocity = network.denoise(x, (1 - number / sde.steps).to(x.dtype), prefix)
         after = x - velocity / sde.steps
-        hit = index == step if sde.stochastic == "one" else number < sde.drawn_steps
+        hit = index == step if sde.stochastic == "one" else number < sde.noisy_steps
         if bool(hit.any()):
             mean, std = transition(x, velocity, number, sde)
             draw = noise[:, 0 if sde.stochastic == "one" else step]

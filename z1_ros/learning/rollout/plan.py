@@ -7,13 +7,14 @@ Source: Z-1 (arXiv 2606.31846) §3.2 shared prefix, §3.3 tree.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
-from z1_ros.errors import ConfigError, closest
+from z1_ros.errors import ConfigError
 
-SHARING = ("none", "prefix", "tree")
-CREDIT = ("leaf", "mean", "td")
+Sharing = Literal["none", "prefix", "tree"]
+"""What the rollouts of a group share: nothing, one common start, or a tree of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +58,7 @@ class Plan:
         return [i for i, s in enumerate(self.segments) if s.first <= rollout < s.last]
 
 
-def branch_points(size: int, prefix: int) -> list[int]:
+def branch_points(size: int, shared_chunks: int) -> list[int]:
     """Return the chunks b_1 … b_k at which each cluster of a tree of 2^k rollouts splits in two.
 
     b_l = ⌊P / 2^(k-l)⌋ (Z-1 §3.3); neighbours are equal where P is small.
@@ -68,29 +69,30 @@ def branch_points(size: int, prefix: int) -> list[int]:
     if size < 1 or size & (size - 1):
         raise ConfigError(f"a tree needs a group of 2, 4, 8, … rollouts, not {size}")
     depth = size.bit_length() - 1
-    return [prefix >> (depth - level) for level in range(1, depth + 1)]
+    return [shared_chunks >> (depth - level) for level in range(1, depth + 1)]
 
 
-def plan_group(size: int, sharing: str, prefix: int) -> Plan:
+def plan_group(size: int, sharing: Sharing, shared_chunks: int) -> Plan:
     """Return the segments of a group.
 
     Args:
         size: Rollouts G, at least 2.
         sharing: ``none`` (G whole episodes), ``prefix`` (one common start) or ``tree``.
-        prefix: Chunks P of the longest common part; 0 shares nothing.
+        shared_chunks: Chunks P of the longest common part; 0 shares nothing.
 
     Raises:
         ConfigError: Out of range, or a tree whose size is no power of two.
     """
-    if size < 2 or prefix < 0:
-        raise ConfigError(f"a group of {size} with prefix {prefix}: expected at least 2, and 0")
-    if sharing not in SHARING:
-        raise ConfigError(f"no sharing {sharing!r}. {closest(sharing, SHARING)}")
+    if size < 2 or shared_chunks < 0:
+        raise ConfigError(
+            f"a group has {size} rollouts and {shared_chunks} shared chunks, expected at least 2, "
+            "and at least 0"
+        )
     splits: dict[int, int] = {}
     if sharing == "prefix":
-        splits = {prefix: size}
+        splits = {shared_chunks: size}
     elif sharing == "tree":
-        for point in branch_points(size, prefix):
+        for point in branch_points(size, shared_chunks):
             splits[point] = 2 * splits.get(point, 1)
     elif sharing == "none":
         splits = {0: size}
@@ -116,21 +118,6 @@ def _split(cluster: tuple[int, int, range], ways: int) -> list[tuple[int, int, r
     return [(parent, start, members[i * share : (i + 1) * share]) for i in range(ways)]
 
 
-def prefix_at(iteration: int, first: int, last: int, iterations: int) -> int:
-    """Return the prefix P of an iteration: from ``first`` to ``last`` in equal steps.
-
-    Args:
-        iteration: 0 for the first.
-        first: P of the first iteration.
-        last: P of iteration ``iterations`` and all after it.
-        iterations: Length of the schedule; 0 or less is ``last`` at once.
-    """
-    if iterations <= 0:
-        return last
-    done = min(iteration / iterations, 1.0)
-    return int(np.floor(first + (last - first) * done + 0.5))
-
-
 @dataclass(frozen=True, slots=True)
 class Samples:
     """What a group gives to the loss: one row for each trainable (chunk, advantage)."""
@@ -141,8 +128,6 @@ class Samples:
     """Its number, from the start of the episode (N,) int64."""
     advantage: np.ndarray
     """(N,) float64."""
-    weight: np.ndarray
-    """Rollouts that the row stands for (N,) float64; the loss is divided by their sum."""
 
 
 def trainable(plan: Plan, lengths: Sequence[int]) -> np.ndarray:
@@ -157,60 +142,31 @@ def trainable(plan: Plan, lengths: Sequence[int]) -> np.ndarray:
     return (chunk >= plan.masked) & (chunk < lengths[:, None])
 
 
-def samples_of(
-    plan: Plan, lengths: Sequence[int], advantages: np.ndarray, returns: np.ndarray, credit: str
-) -> Samples:
+def samples_of(plan: Plan, lengths: Sequence[int], advantages: np.ndarray) -> Samples:
     """Return the rows that a group trains on.
 
     A segment that several, but not all, rollouts share stands once for each of them with the
-    rollout's own advantage (``leaf``, as Z-1), or once with their mean and their number as weight
-    (``mean``: the same gradient while nothing is clipped), or with the gain in mean return over
-    the segment it branched from (``td``), in units of the advantages.
+    rollout's own advantage.
 
     Args:
         plan: The group's segments.
         lengths: Chunks of each rollout, shared ones included (G,).
         advantages: Of each rollout (G,), or of each of its chunks (G, longest).
-        returns: Calibrated reward of each rollout (G,).
-        credit: ``leaf``, ``mean`` or ``td``.
     """
-    if credit not in CREDIT:
-        raise ConfigError(f"no credit {credit!r}. {closest(credit, CREDIT)}")
     advantages = np.asarray(advantages, np.float64)
     if advantages.ndim == 1:
         advantages = np.repeat(advantages[:, None], int(max(lengths)), 1)
-    rows: list[tuple[int, int, float, float]] = []
+    rows: list[tuple[int, int, float]] = []
     for number, segment in enumerate(plan.segments):
-        members = range(segment.first, segment.last)
-        stop = max(lengths[i] for i in members)
+        stop = max(lengths[i] for i in range(segment.first, segment.last))
         if segment.end is not None:
             stop = min(stop, segment.end)
         for chunk in range(max(segment.start, plan.masked), stop):
             own = advantages[segment.first : segment.last, chunk]
-            if credit == "leaf":
-                rows += [(number, chunk, advantage, 1.0) for advantage in own]
-                continue
-            worth = own.mean() if credit == "mean" else _gain(plan, number, advantages, returns)
-            rows.append((number, chunk, worth, float(segment.size)))
-    table = np.array(rows, np.float64).reshape(-1, 4)
+            rows += [(number, chunk, advantage) for advantage in own]
+    table = np.array(rows, np.float64).reshape(-1, 3)
     return Samples(
         segment=table[:, 0].astype(np.int64),
         chunk=table[:, 1].astype(np.int64),
         advantage=table[:, 2],
-        weight=table[:, 3],
     )
-
-
-def _gain(plan: Plan, number: int, advantages: np.ndarray, returns: np.ndarray) -> float:
-    """Return mean return below a segment less that below its parent, scaled as advantages are."""
-    returns = np.asarray(returns, np.float64)
-    segment = plan.segments[number]
-    if advantages.min() >= 0:
-        # All succeeded, and are compared with their slowest: no success is pushed down.
-        return float(advantages[segment.first : segment.last, 0].mean())
-    first, last = 0, plan.size
-    if segment.parent >= 0:
-        first, last = plan.segments[segment.parent].first, plan.segments[segment.parent].last
-    gain = returns[segment.first : segment.last].mean() - returns[first:last].mean()
-    spread = returns.std()
-    return gain * (advantages[:, 0].std() / spread) if spread > 0 else 0.0

@@ -1,4 +1,4 @@
-"""The policy as it samples in training: batched, in torch, keeping what a likelihood needs."""
+"""The policy as it acts in training: batched, in torch, keeping what a likelihood needs."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,27 +16,32 @@ from z1_ros.policy.transforms import Preprocessor, normalize, unnormalize
 from z1_ros.specs import Embodiment
 from z1_ros.types import Observation
 
+Keys = Sequence[tuple[int, ...]]
+"""Whole numbers that name each chunk; equal keys give equal noise, whatever else is in a batch."""
+Inputs = dict[str, Tensor]
+"""Arguments of ``Pi05.prefix``."""
+
 
 @dataclass(frozen=True, slots=True)
-class Chunk:
-    """One sampled chunk of one observation."""
+class SampledChunk:
+    """One action chunk that was sampled with noise for one observation."""
 
     actions: np.ndarray
     """(horizon, action_dim) float32 in the robot's units and order."""
     row: int
-    """Where its encoded observation is kept, -1 if nowhere."""
+    """Where its prefix features are kept, -1 if nowhere."""
     start: Tensor
-    """Noise it began from (H, action_dim)."""
+    """Noise that it began from (H, action_dim)."""
     end: Tensor
-    """Normalised actions it ended in, same shape."""
+    """Normalised actions that it ended in, same shape."""
     chain: Transitions
     """Its stochastic steps, without the batch dimension."""
     log_probs: Tensor
     """Element-wise log-probabilities of these (S, H, action_dim)."""
 
 
-class Actor:
-    """Samples chunks with the flow-SDE, or follows the flow itself."""
+class Sampler:
+    """Gives action chunks: sampled with the flow-SDE, or by the flow itself."""
 
     def __init__(self, network: Pi05, bundle: Bundle, robot: Embodiment, seed: int):
         """Prepare to act.
@@ -57,7 +62,7 @@ class Actor:
         self.limits = robot.action_limits()
         self._seed = seed
 
-    def encode(self, observations: Sequence[Observation]) -> tuple[Prefix, dict[str, Tensor]]:
+    def encode(self, observations: Sequence[Observation]) -> tuple[Prefix, Inputs]:
         """Return encoded observations, and the inputs they were encoded from."""
         prepared = [self._preprocess(observation) for observation in observations]
         inputs = {
@@ -67,25 +72,58 @@ class Actor:
             return self.network.prefix(**inputs), inputs
 
     def follow(
-        self, observations: Sequence[Observation], keys: Sequence[tuple[int, ...]]
-    ) -> list[np.ndarray]:
-        """Return the chunks (horizon, action_dim) of the flow itself, as a deployed policy's."""
-        return self.see_and_follow(observations, keys)[1]
+        self, observations: Sequence[Observation], keys: Keys
+    ) -> tuple[list[np.ndarray], Prefix]:
+        """Return the chunks (horizon, action_dim) of the flow itself, as a deployed policy's.
 
-    def see_and_follow(
-        self, observations: Sequence[Observation], keys: Sequence[tuple[int, ...]]
-    ) -> tuple[Prefix, list[np.ndarray]]:
-        """Return encoded observations too."""
+        The encoded observations come with them.
+        """
         prefix, _ = self.encode(observations)
         start = self._noise(keys, 1)[:, 0]
         with torch.no_grad():
             actions = self.network.sample(prefix, start, self.manifest.denoise_steps)
-        return prefix, self._in_robot_units(actions)
+        return self._in_robot_units(actions), prefix
+
+    def sample(
+        self,
+        observations: Sequence[Observation],
+        keys: Keys,
+        sde: FlowSde,
+        keep: Callable[[Prefix, Inputs], Sequence[int]],
+    ) -> list[SampledChunk]:
+        """Sample a chunk for each observation.
+
+        Args:
+            observations: What is seen.
+            keys: Name of each chunk.
+            sde: How to sample.
+            keep: Given the encoded observations and their inputs, returns each one's row.
+
+        Raises:
+            Diverged: The network's actions are not finite.
+        """
+        prefix, inputs = self.encode(observations)
+        rows = keep(prefix, inputs)
+        noise = self._noise(keys, 1 + sde.noises)
+        index = torch.tensor([self._random(key, 1).integers(sde.noisy_steps) for key in keys])
+        start = noise[:, 0]
+        actions, chain, log_probs = sample(self.network, prefix, start, index, noise[:, 1:], sde)
+        return [
+            SampledChunk(
+                actions=chunk,
+                row=row,
+                start=start[i],
+                end=actions[i],
+                chain=Transitions(*(part[i] for part in chain)),
+                log_probs=log_probs[i],
+            )
+            for i, (chunk, row) in enumerate(zip(self._in_robot_units(actions), rows, strict=True))
+        ]
 
     def action_range(self) -> tuple[np.ndarray, np.ndarray]:
         """Return what the network's -1 and 1 are in the robot's units (action_dim,), within limits.
 
-        It is the range in which the policy was taught to move.
+        It is the range in which the policy was trained to move.
         """
         ends = torch.ones(2, 1, self.network.geometry.action_dim)
         ends[0] *= -1
@@ -104,43 +142,6 @@ class Actor:
         padded[..., : self.real_dims] = torch.from_numpy(actions)
         return padded
 
-    def act(
-        self,
-        observations: Sequence[Observation],
-        keys: Sequence[tuple[int, ...]],
-        sde: FlowSde,
-        keep: Callable[[Prefix, dict[str, Tensor]], Sequence[int]],
-    ) -> list[Chunk]:
-        """Sample a chunk for each observation.
-
-        Args:
-            observations: What is seen.
-            keys: Whole numbers that name each chunk; equal keys give equal noise, whatever else
-                is in the batch.
-            sde: How to sample.
-            keep: Told the encoded observations and their inputs, it returns each one's row.
-
-        Raises:
-            Diverged: The network's answer is not finite.
-        """
-        prefix, inputs = self.encode(observations)
-        rows = keep(prefix, inputs)
-        noise = self._noise(keys, 1 + sde.noises)
-        index = torch.tensor([self._random(key, 1).integers(sde.drawn_steps) for key in keys])
-        start = noise[:, 0]
-        actions, chain, log_probs = sample(self.network, prefix, start, index, noise[:, 1:], sde)
-        return [
-            Chunk(
-                actions=chunk,
-                row=row,
-                start=start[i],
-                end=actions[i],
-                chain=Transitions(*(part[i] for part in chain)),
-                log_probs=log_probs[i],
-            )
-            for i, (chunk, row) in enumerate(zip(self._in_robot_units(actions), rows, strict=True))
-        ]
-
     def _in_robot_units(self, actions: Tensor) -> list[np.ndarray]:
         if not actions.isfinite().all():
             raise Diverged("it gives actions that are not finite")
@@ -149,7 +150,7 @@ class Actor:
         wanted = actions[..., : self.real_dims].numpy()
         return list(unnormalize(wanted, scaling.action, mode, scaling.form)[..., self._order])
 
-    def _noise(self, keys: Sequence[tuple[int, ...]], count: int) -> Tensor:
+    def _noise(self, keys: Keys, count: int) -> Tensor:
         """Return standard normal noise (B, count, H, action_dim), each key's its own."""
         geometry = self.network.geometry
         shape = (count, geometry.horizon, geometry.action_dim)

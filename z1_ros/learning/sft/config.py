@@ -1,12 +1,12 @@
 """Settings of supervised training."""
 
 from dataclasses import dataclass, field, replace
+from typing import Literal
 
 from z1_ros.errors import ConfigError, closest
 from z1_ros.learning.sft.dataset import Augmentation
 from z1_ros.models.bundle.task_experts import VLM_PARTS
 
-PRECISIONS = ("float32", "tf32", "bfloat16")
 LORA_TARGETS = ("vlm", "vision", "expert")
 
 
@@ -26,25 +26,25 @@ class TrainConfig:
     """Peak of the schedule: linear warm-up, then a cosine down to 2 % of it. The default is for
     small new networks; openpi and LeRobot fine-tune the published π0.5 with 2.5e-5."""
     vlm_learning_rate: float | None = None
-    """Peak for vision tower, projector and VLM; None is ``learning_rate``."""
+    """Peak learning rate of vision tower, projector and VLM; None: as ``learning_rate``."""
     warmup: float = 0.03
-    """Part of the budget that is warm-up."""
+    """Fraction of the budget that is warm-up."""
     weight_decay: float = 0.01
-    """AdamW's, on matrices."""
+    """AdamW's weight decay; it acts on matrices only."""
     clip_norm: float = 1.0
     """Largest gradient norm."""
     ema: float = 0.999
-    """Decay of the averaged weights, which are the ones kept; 0 keeps the last ones."""
-    loss_dims: str = "real"
-    """``real`` action dimensions (as LeRobot) or ``all``, padding too (as openpi)."""
+    """Decay of the average of the weights, which becomes the bundle; 0: the last weights do."""
+    loss_dims: Literal["real", "all"] = "real"
+    """Action dimensions that count in the loss: the ``real`` ones (as LeRobot), or ``all``, padding
+    too (as openpi)."""
     freeze_vlm: bool = False
     """Train the action expert only."""
-    prefix_cache_gb: float = 0.0
-    """Main memory for keys and values of a frozen VLM [GB], each frame being encoded once; frames
-    that do not fit are encoded in each step. 0 encodes all in each step."""
-    prefix_variants: int = 1
-    """Copies of each frame in the cache: itself and augmented ones. 1 trains without augmentation.
-    """
+    feature_store_gb: float = 0.0
+    """Main memory for the prefix features of a frozen VLM [GB]: each frame is encoded once. Frames
+    that do not fit are encoded in each step; 0 encodes all in each step."""
+    feature_variants: int = 1
+    """Copies of each frame in memory: itself and augmented ones. 1 trains without augmentation."""
     lora_rank: int = 0
     """Rank of low-rank adapters, which are trained in place of ``lora_targets``; 0: no adapters."""
     lora_alpha: float = 16.0
@@ -53,9 +53,9 @@ class TrainConfig:
     """Parts whose linear layers get adapters, with commas between: ``vlm``, ``vision``, ``expert``.
     The first two freeze the rest of the VLM, ``expert`` freezes all of its layers."""
     gradient_checkpointing: bool = False
-    """Compute activations again in the backward pass, which needs less memory and more time."""
-    precision: str = "float32"
-    """``float32``, ``tf32`` or ``bfloat16`` (autocast; trained weights stay float32)."""
+    """Compute activations again in the backward pass: less memory, more time."""
+    precision: Literal["float32", "tf32", "bfloat16"] = "float32"
+    """Precision of the computation; with ``bfloat16`` (autocast) trained weights stay float32."""
     compile: bool = False
     """Compile the loss with torch.compile."""
     augmentation: Augmentation = field(default_factory=Augmentation)
@@ -63,7 +63,7 @@ class TrainConfig:
     checkpoint_minutes: float = 2.0
     """Time between two checkpoints [min]."""
     seed: int = 0
-    """Seeds weights, batches and noise."""
+    """Seed of weights, batches and noise."""
 
     @property
     def lora_parts(self) -> tuple[str, ...]:
@@ -79,18 +79,13 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         """Check ranges and choices; raises ConfigError."""
-        for name, values, known in (
-            ("precision", [self.precision], PRECISIONS),
-            ("loss_dims", [self.loss_dims], ("real", "all")),
-            ("lora_targets", self.lora_parts, LORA_TARGETS),
-        ):
-            for value in values:
-                if value not in known:
-                    raise ConfigError(f"{name} is {value!r}. {closest(value, known)}")
-        if min(self.steps, self.batch_size, self.draws, self.prefix_variants) < 1:
-            raise ConfigError("steps, batch_size, draws and prefix_variants must be at least 1")
-        if min(self.minutes, self.lora_rank, self.prefix_cache_gb) < 0:
-            raise ConfigError("minutes, lora_rank and prefix_cache_gb must be at least 0")
+        for part in self.lora_parts:
+            if part not in LORA_TARGETS:
+                raise ConfigError(f"lora_targets names {part!r}. {closest(part, LORA_TARGETS)}")
+        if min(self.steps, self.batch_size, self.draws, self.feature_variants) < 1:
+            raise ConfigError("steps, batch_size, draws and feature_variants must be at least 1")
+        if min(self.minutes, self.lora_rank, self.feature_store_gb) < 0:
+            raise ConfigError("minutes, lora_rank and feature_store_gb must be at least 0")
         if not (0 <= self.ema < 1 and 0 <= self.warmup < 1):
             raise ConfigError("ema and warmup must be fractions from 0 to below 1")
         if self.freeze_vlm and {"vlm", "vision"} & {*self.lora_parts}:
@@ -98,10 +93,12 @@ class TrainConfig:
                 f"freeze_vlm trains nothing of the VLM, lora_targets {self.lora_targets!r} does; "
                 "choose one"
             )
-        if self.prefix_cache_gb and not self.freeze_vlm:
-            raise ConfigError("prefix_cache_gb needs freeze_vlm: a trained VLM's keys change")
-        if self.prefix_variants > 1 and not self.prefix_cache_gb:
-            raise ConfigError("prefix_variants are copies in the cache, so give prefix_cache_gb")
+        if self.feature_store_gb and not self.freeze_vlm:
+            raise ConfigError("feature_store_gb needs freeze_vlm: a trained VLM's keys change")
+        if self.feature_variants > 1 and not self.feature_store_gb:
+            raise ConfigError(
+                "feature_variants are copies in the feature store, so give feature_store_gb"
+            )
 
 
 def without_schedule(config: TrainConfig) -> TrainConfig:

@@ -9,33 +9,34 @@ import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 import tyro
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from z1_ros.errors import ConfigError
-from z1_ros.files import replace_directory, write_json, write_text
+from z1_ros.files import write_json
+from z1_ros.learning.core.run import open_tensorboard
 from z1_ros.learning.core.run_log import run_folder
 from z1_ros.learning.sft import demos
 from z1_ros.learning.sft.config import TrainConfig, without_schedule
 from z1_ros.learning.sft.dataset import Frames, load_frames, split_seeds
 from z1_ros.learning.sft.start import Start, from_bundle, from_nothing
 from z1_ros.learning.sft.trainer import Trainer, validation
-from z1_ros.models.bundle.card import CARD, model_card
 from z1_ros.models.bundle.manifest import (
+    GRAPHS,
     WEIGHTS,
-    Bundle,
     ImageSpec,
     Manifest,
     Normalization,
     load_bundle,
-    write_manifest,
 )
 from z1_ros.models.bundle.tokenizer import PromptTokenizer
+from z1_ros.models.bundle.writer import write_bundle
 from z1_ros.models.checkpoint.loading import write_tensors
 from z1_ros.models.network.geometry import preset
 from z1_ros.sim.registry import DEFAULT_SIMULATOR, find_simulator, parse_tasks
@@ -61,53 +62,53 @@ class SFTConfig:
     run: Path | None = None
     """Folder of checkpoints and logs; if not given, beside the bundle: ``<bundle>-run``."""
     init: Path | None = None
-    """Bundle to fine-tune, with its cameras, fields, tokenizer and network; without it a new
-    network is trained from nothing."""
+    """Bundle to fine-tune, with its cameras, fields, tokenizer and network. Without it a new
+    network is trained from random weights."""
     keep_normalization: bool = False
-    """Scale state and actions as ``init`` does, not by the demonstrations' own statistics."""
-    geometry: str = "kitchen"
-    """Sizes of a new network: ``kitchen`` (2.6 M parameters) or ``full`` (π0.5)."""
+    """Normalise state and actions as ``init`` does, not by the demonstrations' own statistics."""
+    geometry: Literal["small", "full"] = "small"
+    """Sizes of a new network: ``small`` (2.6 M parameters) or ``full`` (the published π0.5)."""
     train: tyro.conf.OmitArgPrefixes[TrainConfig] = field(default_factory=TrainConfig)
     """Optimisation."""
     held_out: float = 0.05
-    """Fraction of each task's demonstrations that only measure the loss."""
+    """Fraction of each task's demonstrations that only validate."""
     denoise_steps: int | None = None
-    """Euler steps of the finished policy; if not given as ``init``, or 5."""
+    """Denoise steps of the finished policy; if not given, those of ``init``, or 5."""
     replan_steps: int | None = None
-    """Actions the finished policy executes before it looks again; if not given as ``init``, or 8.
-    """
-    device: str = "auto"
-    """``auto``, ``cpu`` or ``cuda``."""
+    """Actions that the finished policy executes of each chunk before it replans; if not given,
+    those of ``init``, or 8."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where to train; ``auto`` takes the GPU if there is one."""
     resume: bool = True
     """Continue from the run folder's checkpoint if there is one."""
     export: bool = True
     """Export prefix.onnx and denoise.onnx at the end."""
     json: Path | None = None
-    """Write the final figures here."""
+    """Write the final metrics here."""
 
     def __post_init__(self) -> None:
         """Check ranges and choices."""
         if 0 in (self.denoise_steps, self.replan_steps):
             raise ConfigError("denoise_steps and replan_steps must be at least 1")
-        if self.device not in ("auto", "cpu", "cuda"):
-            raise ConfigError(f"device is {self.device!r}, expected auto, cpu or cuda")
         if not 0 < self.held_out < 1:
             raise ConfigError(f"held_out is {self.held_out}, expected a fraction between 0 and 1")
         if self.keep_normalization and self.init is None:
-            raise ConfigError("keep_normalization needs init, the bundle whose it keeps")
+            raise ConfigError(
+                "keep_normalization needs init, the bundle whose normalisation is kept"
+            )
         if self.device == "cuda" and not torch.cuda.is_available():
             raise ConfigError("device is 'cuda' but torch sees no CUDA GPU here")
 
 
 def main(config: SFTConfig) -> dict[str, Any]:
-    """Train and write the bundle; returns the final figures."""
-    run = run_folder(config.run, config.bundle)
+    """Train and write the bundle; returns the final metrics."""
+    run = run_folder(config.bundle, config.run)
     tasks = parse_tasks(config.tasks, find_simulator(config.robot).tasks)
     start, directory = _start(config, run)
     config = _settled(config, start)
     device = _device(config.device)
     data = _load(config, start, directory, tasks, device)
-    identity = {
+    fingerprint = {
         "tasks": tasks,
         "geometry": asdict(start.geometry),
         "train": asdict(without_schedule(config.train)),
@@ -120,13 +121,13 @@ def main(config: SFTConfig) -> dict[str, Any]:
     }
     network = start.network(config.train.seed)
     parameters = sum(p.numel() for p in network.parameters())
-    trainer = Trainer(network, config.train, len(start.contract.action_dims), device, identity)
+    trainer = Trainer(network, config.train, len(start.contract.action_dims), device, fingerprint)
     checkpoint = run / "checkpoint.safetensors"
     if config.resume and checkpoint.exists():
         trainer.resume(checkpoint)
-    figures = _train(config, trainer, data, run, checkpoint)
+    metrics = _train(config, trainer, data, run, checkpoint)
 
-    figures |= {
+    metrics |= {
         "tasks": tasks,
         "episodes": data.episodes,
         "held_out_episodes": data.held_episodes,
@@ -137,35 +138,30 @@ def main(config: SFTConfig) -> dict[str, Any]:
         "device": device_name(device),
     }
     header = demos.read_header(directory)
-    bundle = write_bundle(config, trainer, header, start, data.normalization, figures)
-    if config.export:
-        from z1_ros.models.bundle.export import export
-
-        export(bundle)
+    fill = partial(_fill, config, trainer, header, start, data.normalization, metrics)
+    write_bundle(config.bundle, fill, export=GRAPHS if config.export else ())
     if config.json:
-        write_json(config.json, figures)
-    return figures
+        write_json(config.json, metrics)
+    return metrics
 
 
-def write_bundle(
+def _fill(
     config: SFTConfig,
     trainer: Trainer,
     header: dict[str, Any],
     start: Start,
     normalization: Normalization,
-    figures: dict[str, Any],
-) -> Bundle:
-    """Write the averaged weights as a bundle; an older one stays whole until it is replaced."""
+    metrics: dict[str, Any],
+    folder: Path,
+) -> Manifest:
+    """Put the averaged weights and the tokenizer into a folder; return their manifest."""
     geometry = start.geometry
-    partial = config.bundle.with_name(config.bundle.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    write_tensors(partial / WEIGHTS, trainer.weights())
-    shutil.copyfile(start.tokenizer, partial / start.tokenizer.name)
+    write_tensors(folder / WEIGHTS, trainer.weights())
+    shutil.copyfile(start.tokenizer, folder / start.tokenizer.name)
     made_by = {
         "command": shlex.join(["z1-sft", *sys.argv[1:]]),
         "seed": config.train.seed,
-        **figures,
+        **metrics,
         **start.described(),
         "train": asdict(config.train),
         "demonstrations": {
@@ -174,7 +170,7 @@ def write_bundle(
         "versions": {name: version(name) for name in ("torch", "numpy", "mujoco", "tokenizers")}
         | {"python": platform.python_version()},
     }
-    manifest = Manifest(
+    return Manifest(
         name=config.bundle.name,
         embodiment=embodiment(header["embodiment"]).name,
         contract=start.contract,
@@ -186,10 +182,6 @@ def write_bundle(
         replan_steps=config.replan_steps,
         made_by=made_by,
     )
-    write_text(partial / CARD, model_card(manifest, partial))
-    write_manifest(partial, manifest)
-    replace_directory(config.bundle, by=partial)
-    return load_bundle(config.bundle)
 
 
 def device_name(device: torch.device) -> str:
@@ -293,11 +285,11 @@ def _train(
     with ExitStack() as stack:
         progress = stack.enter_context(Progress(*columns, TimeRemainingColumn()))
         encoding = progress.add_task("encoding frames", total=1.0, visible=False)
-        for done in trainer.fill_cache(data.frames) if trainer.progress < 1 else ():
+        for done in trainer.fill_features(data.frames) if trainer.progress < 1 else ():
             progress.update(encoding, completed=done, visible=True)
         bar = progress.add_task("training", total=1.0, completed=trainer.progress)
         log = stack.enter_context((run / "log.jsonl").open("a", encoding="utf-8"))
-        board = _tensorboard(run, stack)
+        board = open_tensorboard(run, stack)
         for record in _with_final_validation(trainer, data.frames, checkpoint, validate):
             log.write(json.dumps(record) + "\n")
             log.flush()
@@ -322,12 +314,3 @@ def _with_final_validation(
         yield {"step": trainer.step, **validate(trainer)}
     else:
         yield from trainer.train(frames, checkpoint, validate)
-
-
-def _tensorboard(run: Path, stack: ExitStack) -> Any:
-    """Return a TensorBoard writer, or None where it is not installed."""
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError:
-        return None
-    return stack.enter_context(SummaryWriter(str(run / "tensorboard")))

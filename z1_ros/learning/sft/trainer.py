@@ -7,10 +7,9 @@ Weights that are trained are float32 whatever they came in, and so are their gra
 average and the optimiser's state; with ``precision="bfloat16"`` the layers compute in bfloat16.
 """
 
-import json
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -18,21 +17,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from z1_ros.errors import CheckpointError, TrainingError
+from z1_ros.errors import TrainingError
+from z1_ros.learning.core.checkpoint import TrainingCheckpoint
 from z1_ros.learning.core.ema import WeightAverage
+from z1_ros.learning.core.feature_store import FeatureStore
 from z1_ros.learning.core.lora import add_adapters, plain_weights
 from z1_ros.learning.core.loss import flow_loss
-from z1_ros.learning.core.prefix_cache import PrefixCache
 from z1_ros.learning.sft.config import TrainConfig
 from z1_ros.learning.sft.dataset import Frames
 from z1_ros.learning.sft.optimizer import make_optimizer, schedule
-from z1_ros.models.checkpoint.loading import assign, read_facts, read_tensors, write_tensors
 from z1_ros.models.network.pi05 import Pi05, Prefix, draw_time
 
 LOG_EVERY = 50
 """Steps between two looks at the loss; each waits for the GPU."""
-KINDS = ("model", "ema", "exp_avg", "exp_avg_sq")
-"""What a checkpoint holds of each trained parameter."""
 
 
 class Trainer:
@@ -44,7 +41,7 @@ class Trainer:
         config: TrainConfig,
         real_dims: int,
         device: torch.device,
-        identity: dict[str, Any],
+        fingerprint: dict[str, Any],
     ):
         """Set up a run.
 
@@ -53,12 +50,12 @@ class Trainer:
             config: Optimisation.
             real_dims: Action dimensions that are not padding.
             device: Where to train.
-            identity: JSON-ready description of everything that shapes the result, the weights
-                that are not trained included; a checkpoint is resumed only if it has the same.
+            fingerprint: Everything that shapes the result, ready for JSON, the weights that are
+                not trained included; a checkpoint of another is refused.
         """
         self.config = config
         self.device = device
-        self.identity = json.loads(json.dumps(identity))
+        self._fingerprint = fingerprint
         self.step = 0
         self.elapsed_s = 0.0
         self.real_dims = real_dims
@@ -67,7 +64,7 @@ class Trainer:
         self.network = prepare(network.to(device), config)
         self.parameters = {n: p for n, p in network.named_parameters() if p.requires_grad}
         self.average = WeightAverage(self.parameters, config.ema)
-        self.cache: PrefixCache | None = None
+        self.features: FeatureStore | None = None
         self._optimizer = make_optimizer(network, self.parameters, config)
         self._encode: Callable[..., Prefix] = network.prefix
         self._loss: Callable[..., Tensor] = flow_loss
@@ -97,7 +94,7 @@ class Trainer:
         Raises:
             TrainingError: The loss is not finite.
         """
-        for _ in self.fill_cache(frames):
+        for _ in self.fill_features(frames):
             pass
         last = saved = time.perf_counter()
         total, since, since_time = torch.zeros((), device=self.device), 0, last
@@ -165,47 +162,54 @@ class Trainer:
         enabled = self.config.precision == "bfloat16"
         return torch.autocast(self.device.type, torch.bfloat16, enabled=enabled)
 
-    def fill_cache(self, frames: Frames) -> Iterator[float]:
-        """Encode the frames that fit into the cache, if one is configured and not filled yet.
+    def fill_features(self, frames: Frames) -> Iterator[float]:
+        """Encode the frames that fit into the feature store, unless that is done or not wanted.
 
         Always the same frames together: kernels round by batch, and a resumed run is to find the
         same numbers.
 
         Yields:
             The part that is done, from 0 to 1.
+
+        Raises:
+            TrainingError: Not one frame fits.
         """
         config = self.config
-        if not config.prefix_cache_gb or self.cache is not None:
+        if not config.feature_store_gb or self.features is not None:
             return
+        store = FeatureStore(config.feature_store_gb)
+        total = len(frames) * config.feature_variants
         indices = torch.arange(len(frames), device=self.device)
-        cache = None
-        for variant in range(config.prefix_variants):
-            for index in indices.split(config.batch_size):
+        fits = True
+        for variant in range(config.feature_variants):
+            for index in indices.split(config.batch_size) if fits else ():
                 rows = index + variant * len(frames)
-                if cache is not None and rows[0] >= cache.capacity:
-                    break
                 generator = torch.Generator(self.device).manual_seed(config.seed + int(rows[0]))
                 augmentation = config.augmentation if variant else None
                 prefix = self.encode(frames.inputs(index, augmentation, generator))
-                if cache is None:
-                    total = len(frames) * config.prefix_variants
-                    cache = PrefixCache(total, prefix, config.prefix_cache_gb)
-                cache.write(rows, prefix)
-                yield min(1.0, int(rows[-1] + 1) / cache.capacity)
-        self.cache = cache
+                fits = all([store.put(row, prefix, at) for at, row in enumerate(rows.tolist())])
+                if not len(store):
+                    raise TrainingError(
+                        f"not one encoded frame fits into a feature store of "
+                        f"{config.feature_store_gb} GB; there are {total}"
+                    )
+                yield min(1.0, int(rows[-1] + 1) / total) if fits else 1.0
+                if not fits:
+                    break
+        self.features = store
 
     def _prefix(self, frames: Frames, index: Tensor, generator: torch.Generator) -> Prefix:
         config = self.config
-        if not config.prefix_cache_gb:
+        if not config.feature_store_gb:
             return self.encode(frames.inputs(index, config.augmentation, generator))
-        for _ in self.fill_cache(frames):
+        for _ in self.fill_features(frames):
             pass
         rows, augmentation = index, None
-        if config.prefix_variants > 1:
+        if config.feature_variants > 1:
             random = {"generator": generator, "device": self.device}
-            variant = torch.randint(config.prefix_variants, index.shape, **random)
+            variant = torch.randint(config.feature_variants, index.shape, **random)
             rows, augmentation = index + variant * len(frames), config.augmentation
-        return self.cache.fetch(
+        return self.features.fetch(
             rows, lambda places: self.encode(frames.inputs(index[places], augmentation, generator))
         )
 
@@ -227,19 +231,15 @@ class Trainer:
                 for name, weight in plain_weights(network).items()
             }
 
-    def save(self, path: Path) -> None:
-        """Write everything a resumed run needs to one file, atomically.
+    def checkpoint(self, path: Path) -> TrainingCheckpoint:
+        """Return the file that a resumed run continues from."""
+        return TrainingCheckpoint(
+            path, self.parameters, self._optimizer, self.average, self._fingerprint
+        )
 
-        Weights that are not trained stay out of it: they are the initial ones.
-        """
-        tensors = {f"model.{n}": p for n, p in self.parameters.items()}
-        tensors |= {f"ema.{n}": p for n, p in self.average.tensors.items()}
-        for name, parameter in self.parameters.items():
-            state = self._optimizer.state[parameter]
-            tensors |= {f"{key}.{name}": state[key] for key in KINDS[2:] if key in state}
-        facts = {"step": self.step, "elapsed_s": self.elapsed_s, "identity": self.identity}
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_tensors(path, tensors, facts)
+    def save(self, path: Path) -> None:
+        """Write everything that a resumed run needs to one file, atomically."""
+        self.checkpoint(path).save({"step": self.step, "elapsed_s": self.elapsed_s})
 
     def resume(self, path: Path) -> None:
         """Continue from a checkpoint.
@@ -248,33 +248,8 @@ class Trainer:
             TrainingError: It was made with other settings.
             CheckpointError: It is unreadable or does not fit.
         """
-        facts = read_facts(path)
-        theirs = facts.get("identity", {})
-        for name, value in self.identity.items():
-            if theirs.get(name) != value:
-                raise TrainingError(
-                    f"{path} was made with {name} = {theirs.get(name)}, not {value}; choose "
-                    "another run folder or pass --no-resume"
-                )
-        groups: dict[str, dict[str, Tensor]] = {kind: {} for kind in KINDS}
-        for key, tensor in read_tensors(path).items():
-            kind, _, name = key.partition(".")
-            if kind not in groups:
-                raise CheckpointError(f"{path} is not a checkpoint of training: it has {key!r}")
-            groups[kind][name] = tensor.to(self.device)
+        facts, _ = self.checkpoint(path).load()
         self.step, self.elapsed_s = facts["step"], facts["elapsed_s"]
-        assign(_Named(self.parameters), groups["model"], str(path))
-        assign(_Named(self.average.tensors), groups["ema"], str(path))
-        if self.step:
-            self._resume_optimizer(groups)
-
-    def _resume_optimizer(self, groups: dict[str, dict[str, Tensor]]) -> None:
-        on_device = {"device": self.device} if self.device.type == "cuda" else {}
-        for name, parameter in self.parameters.items():
-            self._optimizer.state[parameter] = {
-                "step": torch.tensor(float(self.step), **on_device),
-                **{key: groups[key][name] for key in KINDS[2:]},
-            }
 
     def _record(self, **values: float) -> dict[str, float]:
         return {
@@ -336,13 +311,3 @@ def validation(
         "held_out_loss": (loss / weight).item(),
         "held_out_action_error": (error / weight).item(),
     }
-
-
-class _Named:
-    """Looks like a module to ``assign``."""
-
-    def __init__(self, tensors: Mapping[str, Tensor]):
-        self._tensors = tensors
-
-    def state_dict(self) -> Mapping[str, Tensor]:
-        return self._tensors

@@ -1,0 +1,131 @@
+"""The checkpoint of a training run: all that going on needs, in one file that is never unpickled.
+
+Every loop of ``learning/`` saves through this class, so that a run that was killed goes on with
+the numbers of one that was not.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from z1_ros.errors import TrainingError
+from z1_ros.learning.core.ema import WeightAverage
+from z1_ros.models.checkpoint.loading import assign, read_facts, read_tensors, write_tensors
+
+MOMENTS = ("exp_avg", "exp_avg_sq")
+"""Adam's moments of a parameter."""
+
+Groups = dict[str, dict[str, Tensor]]
+"""Tensors by kind and name; a file calls them ``kind.name``."""
+
+
+class TrainingCheckpoint:
+    """Weights that are trained, their average, the optimiser's state and a run's counters.
+
+    Weights that are not trained stay out of it: they are those that the run started from.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        trained: Mapping[str, Tensor],
+        optimizer: torch.optim.Optimizer,
+        average: WeightAverage,
+        fingerprint: Mapping[str, Any],
+    ):
+        """Set up; nothing is read or written yet.
+
+        Args:
+            path: The file.
+            trained: Parameters that are trained, by name.
+            optimizer: AdamW over them.
+            average: Their average.
+            fingerprint: Everything that shapes the numbers of the run, ready for JSON; a
+                checkpoint with another one is refused.
+        """
+        self.path = path
+        self._trained = trained
+        self._optimizer = optimizer
+        self._average = average
+        self.fingerprint = json.loads(json.dumps(fingerprint))
+
+    def save(self, facts: Mapping[str, Any], extra: Mapping[str, Tensor] | None = None) -> None:
+        """Write the file atomically.
+
+        Args:
+            facts: Counters, ready for JSON.
+            extra: What else is kept, by ``kind.name``.
+        """
+        tensors = {f"model.{name}": p for name, p in self._trained.items()}
+        tensors |= {f"ema.{name}": p for name, p in self._average.tensors.items()}
+        steps = 0
+        for name, parameter in self._trained.items():
+            if held := self._optimizer.state.get(parameter):
+                tensors |= {f"{moment}.{name}": held[moment] for moment in MOMENTS}
+                steps = max(steps, int(held["step"]))
+        made_with = {"fingerprint": self.fingerprint, "optimizer_steps": steps}
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        write_tensors(self.path, tensors | dict(extra or {}), dict(facts) | made_with)
+
+    def load(self) -> tuple[dict[str, Any], Groups]:
+        """Put everything back in its place; return the counters and all tensors by kind.
+
+        Raises:
+            TrainingError: It was made with other settings.
+            CheckpointError: It is unreadable or does not fit.
+        """
+        facts: dict[str, Any] = dict(read_facts(self.path))
+        refuse_other_settings(self.path, facts.pop("fingerprint", {}), self.fingerprint)
+        groups: Groups = {}
+        for key, tensor in read_tensors(self.path).items():
+            kind, _, name = key.partition(".")
+            groups.setdefault(kind, {})[name] = tensor
+        source = str(self.path)
+        assign(_Weights(self._trained), groups.get("model", {}), source)
+        if self._average.tensors:
+            assign(_Weights(self._average.tensors), groups.get("ema", {}), source)
+        if steps := facts.pop("optimizer_steps", 0):
+            for name, parameter in self._trained.items():
+                # A fused optimiser counts its steps on the GPU.
+                at = parameter.device if parameter.device.type == "cuda" else None
+                self._optimizer.state[parameter] = {
+                    "step": torch.tensor(float(steps), device=at),
+                    **{m: groups[m][name].to(parameter.device) for m in MOMENTS},
+                }
+        return facts, groups
+
+
+def refuse_other_settings(path: Path, theirs: Any, ours: Any) -> None:
+    """Raise TrainingError, naming the first setting that differs, unless both are equal."""
+    then, now = _flat(theirs), _flat(ours)
+    for name in now | then:
+        if then.get(name) != now.get(name):
+            raise TrainingError(
+                f"{path} was made with {name} = {then.get(name)!r}, now it is {now.get(name)!r}; "
+                "choose another folder, or pass --no-resume to begin again"
+            )
+
+
+def _flat(value: Any, name: str = "") -> dict[str, Any]:
+    """Return a nested setting's parts by their dotted names."""
+    if not isinstance(value, Mapping):
+        return {name: value}
+    parts: dict[str, Any] = {}
+    for key, part in value.items():
+        parts |= _flat(part, f"{name}.{key}" if name else str(key))
+    return parts
+
+
+class _Weights(nn.Module):
+    """Some tensors as a module, for ``assign``."""
+
+    def __init__(self, tensors: Mapping[str, Tensor]):
+        super().__init__()
+        self._tensors = tensors
+
+    def state_dict(self, *_: Any, **__: Any) -> dict[str, Tensor]:
+        return dict(self._tensors)

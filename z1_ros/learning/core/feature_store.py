@@ -1,0 +1,81 @@
+"""Prefix features: encoded observations that a frozen VLM has to compute only once."""
+
+import math
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from z1_ros.models.network.pi05 import Prefix
+
+
+class FeatureStore:
+    """Keys, values and validity of encoded observations in main memory, by row number."""
+
+    def __init__(self, limit_gb: float = math.inf, dtype: torch.dtype | None = None):
+        """Start empty.
+
+        Args:
+            limit_gb: Memory that may be used [GB].
+            dtype: Precision of keys and values in memory; None keeps the one they come in.
+        """
+        self._limit = limit_gb * 1e9
+        self._dtype = dtype
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self._rows: dict[int, tuple[Tensor, Tensor, Tensor]] = {}
+        self._bytes = 0
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __contains__(self, row: int) -> bool:
+        return row in self._rows
+
+    def put(self, row: int, prefix: Prefix, at: int) -> bool:
+        """Keep one observation of a batch; return False if it does not fit into the memory."""
+        k, v = (part[:, at] for part in (prefix.k, prefix.v))
+        dtype = self._dtype or k.dtype
+        size = (k.numel() + v.numel()) * dtype.itemsize + prefix.valid[at].nbytes
+        if row not in self._rows:
+            if self._bytes + size > self._limit:
+                return False
+            self._bytes += size
+        k, v = (part.detach().to("cpu", dtype, copy=True) for part in (k, v))
+        self._rows[row] = (k, v, prefix.valid[at].to("cpu", copy=True))
+        return True
+
+    def row(self, row: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Return one row's keys, values and validity, without a batch dimension."""
+        return self._rows[row]
+
+    def read(self, rows: Sequence[int], device: torch.device | str = "cpu") -> Prefix:
+        """Return rows (B,) as a prefix of batch B, in the precision of the memory."""
+        k, v, valid = zip(*(self._rows[row] for row in rows), strict=True)
+        parts = (torch.stack(k, 1), torch.stack(v, 1), torch.stack(valid))
+        return Prefix(*(part.to(device) for part in parts))
+
+    def fetch(self, rows: Tensor, encode: Callable[[Tensor], Prefix]) -> Prefix:
+        """Return a prefix for rows (B,), on their device.
+
+        Args:
+            rows: Row numbers, in the store or not.
+            encode: Encodes those that are not; it is given their places (M,) in ``rows``.
+        """
+        numbers = rows.tolist()
+        held = torch.tensor([row in self._rows for row in numbers])
+        if held.all():
+            return self.read(numbers, rows.device)
+        at, missing = held.nonzero()[:, 0], (~held).nonzero()[:, 0]
+        fresh = encode(missing.to(rows.device))
+        if not len(at):
+            return fresh
+        kept = self.read([numbers[i] for i in at], rows.device)
+        back = torch.cat([at, missing]).argsort().to(rows.device)
+        return Prefix(
+            torch.cat([kept.k, fresh.k], 1)[:, back],
+            torch.cat([kept.v, fresh.v], 1)[:, back],
+            torch.cat([kept.valid, fresh.valid])[back],
+        )

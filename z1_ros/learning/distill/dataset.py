@@ -1,0 +1,155 @@
+"""The aggregated data set of DAgger: relabelled samples, round by round, in memory and on disk."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from z1_ros.errors import CheckpointError
+from z1_ros.learning.core.feature_store import FeatureStore
+from z1_ros.models.checkpoint.loading import read_tensors, write_tensors
+from z1_ros.models.network.pi05 import Prefix
+
+_FEATURES = ("k", "v", "valid")
+
+
+class DaggerSamples:
+    """States that the policy got into: prefix features, and the chunk of a privileged teacher.
+
+    Features are kept in half precision: an observation of the kitchen takes 80 KB.
+    """
+
+    def __init__(self) -> None:
+        """Start empty."""
+        self.features = FeatureStore(dtype=torch.float16)
+        self._chunks: dict[int, Tensor] = {}
+        self._valid: dict[int, Tensor] = {}
+
+    def __len__(self) -> int:
+        return len(self.features)
+
+    def observe(self, prefix: Prefix, at: int) -> int:
+        """Keep one encoded observation of a batch; return its number."""
+        number = len(self.features)
+        self.features.put(number, prefix, at)
+        return number
+
+    def label(self, number: int, chunk: Tensor, valid: np.ndarray) -> None:
+        """Give a sample its label.
+
+        Args:
+            number: From ``observe``.
+            chunk: The teacher's normalised actions (H, action_dim).
+            valid: Which of them precede the end of the episode (H,) bool.
+        """
+        self._chunks[number] = chunk
+        self._valid[number] = torch.from_numpy(valid)
+
+    @property
+    def label_steps(self) -> int:
+        """Control steps that the teacher simulated for the labels."""
+        return int(sum(valid.sum() for valid in self._valid.values()))
+
+    def take(self, number: int) -> tuple[Prefix, Tensor, Tensor]:
+        """Return a sample: its prefix, chunk (1, H, action_dim) and what counts of it (1, H)."""
+        k, v, valid = self.features.row(number)
+        prefix = Prefix(k.float()[:, None], v.float()[:, None], valid[None])
+        return prefix, self._chunks[number][None], self._valid[number][None]
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return everything, ready to be written."""
+        if not len(self):
+            return {}
+        rows = range(len(self))
+        columns = zip(*(self.features.row(row) for row in rows), strict=True)
+        stacked = {n: torch.stack(c) for n, c in zip(_FEATURES, columns, strict=True)}
+        return stacked | {
+            "chunk": torch.stack([self._chunks[row] for row in rows]),
+            "chunk_valid": torch.stack([self._valid[row] for row in rows]),
+        }
+
+    @classmethod
+    def from_tensors(cls, tensors: Mapping[str, Tensor]) -> "DaggerSamples":
+        """Return samples of what ``tensors`` returned."""
+        samples = cls()
+        for row in range(len(tensors.get("k", ()))):
+            k, v, valid = (tensors[name][row : row + 1] for name in _FEATURES)
+            samples.features.put(row, Prefix(k.movedim(0, 1), v.movedim(0, 1), valid), 0)
+            samples._chunks[row] = tensors["chunk"][row]
+            samples._valid[row] = tensors["chunk_valid"][row]
+        return samples
+
+
+class DaggerDataset:
+    """Samples of the last rounds; each round is a file of its own.
+
+    A round's file is written before the checkpoint that counts it as done, so what a killed run
+    repeats replaces it.
+    """
+
+    def __init__(self, folder: Path, window: int):
+        """Start empty.
+
+        Args:
+            folder: Where the files are.
+            window: Rounds that are kept.
+        """
+        self._folder = folder
+        self._window = window
+        self._rounds: dict[int, DaggerSamples] = {}
+
+    def __len__(self) -> int:
+        return sum(len(samples) for samples in self._rounds.values())
+
+    def add(self, number: int, samples: DaggerSamples) -> None:
+        """Keep a round, and forget those before the window."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        write_tensors(self._file(number), samples.tensors())
+        self._rounds[number] = samples
+        for old in [n for n in self._rounds if n <= number - self._window]:
+            del self._rounds[old]
+
+    def forget_files(self, before: int) -> None:
+        """Remove files of rounds that the window has left when round ``before`` begins."""
+        for path in self._folder.glob("round-*.safetensors"):
+            if int(path.stem.removeprefix("round-")) < before - self._window:
+                path.unlink()
+
+    def load(self, first: int, end: int) -> None:
+        """Read what the window holds of rounds ``first`` … ``end - 1``.
+
+        Raises:
+            CheckpointError: A file is missing or unreadable.
+        """
+        for number in range(max(first, end - self._window), end):
+            path = self._file(number)
+            if not path.exists():
+                raise CheckpointError(
+                    f"{path} is missing, so the run cannot continue; pass --no-resume to begin anew"
+                )
+            self._rounds[number] = DaggerSamples.from_tensors(read_tensors(path))
+
+    def clear(self) -> None:
+        """Remove the files that an earlier run left."""
+        for path in self._folder.glob("round-*.safetensors"):
+            path.unlink()
+
+    def draw(self, count: int, random: torch.Generator) -> tuple[Prefix, Tensor, Tensor]:
+        """Return prefixes, chunks (B, H, action_dim) and what counts of them (B, H).
+
+        They are ``count`` samples, drawn with replacement.
+        """
+        every = [(samples, i) for samples in self._rounds.values() for i in range(len(samples))]
+        at = torch.randint(len(every), (count,), generator=random).tolist()
+        prefixes, chunks, valid = zip(*(every[i][0].take(every[i][1]) for i in at), strict=True)
+        prefix = Prefix(
+            torch.cat([p.k for p in prefixes], 1),
+            torch.cat([p.v for p in prefixes], 1),
+            torch.cat([p.valid for p in prefixes]),
+        )
+        return prefix, torch.cat(chunks), torch.cat(valid)
+
+    def _file(self, number: int) -> Path:
+        return self._folder / f"round-{number:05d}.safetensors"

@@ -1,0 +1,55 @@
+"""Evaluation during training: the policy as it is deployed, on scenes that are not trained on."""
+
+import math
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from z1_ros.learning.core.run import TrainingRun
+from z1_ros.learning.core.run_config import VALIDATION_SEED
+from z1_ros.learning.rollout.collector import (
+    WHOLE_EPISODE,
+    Collector,
+    Group,
+    GroupJob,
+    following,
+)
+from z1_ros.learning.rollout.sampler import Sampler
+from z1_ros.sim.evaluation import wilson_interval
+
+
+def evaluate(run: TrainingRun, collector: Collector, sampler: Sampler) -> dict[str, Any]:
+    """Return the metrics of an evaluation; the weights are kept if they are the best so far.
+
+    With an average of the weights, that is what acts and is kept.
+    """
+    began, count = time.perf_counter(), run.config.eval_episodes
+    torch.set_num_threads(1)
+    jobs = [GroupJob((0, i), WHOLE_EPISODE, VALIDATION_SEED + i) for i in range(count)]
+    with run.average.in_place():
+        groups = collector.run(jobs, following(sampler))
+        success = sum(bool(group.success[0]) for group in groups)
+        run.note_success(success / count)
+    return {
+        "eval_success": success / count,
+        "eval_n": count,
+        "eval_ci95": list(wilson_interval(success, count)),
+        "eval_chunks_to_success": mean_chunks(groups),
+        "eval_s": time.perf_counter() - began,
+    }
+
+
+def evaluate_last(run: TrainingRun, collector: Collector, sampler: Sampler) -> dict[str, Any]:
+    """Evaluate a policy that is not trained further, and log it."""
+    metrics = {"iteration": run.counters.iteration} | evaluate(run, collector, sampler)
+    run.write(metrics)
+    return metrics
+
+
+def mean_chunks(groups: Sequence[Group]) -> float:
+    """Return the mean number of chunks of the rollouts that succeeded; nan if none did."""
+    lengths = np.concatenate([group.lengths[group.success] for group in groups])
+    return float(lengths.mean()) if len(lengths) else math.nan

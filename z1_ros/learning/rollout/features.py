@@ -1,0 +1,62 @@
+"""What an update needs of each observation of a rollout: its prefix features, or its inputs."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from z1_ros.learning.core.feature_store import FeatureStore
+from z1_ros.learning.rollout.sampler import Inputs
+from z1_ros.models.network.pi05 import Pi05, Prefix
+
+
+class RolloutFeatures:
+    """Keeps the observations of one iteration that will be trained on."""
+
+    def __init__(self, network: Pi05, *, joint: bool, limit_gb: float = 8.0):
+        """Start empty.
+
+        Args:
+            network: Encodes again where the VLM is trained, and what did not fit.
+            joint: The VLM is trained: keep inputs instead of features.
+            limit_gb: Memory for features [GB]; of what does not fit, inputs are kept.
+        """
+        self._network = network
+        self._joint = joint
+        self._store = FeatureStore(limit_gb)
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self._store.clear()
+        self._inputs: dict[int, tuple[Tensor, ...]] = {}
+
+    def keep(self, prefix: Prefix, inputs: Inputs, wanted: Sequence[bool]) -> list[int]:
+        """Keep the wanted ones of a batch; return each one's row, -1 if it was not wanted."""
+        self._names = sorted(inputs)
+        rows = []
+        for at, is_wanted in enumerate(wanted):
+            row = len(self._store) + len(self._inputs) if is_wanted else -1
+            if is_wanted and (self._joint or not self._store.put(row, prefix, at)):
+                self._inputs[row] = tuple(inputs[name][at].clone() for name in self._names)
+            rows.append(row)
+        return rows
+
+    def prefix_of(self, rows: Tensor) -> Prefix:
+        """Return the encoded observations of rows (B,), with gradients if the VLM is trained."""
+        if self._joint:
+            return self._encode(rows.tolist())
+        return self._store.fetch(rows, lambda places: self._encode_once(rows[places].tolist()))
+
+    @torch.no_grad()
+    def _encode_once(self, rows: Sequence[int]) -> Prefix:
+        """Encode each of the rows once, however often it stands there."""
+        unique = list(dict.fromkeys(rows))
+        fresh, at = self._encode(unique), [unique.index(row) for row in rows]
+        return Prefix(fresh.k[:, at], fresh.v[:, at], fresh.valid[at])
+
+    def _encode(self, rows: Sequence[int]) -> Prefix:
+        parts = zip(*(self._inputs[row] for row in rows), strict=True)
+        return self._network.prefix(
+            **{name: torch.stack(part) for name, part in zip(self._names, parts, strict=True)}
+        )

@@ -1,0 +1,82 @@
+"""What every run of reinforcement learning does around its loop, from the bundle to the bundle."""
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Protocol
+
+from z1_ros.errors import Diverged
+from z1_ros.learning.core.run import TrainingRun, open_tensorboard
+from z1_ros.learning.core.run_config import RunConfig
+from z1_ros.learning.core.run_log import run_folder
+from z1_ros.learning.rollout.collector import Collector
+from z1_ros.learning.rollout.env_pool import EnvPool, OpenPool
+from z1_ros.learning.rollout.evaluate import evaluate_last
+from z1_ros.learning.rollout.sampler import Sampler
+from z1_ros.models.bundle.manifest import Bundle, load_bundle
+from z1_ros.runtime.lock import locked
+from z1_ros.sim.registry import EnvMaker
+from z1_ros.specs import check_contract, embodiment
+
+
+class Training(Protocol):
+    """A method at work: GRPO (``learning/grpo``), distillation (``learning/distill``)."""
+
+    run: TrainingRun
+    """Its budget, log and files."""
+    collector: Collector
+    """Runs the policy."""
+    sampler: Sampler
+    """The policy."""
+
+    def train(self) -> None:
+        """Iterate until a budget is used up; raises Diverged."""
+        ...
+
+
+def train_bundle(
+    command: str,
+    config: RunConfig,
+    make: Callable[[Any, Bundle, EnvPool, Path], Training],
+    open_pool: OpenPool,
+    *,
+    frozen_vlm: bool,
+) -> dict[str, Any]:
+    """Train a policy, write the bundle and return the final metrics.
+
+    Args:
+        command: What the user called.
+        config: Settings.
+        make: Makes the method of configuration, bundle, pool and the run's folder.
+        open_pool: Where environments run.
+        frozen_vlm: The VLM is not trained, so its graph is the start's own, to the bit.
+
+    Raises:
+        Diverged: Training made the policy useless; the bundle holds the best weights.
+        Z1Error: Bad settings or bundle, or training cannot go on.
+    """
+    config = replace(config, task=config.task.strip())
+    start = load_bundle(config.bundle)
+    robot = start.manifest.embodiment
+    check_contract(start.manifest.contract, embodiment(robot), start.manifest.name)
+    maker = EnvMaker(simulator=config.robot, task=config.task, embodiment=robot)
+    folder = run_folder(config.out)
+    diverged: Diverged | None = None
+    with ExitStack() as stack:
+        stack.enter_context(locked(folder))
+        pool = stack.enter_context(open_pool(maker, config.workers))
+        training = make(config, start, pool, folder)
+        run = training.run
+        run.start(command, start.manifest.name)
+        run.log.board = open_tensorboard(folder, stack)
+        try:
+            training.train()
+            if config.keep == "last":
+                run.forget_best()
+            evaluate_last(run, training.collector, training.sampler)
+        except Diverged as error:
+            if not run.best_path.exists():
+                raise
+            diverged = error
+    return run.finish(command, start, diverged, frozen_vlm=frozen_vlm)
