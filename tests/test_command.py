@@ -65,6 +65,7 @@ def test_a_number_returned_is_the_exit_code() -> None:
         (Config, "--through rso", "--through is 'rso'. Known: inproc, ros. Did you mean 'ros'?"),
         (Needy, "", "--bundle, --out are required"),
         (Needy, "--out x", "--bundle is required"),
+        (Needy, "--out x --bundel y", "--bundle is required; unknown: --bundel, y"),
     ],
 )
 def test_a_wrong_flag_is_one_sentence(config: type, args: str, sentence: str, capsys) -> None:

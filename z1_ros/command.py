@@ -114,7 +114,9 @@ def _sentence(box: str) -> str:
         return title.strip("─- ") or "the flags cannot be read"
     if said[0][0].startswith("Missing from"):
         flags = [row.split(" ")[0] for row in said[0][1::2]]
-        return f"{', '.join(flags)} {'is' if len(flags) == 1 else 'are'} required"
+        words = f"{', '.join(flags)} {'is' if len(flags) == 1 else 'are'} required"
+        unknown = [", ".join(s[1:]) for s in said[1:] if s[0].startswith("Unrecognized")]
+        return "; ".join([words, *(f"unknown: {tokens}" for tokens in unknown)])
     words = " ".join(said[0])
     for pattern, phrase in _PHRASES:
         if found := re.fullmatch(pattern, words):

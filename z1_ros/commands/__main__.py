@@ -13,7 +13,7 @@ def main() -> int:
     if name not in COMMANDS:
         sys.stderr.write(f"no command {name!r}. {closest(name, COMMANDS)}\n")
         return REFUSED
-    del sys.argv[1]
+    sys.argv[:2] = [f"z1-{name}"]
     return COMMANDS[name]()
 
 
