@@ -43,7 +43,8 @@ def locked(folder: Path) -> Iterator[None]:
     finally:
         # While it is still ours: whoever waits on this file sees that it has lost its name.
         with contextlib.suppress(OSError):
-            path.unlink()
+            if os.path.samestat(os.fstat(descriptor), path.stat()):
+                path.unlink()
         os.close(descriptor)
 
 
