@@ -16,7 +16,9 @@ bench: setup-bench
 	@$(PY) -m z1_ros.commands bench $(or $(ARGS),sim --lift-python $(VENV)/lift/bin/python)
 
 lint: setup-test
-	@$(PY) -m ruff check . && $(PY) -m ruff format --check . && $(PY) -m mypy
+	@$(PY) -m ruff check .
+	@$(PY) -m ruff format --check .
+	@$(PY) -m mypy
 
 setup-demo:
 	@scripts/setup.sh demo
