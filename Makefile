@@ -7,16 +7,18 @@ PY = $(if $(FOREIGN_ROS),env -u PYTHONPATH) $(VENV)/bin/python
 .PHONY: demo test bench lint setup-demo setup-test setup-bench clean
 
 demo: setup-demo
-	@$(PY) -m z1_ros.commands.demo $(ARGS)
+	@$(PY) -m z1_ros.commands demo $(ARGS)
 
 test: setup-test
 	@$(PY) -m pytest $(ARGS)
 
 bench: setup-bench
-	@$(PY) -m z1_ros.commands.bench $(or $(ARGS),sim --lift-python $(VENV)/lift/bin/python)
+	@$(PY) -m z1_ros.commands bench $(or $(ARGS),sim --lift-python $(VENV)/lift/bin/python)
 
 lint: setup-test
-	@$(PY) -m ruff check . && $(PY) -m ruff format --check . && $(PY) -m mypy
+	@$(PY) -m ruff check .
+	@$(PY) -m ruff format --check .
+	@$(PY) -m mypy
 
 setup-demo:
 	@scripts/setup.sh demo

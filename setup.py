@@ -21,7 +21,7 @@ COMMANDS = {
 
 setup(
     name=NAME,
-    version="0.1.0",
+    version="0.2.0",
     description="A π0.5 policy, fine-tuned with Z-1, on a Franka arm through ROS 2",
     license="Apache-2.0",
     maintainer="z1_ros maintainers",
@@ -73,8 +73,8 @@ setup(
             "pytest-timeout>=2.3,<3",
             "hypothesis>=6.100,<7",
             "catkin_pkg>=1",
-            "ruff>=0.14,<1",
-            "mypy>=1.11,<3",
+            "ruff>=0.17,<0.18",
+            "mypy>=2.4,<2.5",
             "types-PyYAML>=6,<7",
         ],
     },

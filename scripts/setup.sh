@@ -2,7 +2,7 @@
 # Prepare .venv for `make demo`, `make test` or `make bench`. Safe to run again: done work is skipped.
 #
 # PYTHON=...    interpreter to build the environment with (default: the first Python >= 3.11 found)
-# Z1_TORCH=...  what to install as torch for the tests (default: torch==2.13.0; none: skip those tests)
+# Z1_TORCH=...  what to install as torch for the tests (default: torch==2.13.0; none: leave out the tests that need it)
 set -eu
 cd "$(dirname "$0")/.."
 what=${1:?usage: scripts/setup.sh demo|test|bench}

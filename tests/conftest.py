@@ -1,16 +1,33 @@
-"""Puts this folder on the path, so that every test can import ``fakes``."""
+"""Leaves out the test files whose libraries are not installed, and says which libraries."""
 
 import os
-from importlib.util import find_spec
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from support.libraries import hide_libraries, missing_libraries
 
 # Small networks are several times slower on two threads that wait for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+hide_libraries()
 
-# Without torch (Z1_TORCH=none) what is left to test is the deployed runtime, which needs none.
-NEED_TORCH = """
-ablate bench camera_slots card checkpoint collect combine curves dataset export_onnx flow_sde
-hosting import_checkpoint import_refusals layouts load_bench lora memory_bench modality
-norm_stats origin parity pi05 plausibility precision prefix_cache rl_bench sft tensorboard
-train_z1 trainer vla weight_files
-"""
-collect_ignore = [] if find_spec("torch") else [f"test_{name}.py" for name in NEED_TORCH.split()]
+_left_out: dict[Path, frozenset[str]] = {}
+
+
+def pytest_ignore_collect(collection_path: Path) -> bool | None:
+    """Leave out a test file that could not be imported."""
+    if not (collection_path.name.startswith("test_") and collection_path.suffix == ".py"):
+        return None
+    if missing := missing_libraries(collection_path):
+        _left_out[collection_path] = missing
+    return True if missing else None
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say what was not tested, and why."""
+    if not _left_out:
+        return
+    terminalreporter.section(f"{len(_left_out)} test files left out: libraries are missing")
+    missing = Counter(name for names in _left_out.values() for name in names)
+    for name, files in missing.most_common():
+        terminalreporter.line(f"{name} is not installed: {files} files")

@@ -8,6 +8,8 @@ import zipfile
 import pytest
 from support import ROOT
 
+from z1_ros.commands.entry import COMMANDS
+
 NODES = {"policy_node", "guard_node", "sim_bridge_node"}
 
 
@@ -70,3 +72,19 @@ def test_the_wheel_holds_code_bundles_launch_files_and_wrappers(wheel: zipfile.Z
     assert "share/ament_index/resource_index/packages/z1_ros" in data
     tops = {name.split("/")[0] for name in names}
     assert not tops & {"models", "sim", "tests", "launch"}, "top-level names of others are taken"
+
+
+def test_the_wheel_installs_every_command(wheel: zipfile.ZipFile) -> None:
+    text = wheel.read(next(n for n in wheel.namelist() if n.endswith("entry_points.txt"))).decode()
+    scripts = configparser.ConfigParser()
+    scripts.read_string(text)
+    commands = scripts["console_scripts"]
+    assert set(commands) == {f"z1-{name}" for name in COMMANDS}
+    assert all(path.startswith("z1_ros.commands.entry:") for path in commands.values())
+
+
+def test_ci_lints_before_it_tests() -> None:
+    path = ROOT / ".ci" / "run"
+    assert path.stat().st_mode & 0o111 and "make lint test" in path.read_text()
+    lint = (ROOT / "Makefile").read_text().split("\nlint:")[1].split("\n\n")[0]
+    assert all(f"-m {tool}" in lint for tool in ("ruff check", "ruff format --check", "mypy"))

@@ -1,12 +1,23 @@
 """What every command line of ours does the same way: flags from a dataclass, errors in one line."""
 
+import ast
+import contextlib
+import io
+import math
+import os
+import re
+import signal
 import sys
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from types import FrameType
 from typing import Any, TypeVar
 
 import tyro
 
-from z1_ros.errors import Z1Error
+from z1_ros.config import flatten
+from z1_ros.errors import ConfigError, closest
+from z1_ros.failures import DONE, EndAtOnce, guarded
 
 T = TypeVar("T")
 
@@ -16,15 +27,123 @@ def run_command(
 ) -> int:
     """Parse flags into ``config``, call ``main`` with it and return the exit code.
 
-    The code is 0, 2 after a Z1Error (printed as one sentence) or 130 after Ctrl-C; an int that
-    ``main`` returns is taken as the code. Unknown flags end the process with tyro's suggestion.
+    The codes are those of ``z1_ros.failures``; an int that ``main`` returns is taken as the code.
+    Whatever ends the command is printed as one sentence, never as a traceback.
     """
+
+    def job() -> Any:
+        with one_interrupt(name):
+            settings = parse(name, config, sys.argv[1:] if args is None else args)
+            return DONE if settings is None else main(settings)
+
+    return guarded(name, job)
+
+
+def parse(name: str, config: type[T], args: Sequence[str]) -> T | None:
+    """Return ``config`` filled from the flags; None once ``--help`` has been answered.
+
+    Raises:
+        ConfigError: A flag is unknown, lacks its value or has a wrong one.
+    """
+    helping = any(word in ("-h", "--help") for word in args)
+    said = io.StringIO()
     try:
-        code = main(tyro.cli(config, prog=name, args=args))
-    except Z1Error as error:
-        print(f"{name}: {error}", file=sys.stderr)  # noqa: T201
-        return 2
-    except KeyboardInterrupt:
-        print(f"{name}: interrupted", file=sys.stderr)  # noqa: T201
-        return 130
-    return code if isinstance(code, int) else 0
+        # tyro draws its errors as boxes as wide as the terminal; a wide one breaks no lines.
+        wide = contextlib.nullcontext() if helping else _columns(10_000)
+        with wide, contextlib.redirect_stderr(said):
+            settings = tyro.cli(config, prog=name, args=args)
+    except SystemExit as end:
+        if not end.code:
+            return None
+        words = _sentence(said.getvalue())
+        raise ConfigError(f"{words} ({name} --help lists the flags)") from None
+    for field, value in flatten(settings).items():
+        if isinstance(value, float) and math.isnan(value):
+            raise ConfigError(f"{_flag(field)} is nan, expected a number")
+    return settings
+
+
+def _flag(field: str) -> str:
+    return "--" + field.replace("_", "-")
+
+
+@contextlib.contextmanager
+def _columns(width: int) -> Iterator[None]:
+    before = os.environ.get("COLUMNS")
+    os.environ["COLUMNS"] = str(width)
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["COLUMNS"]
+        else:
+            os.environ["COLUMNS"] = before
+
+
+_PHRASES: tuple[tuple[str, Callable[[re.Match[str]], str]], ...] = (
+    (
+        r"invalid choice '(.*)' for argument '(.*)'\. Expected one of (\(.*\))\.",
+        lambda m: f"{m[2]} is {m[1]!r}. {closest(m[1], ast.literal_eval(m[3]))}",
+    ),
+    (
+        r"Error parsing (-\S+): invalid literal for int\(\) with base 10: (.*)",
+        lambda m: f"{m[1]} is {m[2]}, expected a whole number",
+    ),
+    (
+        r"Error parsing (-\S+): could not convert string to float: (.*)",
+        lambda m: f"{m[1]} is {m[2]}, expected a number",
+    ),
+    (r"Error parsing (-\S+): (.*)", lambda m: f"{m[1]}: {m[2]}"),
+    (r"Error parsing [\w.]+: (.*)", lambda m: m[1]),
+    (r"Unrecognized options: (.*)", lambda m: f"unknown: {m[1]}"),
+    (r"Missing value for argument '(.*)'\..*", lambda m: f"{m[1]} needs a value"),
+)
+
+
+def _sentence(box: str) -> str:
+    """Return what a box of tyro's says, in one sentence; all of it if it is none that we know."""
+    title, *rows = [line.strip("│| ╭╮╰╯") for line in box.splitlines()] or [""]
+    sections: list[list[str]] = [[]]
+    for row in rows:
+        if row and not row.strip("─-"):
+            sections.append([])
+        elif row:
+            sections[-1].append(row)
+    said = [section for section in sections if section]
+    if not said:
+        return title.strip("─- ") or "the flags cannot be read"
+    if said[0][0].startswith("Missing from"):
+        flags = [row.split(" ")[0] for row in said[0][1::2]]
+        words = f"{', '.join(flags)} {'is' if len(flags) == 1 else 'are'} required"
+        unknown = [", ".join(s[1:]) for s in said[1:] if s[0].startswith("Unrecognized")]
+        return "; ".join([words, *(f"unknown: {tokens}" for tokens in unknown)])
+    words = " ".join(said[0])
+    for pattern, phrase in _PHRASES:
+        if found := re.fullmatch(pattern, words):
+            words = phrase(found)
+            break
+    near = [s[1].split(" ")[0] for s in said[1:] if s[0].startswith(("Perhaps", "Arguments sim"))]
+    return words + (f". Did you mean {' or '.join(dict.fromkeys(near))}?" if near else "")
+
+
+@contextlib.contextmanager
+def one_interrupt(name: str) -> Iterator[None]:
+    """Inside, the first Ctrl-C raises KeyboardInterrupt; the second does not wait for cleaning up.
+
+    Only where Ctrl-C does what Python or ``entry`` make it do; a caller's own handler stays.
+    """
+    before = signal.getsignal(signal.SIGINT)
+    ours = before is signal.default_int_handler or isinstance(before, EndAtOnce)
+    if not ours or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def first(number: int, frame: FrameType | None) -> None:
+        signal.signal(signal.SIGINT, EndAtOnce(name))
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGINT, first)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -53,6 +53,10 @@ class GraphError(Z1Error, RuntimeError):
     """A node of the graph did not start, did not answer, or ended."""
 
 
+class ProcessLost(Z1Error, RuntimeError):
+    """A worker process ended before its job was done."""
+
+
 class BackendUnavailable(Z1Error, RuntimeError):
     """An inference library is not installed, or cannot run this model here."""
 

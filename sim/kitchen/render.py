@@ -1,21 +1,20 @@
-"""Off-screen pictures, drawn with MuJoCo's own OpenGL renderer."""
+"""Off-screen images, rendered with MuJoCo's own OpenGL renderer."""
 
 import importlib
 import os
 import sys
 from ctypes.util import find_library
+from pathlib import Path
 
 import mujoco
 import numpy as np
 
-from z1_ros.errors import GraphicsUnavailable
-
-_ADVICE = (
-    "no off-screen OpenGL context ({why}): install libegl1 libegl-mesa0 libgl1-mesa-dri and set "
-    "MUJOCO_GL=egl, or install libosmesa6 and set MUJOCO_GL=osmesa"
-)
+from z1_ros.errors import GraphicsUnavailable, closest
 
 _BACKENDS = ("egl", "osmesa", "glfw")
+_MESA = "apt-get install libegl1 libegl-mesa0 libgl1-mesa-dri"
+_VENDORS = ("/etc/glvnd/egl_vendor.d", "/usr/share/glvnd/egl_vendor.d")
+_VENDOR_VARIABLES = ("__EGL_VENDOR_LIBRARY_FILENAMES", "__EGL_VENDOR_LIBRARY_DIRS")
 
 
 def make_context() -> object:
@@ -36,7 +35,50 @@ def make_context() -> object:
             return context
         except Exception as error:  # each GL library has error types of its own
             failures.append(f"{name}: {type(error).__name__}: {error}".splitlines()[0])
-    raise GraphicsUnavailable(_ADVICE.format(why="; ".join(failures)))
+    raise GraphicsUnavailable(_explain(chosen, "; ".join(failures)))
+
+
+def _explain(chosen: str, errors: str) -> str:
+    """Return why nothing can be rendered, what helps, and the libraries' own words."""
+    unset = "unset MUJOCO_GL, so that what is installed is used"
+    if chosen and chosen not in _BACKENDS:
+        return f"MUJOCO_GL is {chosen!r}. {closest(chosen, _BACKENDS)} Or {unset}"
+    if chosen == "glfw":
+        cause = f"MUJOCO_GL=glfw needs a display, and DISPLAY is {os.environ.get('DISPLAY', '')!r}"
+        remedy = unset
+    elif chosen == "osmesa":
+        cause = "MUJOCO_GL=osmesa, and OSMesa does not work here"
+        remedy = unset if find_library("OSMesa") else f"apt-get install libosmesa6, or {unset}"
+    else:
+        cause, remedy = _explain_egl(errors)
+    return f"cannot render images: {cause}; {remedy} ({errors})"
+
+
+def _explain_egl(errors: str) -> tuple[str, str]:
+    """Return why EGL, the usual way without a display, gives no context, and what helps."""
+    for name in ("MUJOCO_EGL_DEVICE_ID", "PYOPENGL_PLATFORM", *_VENDOR_VARIABLES):
+        blamed = name in errors or name in _VENDOR_VARIABLES
+        if blamed and name in os.environ:
+            return f"{name} is {os.environ[name]!r}, which does not fit here", f"unset {name}"
+    if not find_library("EGL"):
+        return "libEGL is not installed", _MESA
+    if not any(Path(folder).glob("*.json") for folder in _VENDORS):
+        return (
+            "libEGL has no driver",
+            f"{_MESA}; for a GPU in a container, give it the driver's graphics libraries "
+            "(NVIDIA_DRIVER_CAPABILITIES=all)",
+        )
+    devices = [*Path("/dev/dri").glob("renderD*"), *Path("/dev").glob("nvidia[0-9]*")]
+    closed = [str(path) for path in devices if not os.access(path, os.R_OK | os.W_OK)]
+    if closed:
+        return (
+            f"this user may not use {', '.join(closed)}",
+            "add it to the device's group (sudo usermod -aG render $USER) and log in again",
+        )
+    return (
+        "the EGL driver makes no context without a display",
+        f"for Mesa's software renderer {_MESA}",
+    )
 
 
 def _installed() -> list[str]:
@@ -60,12 +102,12 @@ _FINE = {"offsamples": 4, "shadowsize": 1024, "numslices": 16, "numstacks": 8, "
 
 
 class Renderer:
-    """Draws one model after another into images; the context is kept between scenes."""
+    """Renders one model after another; the context is kept between scenes."""
 
     def __init__(self) -> None:
         self._gl = make_context()
         self._contexts: dict[bool, mujoco.MjrContext] = {}
-        self._drawn: dict[bool, mujoco.MjModel] = {}
+        self._rendered: dict[bool, mujoco.MjModel] = {}
         self._scene: mujoco.MjvScene | None = None
         self._model: mujoco.MjModel | None = None
         self._option = mujoco.MjvOption()
@@ -85,7 +127,7 @@ class Renderer:
             data: Its state, with kinematics, cameras and lights up to date.
             camera: Camera id.
             size: Height and width [pixel].
-            fine: Draw shadows and smooth edges, for people; about five times slower.
+            fine: Render shadows and smooth edges, for people; about five times slower.
         """
         height, width = size
         self._gl.make_current()
@@ -107,19 +149,19 @@ class Renderer:
     def _context(
         self, model: mujoco.MjModel, fine: bool, height: int, width: int
     ) -> mujoco.MjrContext:
-        """Return the drawing context with this scene's textures and a large enough buffer."""
+        """Return the rendering context with this scene's textures and a large enough buffer."""
         if self._model is not model:
             self._model = model
             self._scene = mujoco.MjvScene(model, maxgeom=600)
         context = self._contexts.get(fine)
         if context is None:
-            context = _drawing_context(model, fine)
+            context = _rendering_context(model, fine)
             self._contexts[fine] = context
-            self._drawn[fine] = model
-        if self._drawn[fine] is not model:
+            self._rendered[fine] = model
+        if self._rendered[fine] is not model:
             for texture in range(model.ntex):
                 mujoco.mjr_uploadTexture(model, context, texture)
-            self._drawn[fine] = model
+            self._rendered[fine] = model
         if context.offWidth < width or context.offHeight < height:
             mujoco.mjr_resizeOffscreen(
                 max(context.offWidth, width), max(context.offHeight, height), context
@@ -134,7 +176,7 @@ class Renderer:
         self._gl.free()
 
 
-def _drawing_context(model: mujoco.MjModel, fine: bool) -> mujoco.MjrContext:
+def _rendering_context(model: mujoco.MjModel, fine: bool) -> mujoco.MjrContext:
     """Return MuJoCo's context for the current GL context, with shadows and smooth edges if fine."""
     quality, values = model.vis.quality, _FINE if fine else _FAST
     for name, value in values.items():
@@ -142,4 +184,6 @@ def _drawing_context(model: mujoco.MjModel, fine: bool) -> mujoco.MjrContext:
     try:
         return mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_100.value)
     except mujoco.FatalError as error:
-        raise GraphicsUnavailable(_ADVICE.format(why=str(error).split(",")[0])) from error
+        chosen = os.environ.get("MUJOCO_GL", "").lower().strip()
+        words = f"OpenGL: {str(error).split(',')[0]}"
+        raise GraphicsUnavailable(_explain(chosen, words)) from error

@@ -1,29 +1,27 @@
-"""Entry points of the installed commands; what a command lacks is one sentence, not a traceback."""
+"""Entry points of the installed commands.
 
-import sys
+They import a command only when it is called: until then Ctrl-C ends the process in one sentence,
+and so does a library that is missing.
+"""
+
+import signal
 from collections.abc import Callable
 from importlib import import_module
 
-_EXTRAS = dict.fromkeys(
-    ("torch", "safetensors", "transformers", "onnx", "onnxscript", "matplotlib"), "train"
-)
+from z1_ros.failures import EndAtOnce, guarded
+
+COMMANDS: dict[str, Callable[[], int]] = {}
+"""What comes after ``z1-`` -> what it calls."""
 
 
 def _entry(name: str, module: str) -> Callable[[], int]:
     def entry() -> int:
-        try:
-            return import_module(f"z1_ros.commands.{module}").cli()
-        except ModuleNotFoundError as error:
-            missing = (error.name or "").split(".")[0]
-            if missing == "rclpy":
-                how = "source a ROS 2 installation, or pip install 'ros-jazzy-rclpy[fastrtps]'"
-            elif missing in _EXTRAS:
-                how = f"pip install 'z1_ros[{_EXTRAS[missing]}]' (`make test` does)"
-            else:
-                raise
-            sys.stderr.write(f"{name} needs {missing}, which is not installed: {how}\n")
-            return 2
+        # A background job inherits that Ctrl-C is ignored, and keeps it.
+        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+            signal.signal(signal.SIGINT, EndAtOnce(name))
+        return guarded(name, lambda: import_module(f"z1_ros.commands.{module}").cli())
 
+    COMMANDS[name.removeprefix("z1-")] = entry
     return entry
 
 

@@ -6,8 +6,11 @@ import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from typing import Any
+
+from z1_ros.errors import ProcessLost
 
 _PR_SET_PDEATHSIG = 1
 # Loaded here, not between fork and exec, where the loader's lock may be held by another thread.
@@ -45,6 +48,9 @@ def run_jobs(
         start_args: Picklable arguments.
         run: Called in a process for each job; it and ``start`` are module-level functions.
         jobs: Arguments of each call; neighbours tend to go to different processes.
+
+    Raises:
+        ProcessLost: A process ended before its job was done.
     """
     # spawn: neither an OpenGL context nor a thread survives a fork.
     context = multiprocessing.get_context("spawn")
@@ -55,6 +61,10 @@ def run_jobs(
             for future in as_completed([pool.submit(run, *job) for job in jobs]):
                 yield future.result()
             done = True
+        except BrokenProcessPool as error:
+            raise ProcessLost(
+                f"one of {workers} worker processes was killed; if memory ran out, use fewer"
+            ) from error
         finally:
             if not done:
                 for child in multiprocessing.active_children():

@@ -323,8 +323,8 @@ def test_negative_seed_is_refused():
         KitchenEnv("OpenDrawer").reset(-1)
 
 
-def test_physics_needs_no_opengl_and_drawing_says_what_to_install():
-    """A GL library that does not exist: stepping works, drawing raises one clear sentence."""
+def test_physics_needs_no_opengl_and_rendering_says_what_is_wrong():
+    """A GL library that does not exist: stepping works, rendering raises one clear sentence."""
     code = (
         "import numpy as np\n"
         "from z1_ros.sim.kitchen import KitchenEnv\n"
@@ -340,7 +340,7 @@ def test_physics_needs_no_opengl_and_drawing_says_what_to_install():
         check=True,
     )
     assert run.stdout.startswith(GraphicsUnavailable.__name__)
-    assert "libegl1" in run.stdout
+    assert "MUJOCO_GL is 'disable'" in run.stdout
 
 
 def test_a_display_that_nobody_serves_does_not_stop_drawing() -> None:

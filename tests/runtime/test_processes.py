@@ -1,0 +1,48 @@
+"""Jobs in worker processes: results as they come, and an end to all when one fails."""
+
+import os
+import signal
+
+import pytest
+
+from z1_ros.errors import ConfigError, ProcessLost
+from z1_ros.runtime.processes import one_thread_each, run_jobs
+
+
+class _Here:
+    factor = 0
+
+
+def _start(factor: int) -> None:
+    _Here.factor = factor
+
+
+def _run(number: int) -> int:
+    if number == 13:
+        raise ConfigError("13 is refused")
+    if number == 99:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return _Here.factor * number
+
+
+def test_every_job_is_run_with_what_its_process_was_started_with() -> None:
+    jobs = [(n,) for n in range(6)]
+    assert sorted(run_jobs(2, _start, (10,), _run, jobs)) == [0, 10, 20, 30, 40, 50]
+
+
+def test_an_error_of_a_job_keeps_its_words() -> None:
+    with pytest.raises(ConfigError, match="13 is refused"):
+        list(run_jobs(1, _start, (1,), _run, [(1,), (13,), (2,)]))
+
+
+def test_a_killed_process_is_one_sentence() -> None:
+    with pytest.raises(ProcessLost, match="one of 2 worker processes was killed"):
+        list(run_jobs(2, _start, (1,), _run, [(1,), (99,), (2,)]))
+
+
+def test_the_environment_is_as_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    monkeypatch.delenv("LP_NUM_THREADS", raising=False)
+    with one_thread_each():
+        assert os.environ["OMP_NUM_THREADS"] == "1"
+    assert os.environ["OMP_NUM_THREADS"] == "3" and "LP_NUM_THREADS" not in os.environ

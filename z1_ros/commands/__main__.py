@@ -1,0 +1,21 @@
+"""``python -m z1_ros.commands eval …``: what ``z1-eval …`` does, without its installed script."""
+
+import sys
+
+from z1_ros.commands.entry import COMMANDS
+from z1_ros.errors import closest
+from z1_ros.failures import REFUSED
+
+
+def main() -> int:
+    """Call the command that the first argument names."""
+    name = sys.argv[1] if len(sys.argv) > 1 else ""
+    if name not in COMMANDS:
+        sys.stderr.write(f"no command {name!r}. {closest(name, COMMANDS)}\n")
+        return REFUSED
+    sys.argv[:2] = [f"z1-{name}"]
+    return COMMANDS[name]()
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
