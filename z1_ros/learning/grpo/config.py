@@ -43,7 +43,7 @@ class GrpoConfig:
     """What a chunk's return is compared with: the mean over the ``group``, or over those of its
     rollouts that were still running at that chunk (``alive``)."""
     filter_range: tuple[float, float] = (0.01, 1.0)
-    """Smallest and largest mean reward of the groups that are trained on; the others are dropped."""
+    """Smallest and largest mean reward of groups that are trained on; the others are dropped."""
     flow_weight: float = 0.0
     """Weight, beside GRPO's loss, of flow matching on the chunks that did better than their group.
     Each noisy step has a probability ratio of its own; this keeps the steps one flow, so that what
