@@ -25,6 +25,7 @@ from z1_ros.errors import ConfigError
 from z1_ros.files import write_json
 from z1_ros.models.bundle.manifest import ImageSpec
 from z1_ros.policy.transforms import resize_with_pad
+from z1_ros.runtime.lock import locked
 from z1_ros.runtime.processes import run_jobs
 from z1_ros.sim.env import Env
 from z1_ros.sim.registry import (
@@ -160,6 +161,11 @@ def collect_episode(
 
 def main(config: DemosConfig) -> dict[str, dict[str, int]]:
     """Collect what is missing; returns per task how many episodes succeeded of how many."""
+    with locked(config.out):
+        return _collect(config)
+
+
+def _collect(config: DemosConfig) -> dict[str, dict[str, int]]:
     tasks = parse_tasks(config.tasks, find_simulator(config.robot).tasks)
     _write_header(config)
     seeds = range(config.seed_start, config.seed_start + config.episodes)
