@@ -133,14 +133,22 @@ MakeEnv = Callable[[], Env]
 
 
 def parse_tasks(text: str, known: Iterable[str]) -> list[str]:
-    """Return the task names of ``all`` or ``A,B``; raises ConfigError for an unknown name."""
+    """Return the task names of ``all`` or ``A,B``.
+
+    Raises:
+        ConfigError: A name is unknown or given twice, or there is none.
+    """
     known = list(known)
     if text == "all":
         return known
     tasks = [task.strip() for task in text.split(",") if task.strip()]
     if not tasks:
         raise ConfigError(f"tasks {text!r} names no task. {closest('', known)}")
-    return [parse_task(task, known) for task in tasks]
+    for i, task in enumerate(tasks):
+        parse_task(task, known)
+        if task in tasks[:i]:
+            raise ConfigError(f"tasks {text!r} names {task} twice")
+    return tasks
 
 
 def parse_task(text: str, known: Iterable[str]) -> str:

@@ -12,7 +12,7 @@ from support.graphs import fake_graph
 
 from z1_ros.runtime.guard import Guard
 from z1_ros.runtime.loop import StepLoop
-from z1_ros.sim.evaluation import run_episode
+from z1_ros.sim.episodes import run_episode
 from z1_ros.specs import PANDA, PANDA_OMRON, Embodiment
 
 HORIZON = 30

@@ -17,7 +17,7 @@ from z1_ros.graph.client import GraphClient
 from z1_ros.models.bundle.manifest import MANIFEST, bundled_path, load_bundle
 from z1_ros.runtime.guard import Guard
 from z1_ros.runtime.loop import StepLoop
-from z1_ros.sim.evaluation import run_episode
+from z1_ros.sim.episodes import run_episode
 from z1_ros.specs import PANDA
 
 POLICY = "policy_node"

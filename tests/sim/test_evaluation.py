@@ -1,17 +1,16 @@
-"""Success tables: which seeds and tasks count, and how sure the rate is."""
+"""Success tables: which seeds count, and how sure a rate is."""
 
 import pytest
 
 from z1_ros.errors import ConfigError, SeedError
+from z1_ros.sim.episodes import EpisodeResult
 from z1_ros.sim.evaluation import (
-    EpisodeResult,
     mean_success,
     parse_seeds,
+    success_summary,
     success_table,
     wilson_interval,
 )
-from z1_ros.sim.kitchen import TASKS
-from z1_ros.sim.registry import KITCHEN_TASKS, parse_task, parse_tasks
 
 
 def result(task: str, success: bool, steps: int) -> EpisodeResult:
@@ -26,37 +25,40 @@ def test_wilson_interval_matches_published_values(successes, n, low, high) -> No
     assert wilson_interval(successes, n) == pytest.approx((low, high), abs=1e-4)
 
 
+def test_a_summary_counts_and_says_how_sure_it_is() -> None:
+    summary = success_summary([True] * 87 + [False] * 13)
+    assert summary == {"success": 87, "n": 100, "ci95": [0.7902, 0.9224]}
+    assert success_summary([]) == {"success": 0, "n": 0, "ci95": [0.0, 1.0]}
+
+
 def test_seeds_are_ranges_or_lists_and_for_evaluation_only() -> None:
     assert parse_seeds("10000:10003") == [10000, 10001, 10002]
     assert parse_seeds("10005,10001") == [10005, 10001]
-    with pytest.raises(SeedError, match="for training"):
-        parse_seeds("9999:10001")
-    for bad in ("ten", "10005:10005", "1:2:3", ""):
-        with pytest.raises(ConfigError, match="seeds"):
-            parse_seeds(bad)
+    for training in ("9999:10001", "10005,3", "-5:10001", "-1"):
+        with pytest.raises(SeedError, match="for training|negative"):
+            parse_seeds(training)
 
 
-def test_tasks_are_names_or_all() -> None:
-    known = ["OpenDrawer", "TurnOnMicrowave"]
-    assert parse_tasks("all", known) == known
-    assert parse_tasks("TurnOnMicrowave, OpenDrawer", known) == known[::-1]
-    with pytest.raises(ConfigError, match="Did you mean 'OpenDrawer'"):
-        parse_tasks("OpenDrawr", known)
-    with pytest.raises(ConfigError, match="names no task"):
-        parse_tasks(",", known)
-
-
-@pytest.mark.parametrize("several", ["all", "OpenDrawer,TurnOnMicrowave", ","])
-def test_one_task_is_one_name(several) -> None:
-    assert parse_task(" OpenDrawer ", KITCHEN_TASKS) == "OpenDrawer"
-    with pytest.raises(ConfigError, match="Did you mean 'OpenDrawer'"):
-        parse_task("OpenDrawr", KITCHEN_TASKS)
-    with pytest.raises(ConfigError, match=f"task is '{several}', expected one task. Known: Open"):
-        parse_task(several, KITCHEN_TASKS)
-
-
-def test_the_kitchens_tasks_can_be_named_without_it() -> None:
-    assert tuple(TASKS) == KITCHEN_TASKS
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("ten", "must look like"),
+        ("", "must look like"),
+        ("1:2:3", "must look like"),
+        ("10000:nan", "must look like"),
+        ("9" * 5000, "must look like"),
+        ("10005:10005", "names no scene"),
+        ("10100:10000", "names no scene"),
+        ("10000:99999999999", "at most 100000 scenes"),
+        (f"10000:{10**40}", "at most 100000 scenes"),
+        (f"10000,{2**31}", "no seed above"),
+        ("10000,10001,10000", "names a seed twice"),
+    ],
+)
+def test_absurd_seeds_are_one_short_sentence(text: str, words: str) -> None:
+    with pytest.raises(ConfigError, match=words) as error:
+        parse_seeds(text)
+    assert len(str(error.value)) < 160
 
 
 def test_the_table_counts_per_task() -> None:
@@ -64,4 +66,5 @@ def test_the_table_counts_per_task() -> None:
     table = success_table(results)
     assert (table["A"]["success"], table["A"]["n"]) == (1, 2)
     assert (table["A"]["mean_steps"], table["A"]["mean_success_steps"]) == (175, 50)
+    assert table["B"]["ci95"] == success_summary([True])["ci95"]
     assert mean_success(table) == 0.75

@@ -1,34 +1,32 @@
 """``z1-eval``: success of a bundle on held-out scenes, in-process or through the ROS graph."""
 
 import atexit
-import json
 import os
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from z1_ros.command import run_command
 from z1_ros.errors import ConfigError
-from z1_ros.files import write_json, write_text
+from z1_ros.files import write_json
 from z1_ros.models.bundle.manifest import Bundle, load_bundle
+from z1_ros.progress import Progress, duration
 from z1_ros.runtime.processes import run_jobs
-from z1_ros.sim.evaluation import (
-    EpisodeResult,
-    InprocEpisodes,
-    delay_steps,
-    episode_record,
-    mean_success,
-    parse_seeds,
-    success_table,
-)
+from z1_ros.sim.episodes import EpisodeResult, InprocEpisodes, delay_steps, episode_record
+from z1_ros.sim.evaluation import mean_success, parse_seeds, success_table
+from z1_ros.sim.journal import Journal
 from z1_ros.sim.registry import DEFAULT_SIMULATOR, find_simulator, parse_tasks
 from z1_ros.specs import check_contract, embodiment
+
+Job = tuple[str, int]
+"""Task and seed."""
+MAX_DELAY_MS = 60_000.0
+"""Longest delay that makes any sense: an episode is over by then [ms]."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -43,30 +41,45 @@ class EvalConfig:
     """``all`` or task names joined by commas."""
     seeds: str = "10000:10100"
     """Scene seeds, ``first:end`` (end excluded) or joined by commas; all >= 10000."""
-    through: str = "inproc"
+    through: Literal["inproc", "ros"] = "inproc"
     """``inproc``, or ``ros``: lockstep through the node graph; both give the same actions."""
     delay_ms: float = 0.0
     """Age that every chunk has when it becomes usable [ms], rounded up to control steps."""
-    backend: str = "auto"
-    """``auto``, ``onnxruntime`` or ``torch``."""
+    backend: Literal["auto", "onnxruntime", "torch"] = "auto"
+    """What runs the network; ``auto`` takes onnxruntime where the bundle has graphs."""
     threads: int = 1
     """Inference threads of each worker."""
-    workers: int = max(1, min(8, os.cpu_count() or 1))
-    """Episodes run at the same time, each in a process of its own."""
+    workers: int = 0
+    """Episodes run at the same time, each in a process of its own; 0: one a core, at most 8."""
     json: Path | None = None
-    """Write the table and every episode here."""
+    """Write the table and every episode here; a stopped evaluation goes on from beside it."""
 
     def __post_init__(self) -> None:
-        """Check choices and ranges."""
-        find_simulator(self.robot)
-        if self.through not in ("inproc", "ros"):
-            raise ConfigError(f"through is {self.through!r}, expected 'inproc' or 'ros'")
-        if self.delay_ms < 0:
-            raise ConfigError(f"delay_ms is {self.delay_ms}, expected 0 or more")
-        if self.backend not in ("auto", "onnxruntime", "torch"):
-            raise ConfigError(f"backend is {self.backend!r}, expected auto, onnxruntime or torch")
-        if self.workers < 1 or self.threads < 1:
-            raise ConfigError("workers and threads must be at least 1")
+        """Check names and ranges."""
+        parse_tasks(self.tasks, find_simulator(self.robot).tasks)
+        parse_seeds(self.seeds)
+        if not 0 <= self.delay_ms <= MAX_DELAY_MS:
+            raise ConfigError(
+                f"delay_ms is {self.delay_ms}, expected 0 to {MAX_DELAY_MS:.0f} milliseconds"
+            )
+        if not (0 <= self.workers <= 256 and 1 <= self.threads <= 256):
+            raise ConfigError(
+                f"workers is {self.workers} and threads {self.threads}, "
+                "expected 0 to 256 workers and 1 to 256 threads"
+            )
+        if self.json is not None and self.json.is_dir():
+            raise ConfigError(f"json: {self.json} is a folder, expected a file to write")
+
+    @property
+    def jobs(self) -> list[Job]:
+        """Every task and seed to run."""
+        tasks = parse_tasks(self.tasks, find_simulator(self.robot).tasks)
+        return [(task, seed) for task in tasks for seed in parse_seeds(self.seeds)]
+
+    @property
+    def processes(self) -> int:
+        """How many episodes really run at the same time."""
+        return min(self.workers or min(8, os.cpu_count() or 1), len(self.jobs))
 
 
 class Episodes(Protocol):
@@ -87,87 +100,64 @@ def main(config: EvalConfig) -> dict[str, Any]:
     Raises:
         Z1Error: Bad settings or bundle.
     """
+    console, began_s = Console(), time.monotonic()
+    console.print(
+        f"{config.bundle}: {len(config.jobs)} episodes in the {config.robot}, "
+        f"through {config.through}, {config.processes} at a time"
+    )
     bundle = load_bundle(config.bundle)
     robot = embodiment(bundle.manifest.embodiment)
     check_contract(bundle.manifest.contract, robot, bundle.manifest.name)
-    tasks = parse_tasks(config.tasks, find_simulator(config.robot).tasks)
-    jobs = [(task, seed) for task in tasks for seed in parse_seeds(config.seeds)]
-    console = Console()
-    journal = Journal(config, bundle)
-    results = [result for result in journal.finished if (result.task, result.seed) in set(jobs)]
-    known = {(result.task, result.seed) for result in results}
-    with _progress(console) as progress:
-        bars = {}
-        for task in tasks:
-            n = sum(job[0] == task for job in jobs)
-            bars[task] = progress.add_task(task, total=n, rate="")
-        for result in chain(tuple(results), run_all(config, [j for j in jobs if j not in known])):
-            if (result.task, result.seed) not in known:
-                results.append(result)
-                journal.add(result)
-            wins = sum(r.success for r in results if r.task == result.task)
-            progress.update(bars[result.task], advance=1, rate=f"{wins} succeeded")
-    results.sort(key=lambda r: (tasks.index(r.task), r.seed))
+    settings = {"bundle": bundle.sha256, "robot": config.robot, "through": config.through}
+    settings |= {"delay_ms": config.delay_ms, "backend": config.backend}
+    journal = Journal(config.json, settings)
+    results = run_missing(config, journal, console)
     report = make_report(config, bundle, results)
-    console.print(render_table(report))
     if config.json is not None:
         write_json(config.json, report)
         journal.remove()
-        console.print(f"written to {config.json}")
+    console.print(render_table(report))
+    won = sum(result.success for result in results)
+    console.print(
+        f"{won} of {len(results)} episodes succeeded, after {duration(time.monotonic() - began_s)}"
+        + (f"; the report is {config.json}" if config.json is not None else "")
+    )
     return report
 
 
-class Journal:
-    """Finished episodes beside the report-to-be, so that a stopped evaluation can go on.
+def run_missing(config: EvalConfig, journal: Journal, console: Console) -> list[EpisodeResult]:
+    """Run what the journal does not hold; return all results in the order of the jobs."""
+    jobs = config.jobs
+    wanted = {job: place for place, job in enumerate(jobs)}
+    kept = [r for r in journal.finished if (r.task, r.seed) in wanted]
+    known = {(r.task, r.seed) for r in kept}
+    if kept:
+        console.print(f"{len(kept)} of them are kept from an earlier run ({journal.path})")
+    totals: dict[str, int] = {}
+    for task, _ in jobs:
+        totals[task] = totals.get(task, 0) + 1
+    wins = dict.fromkeys(totals, 0)
+    results: list[EpisodeResult] = []
+    with Progress(console, totals) as progress:
 
-    It exists only where a report is asked for, and until that is written.
-    """
+        def take(result: EpisodeResult, *, earlier: bool) -> None:
+            results.append(result)
+            wins[result.task] += result.success
+            progress.advance(result.task, f"{wins[result.task]} succeeded", earlier=earlier)
 
-    def __init__(self, config: EvalConfig, bundle: Bundle):
-        """Read what an earlier run with the same settings left.
-
-        Raises:
-            ConfigError: The file belongs to other settings.
-        """
-        self.finished: list[EpisodeResult] = []
-        """Episodes of the earlier run."""
-        self._path: Path | None = None
-        if config.json is None:
-            return
-        self._path = config.json.with_name(config.json.name + ".partial")
-        settings = {"bundle": bundle.sha256, "robot": config.robot, "through": config.through}
-        settings |= {"delay_ms": config.delay_ms, "backend": config.backend}
-        if not self._path.exists():
-            write_text(self._path, json.dumps(settings) + "\n")
-            return
-        # A line that a killed process left half-written is not an episode.
-        lines = [line for line in self._path.read_text("utf-8").split("\n")[:-1] if line]
-        if not lines or json.loads(lines[0]) != settings:
-            raise ConfigError(
-                f"{self._path} holds episodes of an evaluation with other settings or another "
-                "bundle; delete it or choose another --json"
-            )
-        self.finished = [EpisodeResult(**json.loads(line)) for line in lines[1:]]
-        write_text(self._path, "\n".join(lines) + "\n")
-
-    def add(self, result: EpisodeResult) -> None:
-        """Note a finished episode."""
-        if self._path is not None:
-            with self._path.open("a", encoding="utf-8") as stream:
-                stream.write(json.dumps(episode_record(result)) + "\n")
-
-    def remove(self) -> None:
-        """Delete the file: the report holds everything."""
-        if self._path is not None:
-            self._path.unlink()
+        for result in kept:
+            take(result, earlier=True)
+        for result in run_all(config, [job for job in jobs if job not in known]):
+            journal.add(result)
+            take(result, earlier=False)
+    return sorted(results, key=lambda r: wanted[r.task, r.seed])
 
 
-def run_all(config: EvalConfig, jobs: list[tuple[str, int]]) -> Iterator[EpisodeResult]:
-    """Yield results as they come, from ``config.workers`` processes."""
-    workers = min(config.workers, len(jobs))
-    if not jobs:
-        return
-    yield from run_jobs(workers, _start_worker, (config,), _run_one, jobs)
+def run_all(config: EvalConfig, jobs: Sequence[Job]) -> Iterator[EpisodeResult]:
+    """Yield results as they come, from ``config.processes`` processes."""
+    if jobs:
+        workers = min(config.processes, len(jobs))
+        yield from run_jobs(workers, _start_worker, (config,), _run_one, jobs)
 
 
 def make_report(config: EvalConfig, bundle: Bundle, results: list[EpisodeResult]) -> dict[str, Any]:
@@ -266,17 +256,6 @@ def _run_one(task: str, seed: int) -> EpisodeResult:
             )
         atexit.register(_Worker.episodes.close)
     return _Worker.episodes.run(task, seed)
-
-
-def _progress(console: Console) -> Progress:
-    return Progress(
-        TextColumn("{task.description:20}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]}"),
-        TimeRemainingColumn(),
-        console=console,
-    )
 
 
 def cli() -> int:

@@ -1,0 +1,109 @@
+"""Run a bundle in closed loop, one episode at a time, in this process.
+
+``z1-eval --through ros`` runs the same episodes through the node graph; both give the same bytes.
+"""
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from z1_ros.policy.backends import load_policy
+from z1_ros.policy.base import Policy
+from z1_ros.runtime.guard import Guard, GuardConfig
+from z1_ros.runtime.loop import StepLoop
+from z1_ros.sim.env import Env
+from z1_ros.sim.registry import EnvMaker
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EpisodeResult:
+    """Outcome of one episode."""
+
+    task: str
+    """Task name."""
+    seed: int
+    """Scene seed; the policy's noise uses the same number."""
+    instruction: str
+    """What the policy was told."""
+    success: bool
+    """The task's own predicate was true before the horizon."""
+    steps: int
+    """Control steps taken."""
+    trace: tuple[bytes, ...] = ()
+    """Per step: action and state bytes, if asked for; to compare paths bit for bit."""
+
+
+def run_episode(
+    env: Env, loop: StepLoop, guard: Guard, seed: int, *, trace: bool = False
+) -> EpisodeResult:
+    """Reset everything to ``seed`` and act until the episode is over."""
+    env.reset(seed)
+    loop.reset(seed)
+    guard.reset()
+    record: list[bytes] = []
+    while True:
+        observation = env.observe() if loop.needs_images else env.read_state()
+        action = guard.apply(loop.act(observation))
+        if trace:
+            state = np.concatenate([observation.state[f.name] for f in env.embodiment.state])
+            record.append(action.tobytes() + state.tobytes())
+        step = env.step(action[None])
+        if step.done:
+            return EpisodeResult(
+                task=env.task,
+                seed=seed,
+                instruction=env.instruction,
+                success=step.success,
+                steps=step.steps,
+                trace=tuple(record),
+            )
+
+
+class InprocEpisodes:
+    """Runs episodes with policy, guard and environment in this process."""
+
+    def __init__(self, bundle: str, *, simulator: str, backend: str, threads: int, delay_ms: float):
+        """Load the bundle; environments are made when their task is first asked for."""
+        self._policy = load_policy(bundle, backend=backend, threads=threads)
+        self._simulator = simulator
+        self._delay_ms = delay_ms
+        self._env: Env | None = None
+
+    def run(self, task: str, seed: int) -> EpisodeResult:
+        """Run one episode; consecutive episodes of one task share an environment."""
+        if self._env is None or self._env.task != task:
+            self.close()
+            robot = self._policy.bundle.manifest.embodiment
+            self._env = EnvMaker(simulator=self._simulator, task=task, embodiment=robot)()
+        replan_steps = self._policy.bundle.manifest.replan_steps
+        loop, guard = make_loop(self._policy, self._env, replan_steps, self._delay_ms)
+        return run_episode(self._env, loop, guard, seed)
+
+    def close(self) -> None:
+        """Free the environment."""
+        if self._env is not None:
+            self._env.close()
+            self._env = None
+
+
+def make_loop(
+    policy: Policy, env: Env, replan_steps: int, delay_ms: float
+) -> tuple[StepLoop, Guard]:
+    """Return the loop and guard that drive ``env`` as the node graph would."""
+    steps = delay_steps(delay_ms, env.embodiment.control_hz)
+    loop = StepLoop(policy, env.embodiment, replan_steps, delay_steps=steps)
+    return loop, Guard(env.embodiment, GuardConfig())
+
+
+def delay_steps(delay_ms: float, control_hz: float) -> int:
+    """Return the control steps that a delay covers, rounded up."""
+    return math.ceil(delay_ms / 1e3 * control_hz - 1e-9)
+
+
+def episode_record(result: EpisodeResult) -> dict[str, Any]:
+    """Return a result as JSON-ready values, without its trace."""
+    record = asdict(result)
+    del record["trace"]
+    return record

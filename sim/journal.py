@@ -1,0 +1,102 @@
+"""The episodes that an evaluation has finished, kept so that a stopped one can go on."""
+
+import fcntl
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from z1_ros.errors import ConfigError
+from z1_ros.sim.episodes import EpisodeResult, episode_record
+
+_FIELDS = {"task": str, "seed": int, "instruction": str, "success": bool, "steps": int}
+
+
+class Journal:
+    """A file beside the report-to-be: the settings on its first line, then an episode a line.
+
+    It exists only where a report is asked for, and until that is written.
+    """
+
+    def __init__(self, report: Path | None, settings: Mapping[str, Any]):
+        """Read what an earlier run with the same settings left.
+
+        Args:
+            report: Where the report will be written; None keeps nothing.
+            settings: What must be equal where an evaluation goes on; JSON-ready.
+
+        Raises:
+            ConfigError: The file belongs to other settings, is damaged, or another process writes it.
+        """
+        self.finished: list[EpisodeResult] = []
+        """Episodes of the earlier run."""
+        self.path = report and report.with_name(report.name + ".partial")
+        self._stream: BinaryIO | None = None
+        if self.path is None:
+            return
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._stream = self.path.open("a+b")
+        try:
+            fcntl.flock(self._stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self._stream.close()
+            raise ConfigError(
+                f"another evaluation is writing {self.path}; choose another --json"
+            ) from None
+        self._stream.seek(0)
+        data = self._stream.read()
+        head = json.dumps(dict(settings)).encode() + b"\n"
+        # A line that a killed process left half-written is not an episode.
+        whole = data[: data.rfind(b"\n") + 1]
+        if whole or not head.startswith(data):
+            self.finished = self._parse(whole or data, dict(settings))
+        self._stream.truncate(len(whole))
+        if not whole:
+            self._write(dict(settings))
+
+    def _parse(self, data: bytes, settings: dict[str, Any]) -> list[EpisodeResult]:
+        """Return the episodes of the file, which must begin with the same settings."""
+        try:
+            first, *records = [json.loads(line) for line in data.decode("utf-8").splitlines()]
+        except (ValueError, RecursionError) as error:
+            raise self._damaged("it is not readable as lines of JSON") from error
+        if not isinstance(first, dict) or first.keys() != settings.keys():
+            raise self._damaged("its first line does not hold the settings of an evaluation")
+        if first != settings:
+            name = next(name for name in settings if first[name] != settings[name])
+            raise ConfigError(
+                f"{self.path} holds episodes of an evaluation with other settings ({name} "
+                f"{first[name]!r}, not {settings[name]!r}); delete it or choose another --json"
+            )
+        found: dict[tuple[str, int], EpisodeResult] = {}
+        for number, record in enumerate(records, start=2):
+            if not _is_episode(record) or (record["task"], record["seed"]) in found:
+                raise self._damaged(f"line {number} is no episode, or one that it holds already")
+            found[record["task"], record["seed"]] = EpisodeResult(**record)
+        return list(found.values())
+
+    def _damaged(self, why: str) -> ConfigError:
+        return ConfigError(f"{self.path} is damaged: {why}; delete it or choose another --json")
+
+    def add(self, result: EpisodeResult) -> None:
+        """Note a finished episode."""
+        self._write(episode_record(result))
+
+    def _write(self, record: Mapping[str, Any]) -> None:
+        if self._stream is not None:
+            self._stream.write(json.dumps(record).encode() + b"\n")
+            self._stream.flush()
+
+    def remove(self) -> None:
+        """Delete the file: the report holds everything."""
+        if self.path is not None and self._stream is not None:
+            self.path.unlink(missing_ok=True)
+            self._stream.close()
+
+
+def _is_episode(record: Any) -> bool:
+    return (
+        isinstance(record, dict)
+        and record.keys() == _FIELDS.keys()
+        and all(type(record[name]) is kind for name, kind in _FIELDS.items())
+    )

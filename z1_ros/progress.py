@@ -1,0 +1,92 @@
+"""How far a long job is: bars on a terminal, a line now and then in a log."""
+
+import time
+from collections.abc import Callable, Mapping
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bars
+
+
+class Progress:
+    """Counts jobs of several kinds, and says how many are done and how long the rest takes."""
+
+    def __init__(
+        self,
+        console: Console,
+        totals: Mapping[str, int],
+        *,
+        period_s: float = 15.0,
+        now_s: Callable[[], float] = time.monotonic,
+    ):
+        """Set up; use it as a context.
+
+        Args:
+            console: Where to say it.
+            totals: Jobs of each kind, by its name.
+            period_s: Least time between two lines where the console is no terminal [s].
+            now_s: Clock [s].
+        """
+        self._console, self._totals = console, dict(totals)
+        self._done = dict.fromkeys(totals, 0)
+        self._period_s, self._now_s = period_s, now_s
+        self._began_s = self._said_s = now_s()
+        self._earlier = 0
+        columns = (TextColumn("{task.description:20}"), BarColumn(), MofNCompleteColumn())
+        self._bars = Bars(
+            *columns,
+            TextColumn("{task.fields[note]}"),
+            TimeRemainingColumn(),
+            console=console,
+            disable=not console.is_terminal,
+        )
+        self._ids = {
+            kind: self._bars.add_task(kind, total=n, note="") for kind, n in totals.items()
+        }
+
+    def __enter__(self) -> Self:
+        self._bars.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        at: TracebackType | None,
+    ) -> None:
+        self._bars.stop()
+
+    def advance(self, kind: str, note: str = "", *, earlier: bool = False) -> None:
+        """Count one job as done.
+
+        Args:
+            kind: Its kind.
+            note: What to say of the jobs of this kind so far.
+            earlier: An earlier run did it: it says nothing about how long the rest takes.
+        """
+        self._done[kind] += 1
+        self._earlier += earlier
+        self._bars.update(self._ids[kind], advance=1, note=note)
+        if self._console.is_terminal or earlier:
+            return
+        if self._now_s() - self._said_s >= self._period_s:
+            self._said_s = self._now_s()
+            self._console.print(f"{self.sentence()}; {kind}: {note}" if note else self.sentence())
+
+    def sentence(self) -> str:
+        """Return e.g. ``120 of 400 done, 3 min left``."""
+        done, total = sum(self._done.values()), sum(self._totals.values())
+        here = done - self._earlier
+        if not here or done == total:
+            return f"{done} of {total} done"
+        left_s = (self._now_s() - self._began_s) / here * (total - done)
+        return f"{done} of {total} done, {duration(left_s)} left"
+
+
+def duration(seconds: float) -> str:
+    """Return a time in words, e.g. ``45 s``, ``12 min`` or ``3.5 h``."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
