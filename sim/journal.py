@@ -26,7 +26,7 @@ class Journal:
             settings: What must be equal where an evaluation goes on; JSON-ready.
 
         Raises:
-            ConfigError: The file belongs to other settings, is damaged, or another process writes it.
+            ConfigError: It belongs to other settings, is damaged, or another process writes it.
         """
         self.finished: list[EpisodeResult] = []
         """Episodes of the earlier run."""

@@ -35,7 +35,7 @@ def test_seeds_are_ranges_or_lists_and_for_evaluation_only() -> None:
     assert parse_seeds("10000:10003") == [10000, 10001, 10002]
     assert parse_seeds("10005,10001") == [10005, 10001]
     for training in ("9999:10001", "10005,3", "-5:10001", "-1"):
-        with pytest.raises(SeedError, match="for training|negative"):
+        with pytest.raises(SeedError, match=r"for training|negative"):
             parse_seeds(training)
 
 

@@ -12,20 +12,17 @@ import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
-from rich.console import Console
 
-from z1_ros.errors import BackendUnavailable, ConfigError, Z1Error, closest
-from z1_ros.files import write_json
+from z1_ros.benchmarks.report import Report, Row
+from z1_ros.errors import BackendUnavailable, ConfigError, Z1Error
 from z1_ros.models.bundle.manifest import WEIGHTS, Manifest, load_bundle
 from z1_ros.models.network.geometry import preset
 from z1_ros.policy.backends import load_policy
 from z1_ros.specs import embodiment
 from z1_ros.types import Observation
-
-DTYPES = ("float32", "bfloat16")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -34,29 +31,31 @@ class LoadBenchConfig:
 
     bundle: str = ""
     """Bundle to load; one with random weights is made if not given."""
-    geometry: str = "full"
-    """Sizes of the random bundle: ``full`` or ``kitchen``."""
-    dtype: str = "bfloat16"
-    """Of the random weights: ``bfloat16`` or ``float32``."""
+    geometry: Literal["small", "full"] = "full"
+    """Sizes of the random bundle; ``full`` is the published π0.5."""
+    dtype: Literal["float32", "bfloat16"] = "bfloat16"
+    """Of the random weights."""
     embodiment: str = "panda_omron"
     """Robot of the random bundle."""
     experts: int = 0
-    """Task-wise experts of the random bundle beside its base expert."""
+    """Task-wise action experts of the random bundle, beside its base expert."""
     threads: int = 2
     """CPU threads."""
     json: Path | None = None
-    """Write the figures here."""
+    """Write the report here."""
 
     def __post_init__(self) -> None:
-        """Check choices."""
-        if self.dtype not in DTYPES:
-            raise ConfigError(f"dtype is {self.dtype!r}. {closest(self.dtype, DTYPES)}")
-        if self.experts < 0:
-            raise ConfigError(f"experts is {self.experts}, expected 0 or more")
+        """Check names and ranges."""
+        embodiment(self.embodiment)
+        if not (0 <= self.experts <= 1000 and 1 <= self.threads <= 1000):
+            raise ConfigError(
+                f"experts is {self.experts} and threads {self.threads}, "
+                "expected 0 to 1000 experts and 1 to 1000 threads"
+            )
 
 
 def main(config: LoadBenchConfig) -> dict[str, Any]:
-    """Measure, print, return the figures."""
+    """Measure, print a table, return the report."""
     with tempfile.TemporaryDirectory(prefix="z1-load-") as folder:
         if config.bundle:
             bundle = load_bundle(config.bundle)
@@ -65,16 +64,21 @@ def main(config: LoadBenchConfig) -> dict[str, Any]:
             kind = (config.geometry, config.embodiment, config.dtype, str(config.experts))
             _worker("make", str(made), *kind)
             bundle = load_bundle(made)
-        figures = json.loads(_worker("load", str(bundle.path), str(config.threads)))
-        figures["weights_gb"] = round(bundle.file(WEIGHTS).stat().st_size / 1e9, 3)
-    Console().print(
-        f"{bundle.manifest.name}: weights {figures['weights_gb']:.2f} GB on disk, checked and "
-        f"loaded in {figures['load_s']:.1f} s, first chunk after {figures['chunk_s']:.1f} s more "
-        f"({config.threads} threads), peak memory {figures['peak_gib']:.2f} GiB"
-    )
-    if config.json:
-        write_json(config.json, figures)
-    return figures
+        measured = json.loads(_worker("load", str(bundle.path), str(config.threads)))
+        name, size_gb = bundle.manifest.name, bundle.file(WEIGHTS).stat().st_size / 1e9
+    quantities = {
+        ("weights on disk", "GB"): size_gb,
+        ("check and load", "s"): measured["load_s"],
+        ("first chunk after that", "s"): measured["chunk_s"],
+        ("peak memory", "GiB"): measured["peak_gib"],
+    }
+    rows = [
+        Row(name=name, quantity=quantity, unit=unit, values=[value])
+        for (quantity, unit), value in quantities.items()
+    ]
+    facts = {"threads": config.threads, "chunk shape": measured["chunk_shape"]}
+    report = Report(benchmark="z1-bench load", config=config, rows=rows, facts=facts)
+    return report.publish(config.json)
 
 
 def _worker(*arguments: str) -> str:
@@ -101,18 +105,18 @@ def make(folder: str, geometry: str, robot: str, dtype: str, experts: str) -> No
 
 
 def measure(bundle: str, threads: str) -> None:
-    """Load a bundle, ask it for one chunk and print the figures as JSON."""
+    """Load a bundle, ask it for one chunk and print what that cost as JSON."""
     began = time.perf_counter()
     policy = load_policy(bundle, threads=int(threads))
     loaded = time.perf_counter()
     chunk = policy.infer(random_observation(policy.manifest))
-    figures = {
-        "load_s": round(loaded - began, 2),
-        "chunk_s": round(time.perf_counter() - loaded, 2),
+    cost = {
+        "load_s": loaded - began,
+        "chunk_s": time.perf_counter() - loaded,
         "chunk_shape": list(chunk.actions.shape),
-        "peak_gib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 3),
+        "peak_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
     }
-    sys.stdout.write(json.dumps(figures) + "\n")
+    sys.stdout.write(json.dumps(cost) + "\n")
 
 
 def random_observation(manifest: Manifest) -> Observation:
@@ -129,7 +133,6 @@ def random_observation(manifest: Manifest) -> Observation:
 
 if __name__ == "__main__":
     try:
-        made = make if sys.argv[1] == "make" else measure
-        made(*sys.argv[2:])
+        {"make": make, "load": measure}[sys.argv[1]](*sys.argv[2:])
     except Z1Error as failure:
         raise SystemExit(f"z1-bench load: {failure}") from failure

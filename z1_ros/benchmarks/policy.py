@@ -5,48 +5,46 @@ counted from the matrix products and the bytes that must be read, with the machi
 measured in the same run: it says what no implementation can beat.
 """
 
-import statistics
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
-from rich.console import Console
-from rich.table import Table
 
+from z1_ros.benchmarks.report import Report, Row
 from z1_ros.errors import ConfigError
-from z1_ros.files import write_json
 from z1_ros.models.network.geometry import Geometry, preset
 from z1_ros.models.network.pi05 import Pi05
-
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PolicyBenchConfig:
     """Latency of one action chunk beside its floor."""
 
-    geometry: str = "kitchen"
-    """``full`` or ``kitchen``."""
+    geometry: Literal["small", "full"] = "small"
+    """Sizes of the network; ``full`` is the published π0.5."""
     cameras: tuple[int, ...] = (2, 3)
-    """Camera counts to measure, one row each."""
+    """Camera counts, a measurement each."""
     denoise_steps: int = 10
     """Euler steps."""
-    dtype: str = "float32"
-    """``float32`` or ``bfloat16``; norms, softmax and the Euler state stay float32."""
-    device: str = "cpu"
-    """``cpu`` or ``cuda``; on CUDA the whole chunk is also replayed as one CUDA graph."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Of the weights; norms, softmax and the Euler state stay float32."""
+    device: Literal["cpu", "cuda"] = "cpu"
+    """Where it runs; on CUDA the whole chunk is also replayed as one CUDA graph."""
     repeats: int = 20
     """Timed chunks of each kind."""
     json: Path | None = None
-    """Write the figures here."""
+    """Write the report here."""
 
     def __post_init__(self) -> None:
-        """Check choices."""
-        if self.dtype not in DTYPES:
-            raise ConfigError(f"dtype is {self.dtype!r}, expected one of {sorted(DTYPES)}")
+        """Check ranges, and that the device is there."""
+        slots = preset(self.geometry).cameras
+        if not all(1 <= n <= slots for n in self.cameras):
+            raise ConfigError(f"cameras must be 1 to {slots}, got {list(self.cameras)}")
+        if self.denoise_steps < 1 or self.repeats < 1:
+            raise ConfigError("denoise_steps and repeats must be at least 1")
         if self.device == "cuda" and not torch.cuda.is_available():
             raise ConfigError("device is 'cuda' but this machine has no CUDA GPU")
 
@@ -152,9 +150,9 @@ def as_cuda_graph(call: Callable[[], torch.Tensor]) -> Callable[[], None]:
 
 
 def main(config: PolicyBenchConfig) -> dict[str, Any]:
-    """Measure, print a table, return the figures."""
+    """Measure, print a table, return the report."""
     geometry = preset(config.geometry)
-    dtype = DTYPES[config.dtype]
+    dtype = getattr(torch, config.dtype)
     flops, bandwidth = measure_ceilings(config.device, dtype)
     if dtype != torch.float32:
         # What a cast leaves in float32, the vision tower above all, then uses the tensor cores.
@@ -168,44 +166,28 @@ def main(config: PolicyBenchConfig) -> dict[str, Any]:
         call = make_chunk_call(model, cameras, config.denoise_steps, config.device)
         work = stages(geometry, cameras, config.denoise_steps, dtype.itemsize)
         floor_s = sum(stage.floor_s(flops, bandwidth) for stage in work.values())
-        calls: dict[str, Callable[[], Any]] = {"eager": call}
+        eager = f"{cameras} cameras, eager"
+        calls: dict[str, Callable[[], Any]] = {eager: call}
         if config.device == "cuda":
-            calls["cuda graph"] = as_cuda_graph(call)
+            calls[f"{cameras} cameras, CUDA graph"] = as_cuda_graph(call)
         for name, measured in calls.items():
-            p50_s = statistics.median(timings(measured, config.repeats, config.device))
+            seconds = timings(measured, config.repeats, config.device)
             rows.append(
-                {
-                    "cameras": cameras,
-                    "execution": name,
-                    "p50_ms": round(p50_s * 1e3, 3),
-                    "floor_ms": round(floor_s * 1e3, 3),
-                    "times_floor": round(p50_s / floor_s, 2),
-                }
+                Row(
+                    name=name,
+                    quantity="action chunk",
+                    unit="ms",
+                    values=[1e3 * duration for duration in seconds],
+                    baseline=eager if name != eager else "",
+                    floor=1e3 * floor_s,
+                )
             )
-    where = torch.cuda.get_device_name() if config.device == "cuda" else "CPU"
-    report = {
-        "config": {k: str(v) if isinstance(v, Path) else v for k, v in asdict(config).items()},
-        "machine": where,
-        "torch": torch.__version__,
+    facts = {
+        "device": torch.cuda.get_device_name() if config.device == "cuda" else "CPU",
         "threads": torch.get_num_threads(),
-        "peak_tflops": round(flops / 1e12, 3),
-        "bandwidth_gbs": round(bandwidth / 1e9, 1),
-        "rows": rows,
+        "peak TFLOP/s": round(flops / 1e12, 3),
+        "bandwidth GB/s": round(bandwidth / 1e9, 1),
+        "network": f"{config.geometry}, {config.dtype}, {config.denoise_steps} denoise steps",
     }
-    _print(report)
-    if config.json is not None:
-        write_json(config.json, report)
-    return report
-
-
-def _print(report: dict[str, Any]) -> None:
-    c = report["config"]
-    table = Table(
-        title=f"{c['geometry']} {c['dtype']}, {c['denoise_steps']} denoise steps, "
-        f"on {report['machine']} ({report['peak_tflops']} TFLOP/s, {report['bandwidth_gbs']} GB/s)"
-    )
-    for title in ("cameras", "execution", "p50 [ms]", "floor [ms]", "times floor"):
-        table.add_column(title, justify="right")
-    for row in report["rows"]:
-        table.add_row(*(str(value) for value in row.values()))
-    Console().print(table)
+    report = Report(benchmark="z1-bench policy", config=config, rows=rows, facts=facts)
+    return report.publish(config.json)

@@ -1,7 +1,7 @@
 """One side of ``z1-bench sim``: steps an environment when told to and says how long it took.
 
 Runs as a script in whichever Python has the environment, so it imports nothing of ours at the
-top. Standard input: one JSON object per line, ``{"cameras": 3, "size": 224, "steps": 200}``;
+top. Standard input: one JSON object a line, with robot, task, cameras, size [px] and steps;
 standard output: ``{"steps_per_s": …}`` for each.
 """
 
@@ -18,19 +18,20 @@ os.environ.setdefault("LP_NUM_THREADS", "0")
 Run = Callable[[int], float]
 
 
-def kitchen(cameras: int, size: int, task: str) -> Run:
-    """Return a function that makes n control steps of the kitchen and returns their time [s].
+def ours(robot: str, task: str, cameras: int, size: int) -> Run:
+    """Return a function that makes n control steps of a simulator and returns their time [s].
 
     The scripted expert acts, so that doors, objects and fingers are in contact as in real use;
     its own time and the resets are not counted.
     """
     from dataclasses import replace
 
-    from z1_ros.sim.kitchen import KitchenConfig, KitchenEnv, make_expert
+    from z1_ros.sim.registry import find_simulator
     from z1_ros.specs import PANDA
 
-    robot = replace(PANDA, cameras=PANDA.cameras[:cameras])
-    env = KitchenEnv(task, robot, KitchenConfig(image_size=size))
+    simulator = find_simulator(robot)
+    seen = replace(PANDA, cameras=PANDA.cameras[:cameras])
+    env = simulator.load().make_env(task, seen, size)
     seed = 0
 
     def run(steps: int) -> float:
@@ -39,7 +40,7 @@ def kitchen(cameras: int, size: int, task: str) -> Run:
         while left:
             if expert is None:
                 env.reset(seed)
-                seed, expert = seed + 1, make_expert(env)
+                seed, expert = seed + 1, simulator.make_expert(env)
                 env.observe() if cameras else env.read_state()
             action = expert.act()[None]
             start = time.perf_counter()
@@ -53,9 +54,9 @@ def kitchen(cameras: int, size: int, task: str) -> Run:
     return run
 
 
-def lift(cameras: int, size: int, task: str) -> Run:
-    """Return the same for robosuite's Lift with its Panda and default OSC_POSE controller."""
-    del task
+def lift(robot: str, task: str, cameras: int, size: int) -> Run:
+    """Return the like for robosuite's Lift with its Panda and default OSC_POSE controller."""
+    del robot, task
     import numpy as np
     import robosuite
 
@@ -85,19 +86,19 @@ def lift(cameras: int, size: int, task: str) -> Run:
     return run
 
 
-def serve(make: Callable[[int, int, str], Run]) -> None:
-    """Answer requests until standard input ends."""
-    answers, sys.stdout = sys.stdout, sys.stderr  # robosuite prints: keep the answers apart
-    runs: dict[tuple[int, int, str], Run] = {}
+def serve(make: Callable[[str, str, int, int], Run]) -> None:
+    """Reply to requests until standard input ends."""
+    replies, sys.stdout = sys.stdout, sys.stderr  # robosuite prints: keep the replies apart
+    runs: dict[tuple[str, str, int, int], Run] = {}
     for line in sys.stdin:
-        asked: dict[str, Any] = json.loads(line)
-        key = (asked["cameras"], asked["size"], asked["task"])
+        request: dict[str, Any] = json.loads(line)
+        key = (request["robot"], request["task"], request["cameras"], request["size"])
         if key not in runs:
             runs[key] = make(*key)
             runs[key](20)  # warm up: caches, textures, numba
-        rate = asked["steps"] / runs[key](asked["steps"])
-        print(json.dumps({"steps_per_s": rate}), file=answers, flush=True)
+        rate = request["steps"] / runs[key](request["steps"])
+        print(json.dumps({"steps_per_s": rate}), file=replies, flush=True)
 
 
 if __name__ == "__main__":
-    serve({"kitchen": kitchen, "lift": lift}[sys.argv[1]])
+    serve({"ours": ours, "lift": lift}[sys.argv[1]])

@@ -1,32 +1,51 @@
-"""``z1-bench sim | policy | load | rl | memory``: ratios and floors, each with its own flags."""
+"""``z1-bench sim | policy | load | rl``: what things cost here, each with flags of its own."""
 
 import sys
 from importlib import import_module
+from typing import Any
 
 from z1_ros.command import run_command
 from z1_ros.errors import closest
 
 # Imported when asked for: the policy's benchmark needs torch, the simulator's does not.
-_BENCHES = {
-    "sim": ("z1_ros.benchmarks.simulator", "SimBenchConfig"),
-    "policy": ("z1_ros.benchmarks.policy", "PolicyBenchConfig"),
-    "load": ("z1_ros.benchmarks.load", "LoadBenchConfig"),
-    "rl": ("z1_ros.commands.bench_rl", "RlBenchConfig"),
-    "memory": ("z1_ros.benchmarks.memory", "MemoryBenchConfig"),
+_BENCHMARKS = {
+    "sim": ("simulator", "SimBenchConfig", "control steps per second, beside robosuite's Lift"),
+    "policy": ("policy", "PolicyBenchConfig", "latency of an action chunk, beside its floor"),
+    "load": ("load", "LoadBenchConfig", "disk, memory and time until a bundle's first chunk"),
+    "rl": ("rollouts", "RlBenchConfig", "cost of a group of rollouts, shared and not"),
 }
 
 
 def cli() -> int:
     """Entry point of ``z1-bench``."""
     name = sys.argv[1] if len(sys.argv) > 1 else ""
-    if name in ("-h", "--help") or name not in _BENCHES:
-        asked = name in ("-h", "--help")
-        print(
-            f"usage: z1-bench {{{','.join(_BENCHES)}}} [--help]"
-            + ("" if asked else f"\nz1-bench: no benchmark {name!r}. {closest(name, _BENCHES)}"),
-            file=sys.stdout if asked else sys.stderr,
-        )
-        return 0 if asked else 2
-    path, config = _BENCHES[name]
-    module = import_module(path)
-    return run_command(f"z1-bench {name}", module.main, getattr(module, config), sys.argv[2:])
+    if name not in _BENCHMARKS:
+        return _usage(name)
+    file, config, _ = _BENCHMARKS[name]
+    module = import_module(f"z1_ros.benchmarks.{file}")
+    main = _rollouts if name == "rl" else module.main
+    return run_command(f"z1-bench {name}", main, getattr(module, config), sys.argv[2:])
+
+
+def _usage(name: str) -> int:
+    """Say what there is; 0 if that was the question."""
+    if name not in ("-h", "--help"):
+        sys.stderr.write(f"z1-bench: no benchmark {name!r}. {closest(name, _BENCHMARKS)}\n")
+        return 2
+    sys.stdout.write("usage: z1-bench BENCHMARK [--help]\n\n")
+    for known, (_, _, what) in _BENCHMARKS.items():
+        sys.stdout.write(f"  {known:8}{what}\n")
+    return 0
+
+
+def _rollouts(config: Any) -> dict[str, Any]:
+    """Measure rollouts with every way to reach an environment: processes here, or over ROS."""
+    from z1_ros.benchmarks import rollouts
+    from z1_ros.learning.rollout.env_pool import local_workers
+
+    openers: dict[rollouts.Through, rollouts.Opener] = {"inproc": local_workers}
+    if "ros" in config.through:
+        from z1_ros.graph.ros_workers import ros_workers
+
+        openers["ros"] = ros_workers(config.bundle)
+    return rollouts.main(config, openers)

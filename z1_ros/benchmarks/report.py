@@ -1,0 +1,179 @@
+"""What every benchmark reports: measured rows, the machine, one kind of table and of JSON.
+
+A row is one quantity of one subject, measured in several blocks. What is compared runs in blocks
+that alternate, so that whatever else the machine does meets both sides; a ratio is taken block by
+block.
+"""
+
+import importlib.metadata
+import os
+import platform
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from z1_ros.files import write_json
+
+PACKAGES = ("numpy", "mujoco", "onnxruntime", "torch", "z1_ros")
+DIGITS = 4
+"""Significant digits of what is reported."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Row:
+    """One quantity of one subject."""
+
+    name: str
+    """Subject, e.g. ``kitchen, 3 cameras``."""
+    quantity: str
+    """What was measured, e.g. ``control steps``."""
+    unit: str
+    """Its unit, e.g. ``1/s``."""
+    values: Sequence[float]
+    """One value of each block, in order."""
+    baseline: str = ""
+    """Subject whose row of the same quantity this one is divided by."""
+    floor: float | None = None
+    """What no implementation can go below, in the same unit."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Report:
+    """A benchmark's settings, machine and rows."""
+
+    benchmark: str
+    """Command, e.g. ``z1-bench sim``."""
+    config: Any
+    """Its dataclass of settings."""
+    rows: Sequence[Row]
+    """What was measured."""
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    """What else belongs to the numbers: ceilings, hashes, sizes."""
+
+    def publish(self, path: Path | None, console: Console | None = None) -> dict[str, Any]:
+        """Print the table, write the JSON if a path is given, and return it."""
+        data = self.as_dict()
+        if path is not None:
+            write_json(path, data)
+        (console or Console()).print(render(data))
+        return data
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the report as JSON-ready values; its form is the same for every benchmark."""
+        by_subject = {(row.name, row.quantity): row for row in self.rows}
+        settings = asdict(self.config)
+        return {
+            "benchmark": self.benchmark,
+            "config": {name: _plain(value) for name, value in settings.items()},
+            "machine": machine(),
+            "facts": dict(self.facts),
+            "rows": [
+                _row_dict(row, by_subject.get((row.baseline, row.quantity))) for row in self.rows
+            ],
+        }
+
+
+def summary(values: Sequence[float]) -> dict[str, float]:
+    """Return median, min and max."""
+    found = {"median": statistics.median(values), "min": min(values), "max": max(values)}
+    return {name: _rounded(value) for name, value in found.items()}
+
+
+def machine() -> dict[str, Any]:
+    """Return what the numbers depend on: processor, cores, load, versions."""
+    versions = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return {
+        "cpu": _cpu(),
+        "cores": len(os.sched_getaffinity(0)),
+        "load": round(os.getloadavg()[0], 2),
+        "system": platform.platform(),
+        "versions": versions,
+    }
+
+
+def render(report: Mapping[str, Any]) -> Table:
+    """Return a report's table for a terminal, a section for each quantity."""
+    here = report["machine"]
+    table = Table(
+        title=f"{report['benchmark']}: {here['cores']} cores of {here['cpu']}, load {here['load']}",
+        caption="\n".join(f"{name}: {value}" for name, value in report["facts"].items()),
+        caption_justify="left",
+        box=box.SIMPLE_HEAD,
+    )
+    for title in ("", "median", "min … max", "compared"):
+        table.add_column(title, justify="right" if title else "left")
+    before = ""
+    for row in report["rows"]:
+        heading = f"{row['quantity']} [{row['unit']}]" if row["unit"] else row["quantity"]
+        if heading != before:
+            table.add_row(f"[bold]{escape(heading)}[/], n = {row['n']}")
+            before = heading
+        spread = _range(row) if row["min"] < row["max"] else ""
+        table.add_row(f"  {row['name']}", f"{row['median']:.4g}", spread, _compared(row))
+    return table
+
+
+def _row_dict(row: Row, baseline: Row | None) -> dict[str, Any]:
+    measured = summary(row.values)
+    ratio = None
+    if baseline is not None and all(baseline.values):
+        pairs = zip(row.values, baseline.values, strict=True)
+        ratio = summary([ours / theirs for ours, theirs in pairs])
+    return {
+        "name": row.name,
+        "quantity": row.quantity,
+        "unit": row.unit,
+        "n": len(row.values),
+        **measured,
+        "values": [_rounded(value) for value in row.values],
+        "baseline": row.baseline or None,
+        "ratio": ratio,
+        "floor": None if row.floor is None else _rounded(row.floor),
+        "times_floor": None if row.floor is None else _rounded(measured["median"] / row.floor),
+    }
+
+
+def _compared(row: Mapping[str, Any]) -> str:
+    parts = []
+    if row["ratio"] is not None:
+        ratio = row["ratio"]
+        parts.append(f"{ratio['median']:.3g} × {row['baseline']} ({_range(ratio)})")
+    if row["floor"] is not None:
+        parts.append(f"{row['times_floor']:.3g} × floor {row['floor']:.3g}")
+    return ", ".join(parts)
+
+
+def _range(measured: Mapping[str, float]) -> str:
+    return f"{measured['min']:.4g} … {measured['max']:.4g}"
+
+
+def _plain(value: Any) -> Any:
+    """Return a setting as JSON would give it back."""
+    if isinstance(value, Path):
+        return str(value)
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _rounded(value: float) -> float:
+    return float(f"{value:.{DIGITS}g}")
+
+
+def _cpu() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
+    except OSError:
+        lines = []
+    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(named, "") or platform.machine()
