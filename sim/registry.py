@@ -1,7 +1,7 @@
 """The simulators that plug in here: what each offers, and how to make its environments.
 
 Nothing of a simulator is imported until an environment or an expert is made, so a graph can be
-drawn up, and a wrong task named, on a machine that has none installed.
+declared, and a wrong task refused, on a machine that has none installed.
 """
 
 from collections.abc import Callable, Iterable

@@ -16,7 +16,7 @@ from z1_ros.sim.kitchen.control import CONTROL_STEP_S, Controller, relative_pose
 from z1_ros.sim.kitchen.panda import ARM_JOINTS, FINGER_JOINTS, FINGER_TRAVEL, GRIP
 from z1_ros.sim.kitchen.privileged import PrivilegedState
 from z1_ros.sim.kitchen.render import Renderer
-from z1_ros.sim.kitchen.scene import TIMESTEP_S, Scene, sample_scene
+from z1_ros.sim.kitchen.scene import TIMESTEP_S, VIDEO_CAMERA, Scene, sample_scene
 from z1_ros.sim.kitchen.tasks import TASKS
 from z1_ros.sim.snapshot import pack, require_same, unpack
 from z1_ros.specs import Embodiment
@@ -33,7 +33,7 @@ class KitchenEnv:
     """A kitchen of primitives with RoboCasa's tasks, observations and actions.
 
     ``reset`` must be called before anything else. The OpenGL context is made by the first call
-    that draws; stepping never needs one.
+    that renders; stepping never needs one.
     """
 
     def __init__(
@@ -87,7 +87,7 @@ class KitchenEnv:
         if seed < 0:
             raise SeedError(f"seed {seed} is negative; seeds are 0, 1, 2, …")
         scene = self._sample(int(seed))
-        self._enter(scene, int(seed), self._identify(scene, int(seed)))
+        self._enter(scene, int(seed), self._scene_id_of(scene, int(seed)))
 
     def _sample(self, seed: int) -> Scene:
         words = [zlib.crc32(self.task.encode()), seed if self.config.randomisation else 0]
@@ -173,22 +173,24 @@ class KitchenEnv:
         )
 
     def render(self, camera: str, height: int, width: int) -> np.ndarray:
-        """Return one camera's (height, width, 3) uint8 RGB; ``film`` is for people.
+        """Return one camera's (height, width, 3) uint8 RGB; ``video`` is for people.
 
         Raises:
             ConfigError: Unknown camera.
             GraphicsUnavailable: No off-screen OpenGL context could be made.
         """
         self._require_scene()
-        known = [self.model.camera(i).name for i in range(self.model.ncam)]
-        if camera not in known:
+        names = [self.model.camera(i).name for i in range(self.model.ncam)]
+        name = VIDEO_CAMERA if camera == "video" else camera
+        if name not in names:
+            known = ["video" if name == VIDEO_CAMERA else name for name in names]
             raise ConfigError(f"the kitchen has no camera {camera!r}. {closest(camera, known)}")
         if self._renderer is None:
             self._renderer = Renderer()
         mujoco.mj_camlight(self.model, self.data)
         self._show_flags()
         return self._renderer.render(
-            self.model, self.data, known.index(camera), (height, width), fine=camera == "film"
+            self.model, self.data, names.index(name), (height, width), fine=name == VIDEO_CAMERA
         )
 
     def snapshot(self) -> bytes:
@@ -219,9 +221,9 @@ class KitchenEnv:
         seed, scene_id = facts["seed"], facts["scene_id"]
         if self._scene_id != scene_id:
             scene = self._sample(seed)
-            require_same(facts, {"scene_id": self._identify(scene, seed)})
+            require_same(facts, {"scene_id": self._scene_id_of(scene, seed)})
             self._enter(scene, seed, scene_id)
-        # Forward computes what drawing needs, but overwrites the solver's warm start.
+        # Forward computes what rendering needs, but overwrites the solver's warm start.
         mujoco.mj_setState(self.model, self.data, arrays["mujoco"], _INTEGRATION)
         mujoco.mj_forward(self.model, self.data)
         mujoco.mj_setState(self.model, self.data, arrays["mujoco"], _INTEGRATION)
@@ -274,7 +276,7 @@ class KitchenEnv:
             "config": asdict(self.config),
         }
 
-    def _identify(self, scene: Scene, seed: int) -> str:
+    def _scene_id_of(self, scene: Scene, seed: int) -> str:
         """Return the scene's id: a hash of its facts, seed and model."""
         facts = self._facts() | {"seed": seed, "model": scene.digest}
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()

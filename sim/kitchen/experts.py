@@ -2,7 +2,7 @@
 
 Each expert is a proportional controller towards a target that depends on the present state:
 off the approach line the target lies in front of the goal, on the line it moves in (a funnel).
-So the answer to a disturbance is the same as in an undisturbed episode, and the little memory
+So it acts after a disturbance as it does in an undisturbed episode, and the little memory
 there is (has the grasp closed, has the object been released) mends itself.
 """
 

@@ -1,4 +1,4 @@
-"""Kitchen fixtures, drawn in the kitchen's frame: x into the wall, y to the left, z up.
+"""Kitchen fixtures, placed in the kitchen's frame: x into the wall, y to the left, z up.
 
 x = 0 is the counter's front edge and z = 0 the floor. Each function adds one unit around its
 centre line ``y``; tasks find what they need by site and joint names.
@@ -39,7 +39,7 @@ def _front(
     hy, hz = (y[1] - y[0]) / 2 - _GAP / 2, (z[1] - z[0]) / 2 - _GAP / 2
     body.panel((_FACE + 0.010, cy, cz), (0.010, hy, hz), "cabinet", contact)
     rim = min(0.045, hz * 0.35)
-    # Thin layers: steps deeper than this would sparkle in small pictures.
+    # Thin layers: steps deeper than this would sparkle in small images.
     body.panel((_FACE - 0.0002, cy, cz), (0.0005, hy - rim, hz - rim), "cabinet_trim")
     body.panel((_FACE - 0.0007, cy, cz), (0.0005, hy - rim - 0.008, hz - rim - 0.008), "cabinet")
 

@@ -1,4 +1,4 @@
-"""Colours and procedural textures, drawn anew for every scene.
+"""Colours and procedural textures, sampled anew for every scene.
 
 Textures are computed with NumPy and written into the compiled model, so that no image file is
 needed; every scene has the same texture slots with the same sizes.

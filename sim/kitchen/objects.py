@@ -26,7 +26,7 @@ class Kind:
     """Mass [kg]."""
     colours: tuple[Colour, ...]
     """Possible main colours."""
-    draw: Callable[[Body, tuple[float, float, float], np.ndarray], None]
+    build: Callable[[Body, tuple[float, float, float], np.ndarray], None]
     """Adds what is seen to the body, given half-sizes and main colour."""
 
     @property
@@ -85,21 +85,21 @@ def _pepper(body: Body, half: tuple[float, float, float], rgb: np.ndarray) -> No
 
 
 KINDS = (
-    Kind(name="apple", half=(0.029, 0.029, 0.033), mass=0.12, draw=_apple,
+    Kind(name="apple", half=(0.029, 0.029, 0.033), mass=0.12, build=_apple,
          colours=((0.80, 0.10, 0.10), (0.55, 0.75, 0.15))),
-    Kind(name="orange", half=(0.029, 0.029, 0.034), mass=0.12, draw=_citrus,
+    Kind(name="orange", half=(0.029, 0.029, 0.034), mass=0.12, build=_citrus,
          colours=((0.95, 0.52, 0.05),)),
-    Kind(name="lime", half=(0.028, 0.028, 0.034), mass=0.10, draw=_citrus,
+    Kind(name="lime", half=(0.028, 0.028, 0.034), mass=0.10, build=_citrus,
          colours=((0.35, 0.70, 0.10),)),
-    Kind(name="can", half=(0.027, 0.027, 0.050), mass=0.15, draw=_can,
+    Kind(name="can", half=(0.027, 0.027, 0.050), mass=0.15, build=_can,
          colours=((0.80, 0.12, 0.14), (0.10, 0.35, 0.70), (0.15, 0.55, 0.30))),
-    Kind(name="mug", half=(0.029, 0.029, 0.040), mass=0.15, draw=_mug,
+    Kind(name="mug", half=(0.029, 0.029, 0.040), mass=0.15, build=_mug,
          colours=((0.15, 0.45, 0.65), (0.85, 0.35, 0.25), (0.95, 0.80, 0.35))),
-    Kind(name="milk", half=(0.027, 0.027, 0.055), mass=0.15, draw=_carton,
+    Kind(name="milk", half=(0.027, 0.027, 0.055), mass=0.15, build=_carton,
          colours=((0.20, 0.45, 0.80), (0.80, 0.25, 0.35))),
-    Kind(name="cereal", half=(0.022, 0.030, 0.055), mass=0.12, draw=_cube,
+    Kind(name="cereal", half=(0.022, 0.030, 0.055), mass=0.12, build=_cube,
          colours=((0.93, 0.65, 0.10), (0.60, 0.20, 0.55))),
-    Kind(name="bell pepper", half=(0.027, 0.027, 0.036), mass=0.10, draw=_pepper,
+    Kind(name="bell pepper", half=(0.027, 0.027, 0.036), mass=0.10, build=_pepper,
          colours=((0.85, 0.12, 0.08), (0.95, 0.75, 0.05), (0.20, 0.55, 0.15))),
 )  # fmt: skip
 """Every kind of object, by the word that instructions use."""
@@ -115,4 +115,4 @@ def add_object(
     body.add("freejoint", name=name)
     body.box((0, 0, 0), kind.half, "ceramic", "object", mass=kind.mass, group=3, rgba=(0, 0, 0, 0),
              friction=(1, 0.02, 0.001), condim=4, solref=(0.012, 1))  # fmt: skip
-    kind.draw(body, kind.half, np.asarray(colour))
+    kind.build(body, kind.half, np.asarray(colour))

@@ -24,6 +24,8 @@ _AGENTVIEW = {
     "robot0_agentview_left": ((-0.5, 0.35, 1.05), (0.5562, 0.2994, -0.3768, -0.6775)),
     "robot0_agentview_right": ((-0.5, -0.35, 1.05), (0.6775, 0.3768, -0.2994, -0.5562)),
 }
+VIDEO_CAMERA = "film"
+"""The video's camera in the model. The model's hash is part of every scene id: the name stays."""
 _UNITS = {"drawers": 0.88, "sink": 1.24, "microwave": 0.72, "stove": 0.66, "coffee": 0.52}
 
 
@@ -118,7 +120,7 @@ def sample_scene(
         _place(world, f"object{i}", kind, units["sink"], draw)
     cameras = _camera_poses(config.randomisation * config.camera_jitter_m, rng)
     add_robot(world, ET.SubElement(root, "actuator"), robot, cameras, mobile)
-    _film_camera(world, robot, units[target.unit])
+    _video_camera(world, robot, units[target.unit])
     xml = ET.tostring(root, encoding="unicode")
     return Scene(units=units, robot=robot, arm=arm, side=side, kinds=kinds, look=look, xml=xml)
 
@@ -216,11 +218,12 @@ def _camera_poses(jitter: float, rng: np.random.Generator) -> dict:
     return poses
 
 
-def _film_camera(world: Body, robot: np.ndarray, unit_y: float) -> None:
-    """Add the third-person camera: behind the robot's right shoulder, a little above."""
+def _video_camera(world: Body, robot: np.ndarray, unit_y: float) -> None:
+    """Add the camera of videos: behind the robot's right shoulder, a little above."""
     look = np.array([0.15 + 0.45 * (robot[0] + 0.36), unit_y + 0.05, 0.98])
     eye = np.add(look, (-1.62, -1.22, 0.80))
     back = (eye - look) / np.linalg.norm(eye - look)
     right = np.cross((0, 0, 1), back)
     right /= np.linalg.norm(right)
-    world.add("camera", name="film", pos=eye, xyaxes=(*right, *np.cross(back, right)), fovy=46)
+    axes = (*right, *np.cross(back, right))
+    world.add("camera", name=VIDEO_CAMERA, pos=eye, xyaxes=axes, fovy=46)

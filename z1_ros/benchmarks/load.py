@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+from rich.console import Console
 
 from z1_ros.benchmarks.report import Report, Row
 from z1_ros.errors import BackendUnavailable, ConfigError, Z1Error
@@ -56,14 +57,17 @@ class LoadBenchConfig:
 
 def main(config: LoadBenchConfig) -> dict[str, Any]:
     """Measure, print a table, return the report."""
+    console = Console()
     with tempfile.TemporaryDirectory(prefix="z1-load-") as folder:
         if config.bundle:
             bundle = load_bundle(config.bundle)
         else:
             made = Path(folder) / f"{config.geometry}-random"
+            console.print(f"writing random weights ({config.geometry}, {config.dtype})")
             kind = (config.geometry, config.embodiment, config.dtype, str(config.experts))
             _worker("make", str(made), *kind)
             bundle = load_bundle(made)
+        console.print(f"loading {bundle.manifest.name} in a process of its own")
         measured = json.loads(_worker("load", str(bundle.path), str(config.threads)))
         name, size_gb = bundle.manifest.name, bundle.file(WEIGHTS).stat().st_size / 1e9
     quantities = {
@@ -78,7 +82,7 @@ def main(config: LoadBenchConfig) -> dict[str, Any]:
     ]
     facts = {"threads": config.threads, "chunk shape": measured["chunk_shape"]}
     report = Report(benchmark="z1-bench load", config=config, rows=rows, facts=facts)
-    return report.publish(config.json)
+    return report.publish(config.json, console)
 
 
 def _worker(*arguments: str) -> str:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from rich.console import Console
 
 from z1_ros.benchmarks.report import Report, Row
 from z1_ros.errors import ConfigError
@@ -153,6 +154,8 @@ def main(config: PolicyBenchConfig) -> dict[str, Any]:
     """Measure, print a table, return the report."""
     geometry = preset(config.geometry)
     dtype = getattr(torch, config.dtype)
+    console = Console()
+    console.print(f"measuring what this {config.device} can do, then {config.geometry} chunks")
     flops, bandwidth = measure_ceilings(config.device, dtype)
     if dtype != torch.float32:
         # What a cast leaves in float32, the vision tower above all, then uses the tensor cores.
@@ -190,4 +193,4 @@ def main(config: PolicyBenchConfig) -> dict[str, Any]:
         "network": f"{config.geometry}, {config.dtype}, {config.denoise_steps} denoise steps",
     }
     report = Report(benchmark="z1-bench policy", config=config, rows=rows, facts=facts)
-    return report.publish(config.json)
+    return report.publish(config.json, console)

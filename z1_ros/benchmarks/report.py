@@ -121,7 +121,7 @@ def render(report: Mapping[str, Any]) -> Table:
             table.add_row(f"[bold]{escape(heading)}[/], n = {row['n']}")
             before = heading
         spread = _range(row) if row["min"] < row["max"] else ""
-        table.add_row(f"  {row['name']}", f"{row['median']:.4g}", spread, _compared(row))
+        table.add_row(f"  {row['name']}", f"{row['median']:.{DIGITS}g}", spread, _compared(row))
     return table
 
 
@@ -149,14 +149,14 @@ def _compared(row: Mapping[str, Any]) -> str:
     parts = []
     if row["ratio"] is not None:
         ratio = row["ratio"]
-        parts.append(f"{ratio['median']:.3g} × {row['baseline']} ({_range(ratio)})")
+        parts.append(f"{ratio['median']:.3g} × {row['baseline']} ({_range(ratio, 3)})")
     if row["floor"] is not None:
         parts.append(f"{row['times_floor']:.3g} × floor {row['floor']:.3g}")
     return ", ".join(parts)
 
 
-def _range(measured: Mapping[str, float]) -> str:
-    return f"{measured['min']:.4g} … {measured['max']:.4g}"
+def _range(measured: Mapping[str, float], digits: int = DIGITS) -> str:
+    return f"{measured['min']:.{digits}g} … {measured['max']:.{digits}g}"
 
 
 def _plain(value: Any) -> Any:

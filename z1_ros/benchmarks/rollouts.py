@@ -29,6 +29,7 @@ from z1_ros.learning.rollout.sampler import Sampler
 from z1_ros.models.bundle.manifest import WEIGHTS, Bundle, load_bundle
 from z1_ros.models.checkpoint.loading import load_network
 from z1_ros.models.network.geometry import Geometry
+from z1_ros.progress import Progress
 from z1_ros.sim.env import Env
 from z1_ros.sim.registry import DEFAULT_SIMULATOR, EnvMaker
 from z1_ros.specs import embodiment
@@ -251,15 +252,20 @@ def main(config: RlBenchConfig, openers: Mapping[Through, Opener] | None = None)
     openers = openers or {"inproc": local_workers}
     bundle = load_bundle(config.bundle)
     torch.set_num_threads(config.threads)
-    with ExitStack() as stack, console.status("starting environments") as status:
+    console.print(
+        f"{config.bundle} on {config.task}: {config.blocks} blocks of {config.groups} groups of "
+        f"{config.group_size} for each of {', '.join(config.variants)}; starting environments"
+    )
+    with ExitStack() as stack:
         sides, pools = _open(config, bundle, openers, stack)
-        for block in range(config.blocks):
-            # Each block begins with another side, so that none is always first.
-            for i in range(len(sides)):
-                side = sides[(block + i) % len(sides)]
-                status.update(f"{side.name}, block {block + 1}/{config.blocks}")
-                side.run(block)
-        status.update("snapshots")
+        totals = {side.name: config.blocks for side in sides}
+        with Progress(console, totals) as progress:
+            for block in range(config.blocks):
+                # Each block begins with another side, so that none is always first.
+                for i in range(len(sides)):
+                    side = sides[(block + i) % len(sides)]
+                    side.run(block)
+                    progress.advance(side.name)
         extra = [row for through, pool in pools.items() for row in snapshot_rates(pool, through)]
     rows = [row for side in sides for row in side.rows(_baseline(side, sides))] + extra
     order = list(dict.fromkeys((row.quantity, row.unit) for row in rows))

@@ -19,6 +19,7 @@ from rich.console import Console
 from z1_ros.benchmarks import simulator_worker
 from z1_ros.benchmarks.report import Report, Row
 from z1_ros.errors import BackendUnavailable, ConfigError
+from z1_ros.progress import Progress
 from z1_ros.sim.registry import DEFAULT_SIMULATOR, find_simulator, parse_task
 
 
@@ -110,20 +111,28 @@ def _sides(config: SimBenchConfig, core: int) -> Iterator[list[_Side]]:
         yield sides
 
 
+def _blocks(config: SimBenchConfig, sides: list[_Side]) -> dict[str, int]:
+    """Return how many blocks each side runs."""
+    return {side.name: config.blocks * len(config.cameras) for side in sides}
+
+
 def main(config: SimBenchConfig) -> dict[str, Any]:
     """Measure, print a table, return the report."""
     console = Console()
     core = max(os.sched_getaffinity(0)) if config.core is None else config.core
     rows = []
-    with _sides(config, core) as sides, console.status("measuring") as status:
+    console.print(
+        f"{config.robot} {config.task}: blocks of about {config.seconds:g} s on core {core}"
+    )
+    with _sides(config, core) as sides, Progress(console, _blocks(config, sides)) as progress:
         for cameras in config.cameras:
             rates: list[list[float]] = [[] for _ in sides]
             trial = [side.rate(config, cameras, 20) for side in sides]
-            for block in range(config.blocks):
+            for _ in range(config.blocks):
                 for side, tried, rate in zip(sides, trial, rates, strict=True):
-                    status.update(f"{side.name}, {cameras} cameras, block {block + 1}")
                     steps = max(20, round(tried * config.seconds))
                     rate.append(side.rate(config, cameras, steps))
+                    progress.advance(side.name)
             names = [f"{side.name}, {cameras} cameras" for side in sides]
             rows += [
                 Row(

@@ -1,4 +1,4 @@
-"""What a teacher may see of the kitchen: complete, the same after a restore, never in a picture."""
+"""What a teacher may see of the kitchen: complete, restored exactly, nothing of it for policies."""
 
 import numpy as np
 import pytest

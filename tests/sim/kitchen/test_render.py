@@ -1,101 +1,43 @@
-"""Where no image can be rendered, the error names the cause and what helps against it."""
+"""The kitchen's images: what the cameras see."""
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
-import pytest
-
-from z1_ros.errors import GraphicsUnavailable
-from z1_ros.sim.kitchen import render
-
-TRY = """
-from z1_ros.errors import GraphicsUnavailable
-from z1_ros.sim.kitchen.render import make_context
-try:
-    make_context()
-except GraphicsUnavailable as error:
-    print(error)
-"""
+import numpy as np
+from support.kitchen import kitchen
 
 
-@pytest.mark.parametrize(
-    ("variable", "value", "words"),
-    [
-        ("MUJOCO_GL", "eglx", "MUJOCO_GL is 'eglx'. Known: egl, glfw, osmesa. Did you mean 'egl'?"),
-        ("MUJOCO_EGL_DEVICE_ID", "77", "unset MUJOCO_EGL_DEVICE_ID"),
-        ("__EGL_VENDOR_LIBRARY_FILENAMES", "/nowhere", "unset __EGL_VENDOR_LIBRARY_FILENAMES"),
-    ],
-)
-def test_a_variable_that_is_in_the_way_is_named(variable: str, value: str, words: str) -> None:
-    env = {name: text for name, text in os.environ.items() if name != "MUJOCO_GL"}
-    done = subprocess.run(
-        [sys.executable, "-c", TRY],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        env={**env, variable: value},
-    )
-    assert words in done.stdout, done.stderr
-    assert "apt-get" not in done.stdout
+def test_wrist_image_is_upright():
+    """The hand fills the image's lower edge, so that edge is plain."""
+    env = kitchen("PnPCounterToSink")
+    image = env.render("robot0_eye_in_hand", 96, 96).astype(float)
+    assert image[-4:].std(axis=(0, 1)).max() < 3 < image[:48].std(axis=(0, 1)).max()
+    env.close()
 
 
-@pytest.fixture
-def no_context(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
-    """Let every library fail, as if nothing but the given things were installed."""
-
-    def fail(choice: str) -> type:
-        raise RuntimeError("no display")
-
-    for name in ("MUJOCO_GL", *render._VENDOR_VARIABLES):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(render, "_context_class", fail)
-    monkeypatch.setattr(render, "find_library", lambda name: f"lib{name}.so")
-    monkeypatch.setattr(Path, "glob", _no_files)
-    return monkeypatch
+def test_target_button_is_seen_by_a_base_camera():
+    env = kitchen("TurnOnMicrowave", seed=4)
+    before = env.render("robot0_agentview_right", 128, 128)
+    button = env.model.body("microwave_start").id
+    env.model.geom_rgba[env.model.geom_bodyid == button] = (1, 0, 1, 1)
+    changed = np.any(env.render("robot0_agentview_right", 128, 128) != before, axis=-1)
+    assert changed.sum() >= 4
+    env.close()
 
 
-def _no_files(folder: Path, pattern: str) -> list[Path]:
-    return []
+def test_the_video_camera_renders_for_people():
+    env = kitchen("OpenDrawer")
+    image = env.render("video", 120, 160)
+    assert image.shape == (120, 160, 3) and image.std() > 10
+    env.close()
 
 
-def advice() -> str:
-    with pytest.raises(GraphicsUnavailable) as error:
-        render.make_context()
-    return str(error.value)
-
-
-def test_no_libegl(no_context: pytest.MonkeyPatch) -> None:
-    no_context.setattr(render, "find_library", lambda name: None)
-    assert "libEGL is not installed; apt-get install libegl1" in advice()
-
-
-def test_no_driver(no_context: pytest.MonkeyPatch) -> None:
-    assert "libEGL has no driver" in advice() and "NVIDIA_DRIVER_CAPABILITIES" in advice()
-
-
-def test_no_permission(no_context: pytest.MonkeyPatch) -> None:
-    found = {"*.json": [Path("50_mesa.json")], "renderD*": [Path("/dev/dri/renderD128")]}
-    no_context.setattr(Path, "glob", lambda folder, pattern: found.get(pattern, []))
-    no_context.setattr(os, "access", lambda path, mode: False)
-    words = advice()
-    assert "this user may not use /dev/dri/renderD128" in words and "apt-get" not in words
-
-
-def test_a_driver_without_headless_rendering(no_context: pytest.MonkeyPatch) -> None:
-    found = {"*.json": [Path("10_nvidia.json")]}
-    no_context.setattr(Path, "glob", lambda folder, pattern: found.get(pattern, []))
-    assert "makes no context without a display" in advice() and "libegl-mesa0" in advice()
-
-
-def test_no_osmesa(no_context: pytest.MonkeyPatch) -> None:
-    no_context.setenv("MUJOCO_GL", "osmesa")
-    no_context.setattr(render, "find_library", lambda name: None)
-    assert "apt-get install libosmesa6, or unset MUJOCO_GL" in advice()
-
-
-def test_no_display_for_glfw(no_context: pytest.MonkeyPatch) -> None:
-    no_context.setenv("MUJOCO_GL", "glfw")
-    no_context.setenv("DISPLAY", ":77")
-    assert "DISPLAY is ':77'; unset MUJOCO_GL" in advice() and "apt-get" not in advice()
+def test_scenes_do_not_leave_anything_in_each_others_images():
+    """One context renders scene after scene: textures and buffers are the present scene's."""
+    env = kitchen("OpenDrawer", seed=1)
+    first = env.observe().images
+    env.render("video", 120, 160)
+    env.reset(2)
+    other = env.observe().images
+    env.reset(1)
+    again = env.observe().images
+    for camera, image in first.items():
+        assert np.array_equal(image, again[camera]) and not np.array_equal(image, other[camera])
+    env.close()
