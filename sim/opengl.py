@@ -23,20 +23,20 @@ def make_context() -> object:
     Raises:
         GraphicsUnavailable: No context could be made.
     """
-    chosen = os.environ.get("MUJOCO_GL", "").lower().strip()
     failures = []
-    for name in [chosen] if chosen else _installed():
+    for name in [chosen] if (chosen := _chosen()) else _installed():
         try:
             context = _context_class(name)(64, 64)
             context.make_current()
             return context
         except Exception as error:  # each GL library has error types of its own
             failures.append(f"{name}: {type(error).__name__}: {error}".splitlines()[0])
-    raise GraphicsUnavailable(explain(chosen, "; ".join(failures)))
+    raise GraphicsUnavailable(explain("; ".join(failures)))
 
 
-def explain(chosen: str, errors: str) -> str:
+def explain(errors: str) -> str:
     """Return why nothing can be rendered, what helps, and the libraries' own words."""
+    chosen = _chosen()
     unset = "unset MUJOCO_GL, so that what is installed is used"
     if chosen and chosen not in _BACKENDS:
         return f"MUJOCO_GL is {chosen!r}. {closest(chosen, _BACKENDS)} Or {unset}"
@@ -76,6 +76,10 @@ def _explain_egl(errors: str) -> tuple[str, str]:
         "the EGL driver makes no context without a display",
         f"for Mesa's software renderer {_MESA}",
     )
+
+
+def _chosen() -> str:
+    return os.environ.get("MUJOCO_GL", "").lower().strip()
 
 
 def _installed() -> list[str]:

@@ -93,6 +93,4 @@ def _rendering_context(model: mujoco.MjModel, fine: bool) -> mujoco.MjrContext:
     try:
         return mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_100.value)
     except mujoco.FatalError as error:
-        chosen = os.environ.get("MUJOCO_GL", "").lower().strip()
-        words = f"OpenGL: {str(error).split(',')[0]}"
-        raise GraphicsUnavailable(explain(chosen, words)) from error
+        raise GraphicsUnavailable(explain(f"OpenGL: {str(error).split(',')[0]}")) from error
