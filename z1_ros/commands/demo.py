@@ -1,10 +1,10 @@
-"""``make demo``: the bundled policy at work through the whole node graph, with films of it."""
+"""``z1-demo``: a bundle at work through the whole node graph, with videos of it."""
 
-import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from rich.console import Console
@@ -13,24 +13,20 @@ from rich.table import Table
 from sensor_msgs.msg import Image
 
 from z1_ros.command import run_command
-from z1_ros.errors import BackendUnavailable, ConfigError
+from z1_ros.errors import BackendUnavailable, ConfigError, GraphError
 from z1_ros.files import write_json
 from z1_ros.graph.policy_graph import PolicyGraphConfig, policy_graph
 from z1_ros.graph.runner import GraphRunner
-from z1_ros.models.bundle.manifest import load_bundle
+from z1_ros.models.bundle.manifest import Bundle, load_bundle
 from z1_ros.nodes.messages import image_array
-from z1_ros.runtime.video import film_strip, pick_frames, stack_strips, write_mp4, write_png
-from z1_ros.sim.evaluation import (
-    EpisodeResult,
-    episode_record,
-    parse_seeds,
-    success_table,
-)
+from z1_ros.runtime.video import frame_strip, pick_frames, stack_strips, write_mp4, write_png
+from z1_ros.sim.episodes import EpisodeResult, episode_record
+from z1_ros.sim.evaluation import parse_seeds, success_table
 from z1_ros.sim.registry import DEFAULT_SIMULATOR, find_simulator, parse_tasks
 
 STRIP_FRAMES = 6
-FILM_HZ = 10.0
-LAST_PICTURES_S = 0.15
+VIDEO_HZ = 10.0
+LAST_FRAMES_S = 0.15
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -45,12 +41,21 @@ class DemoConfig:
     """``all`` or task names joined by commas."""
     seeds: str = "20000:20006"
     """Scenes of each task; all >= 10000, none of them was trained on."""
-    mode: str = "lockstep"
+    mode: Literal["lockstep", "realtime"] = "lockstep"
     """``lockstep`` (repeatable) or ``realtime`` (physics does not wait for the policy)."""
     out: Path = Path("demo_out")
-    """Folder for films, pictures and ``demo.json``."""
-    film_size: int = 360
-    """Height of the films [px]."""
+    """Folder for videos, pictures and ``demo.json``."""
+    video_size: int = 360
+    """Height of the videos [px]."""
+
+    def __post_init__(self) -> None:
+        """Check names and ranges."""
+        parse_tasks(self.tasks, find_simulator(self.robot).tasks)
+        parse_seeds(self.seeds)
+        if not 16 <= self.video_size <= 2048:
+            raise ConfigError(f"video_size is {self.video_size}, expected 16 to 2048 pixels")
+        if self.out.exists() and not self.out.is_dir():
+            raise ConfigError(f"out: {self.out} is a file, expected a folder")
 
 
 @dataclass(slots=True)
@@ -64,138 +69,148 @@ class TaskRun:
     doing: str = ""
     """What is going on now."""
     latency: dict[str, float] = field(default_factory=dict)
-    """Inference and age figures [ms]."""
+    """Duration of inference and age of actions [ms]."""
     frames: list[np.ndarray] = field(default_factory=list)
-    """Film of the episode that is going on."""
-    best: list[np.ndarray] = field(default_factory=list)
-    """Film of the first success, or of the last episode if there is none."""
-    best_success: bool = False
-    """Whether ``best`` shows a success."""
+    """Video of the episode that is going on."""
+    shown: EpisodeResult | None = None
+    """The first success, or the first episode if there is none."""
+    video: list[np.ndarray] = field(default_factory=list)
+    """Video of the shown episode."""
 
     def keep(self, result: EpisodeResult) -> None:
-        """Take in a finished episode and its film."""
+        """Take in a finished episode, and its video if it is the one to show."""
         self.results.append(result)
-        if self.frames and not self.best_success:
-            self.best, self.best_success = self.frames, result.success
+        better = self.shown is None or (result.success and not self.shown.success)
+        if self.frames and better:
+            self.shown, self.video = result, self.frames
+        self.frames, self.doing = [], ""
 
 
 def main(config: DemoConfig) -> int:
     """Run the demonstration; 0 if at least one episode succeeded."""
-    tasks = parse_tasks(config.tasks, find_simulator(config.robot).tasks)
-    seeds = parse_seeds(config.seeds)
-    manifest = load_bundle(config.bundle).manifest
     console = Console()
+    simulator, seeds = find_simulator(config.robot), parse_seeds(config.seeds)
+    runs = [TaskRun(task) for task in parse_tasks(config.tasks, simulator.tasks)]
     console.print(
-        f"[bold]{manifest.name}[/] drives [bold]{manifest.embodiment}[/] in the "
-        f"{find_simulator(config.robot).label}, {config.mode}: "
+        f"{config.bundle} in the {simulator.label}, {config.mode}, {len(seeds)} scenes of each of "
+        f"{', '.join(run.task for run in runs)}; "
         "sim_bridge_node → policy_node → guard_node → sim_bridge_node"
     )
+    bundle = load_bundle(config.bundle)
     graph = PolicyGraphConfig(
         robot=config.robot,
         model=config.bundle,
         mode=config.mode,
-        task=tasks[0],
+        task=runs[0].task,
         seed=seeds[0],
-        film_size=config.film_size,
-        film_hz=FILM_HZ,
+        video_size=config.video_size,
+        video_hz=VIDEO_HZ,
         start_paused=True,
         log_level="warn",
     )
-    runs = [TaskRun(task=task) for task in tasks]
+    title = f"held-out scenes, {simulator.label}, {config.mode}"
     with GraphRunner(policy_graph(graph)) as runner, Live(console=console) as live:
-        _run_tasks(runner, runs, seeds, live, config.mode)
+        _run_tasks(runner, runs, seeds, live, title)
     console.print()
-    _write_pictures(config, runs, console)
-    write_json(config.out / "demo.json", _report(config, runs))
-    if not any(result.success for run in runs for result in run.results):
-        print("demo: not a single episode succeeded", file=sys.stderr)  # noqa: T201
-        return 1
-    return 0
+    write_json(config.out / "demo.json", report(config, bundle, runs))
+    write_videos(config.out, runs, console)
+    episodes = [result for run in runs for result in run.results]
+    won = sum(result.success for result in episodes)
+    console.print(
+        f"{won} of {len(episodes)} episodes succeeded; videos, pictures and demo.json are in "
+        f"{config.out.absolute()}",
+        soft_wrap=True,
+    )
+    return 0 if won else 1
 
 
 def _run_tasks(
-    runner: GraphRunner, runs: list[TaskRun], seeds: list[int], live: Live, mode: str
+    runner: GraphRunner, runs: Sequence[TaskRun], seeds: Sequence[int], live: Live, title: str
 ) -> None:
+    """Run every scene of every task; the table follows."""
     now = runs[0]
+    client = runner.client
 
-    def on_film(message: Image) -> None:
-        now.frames.append(image_array(message, "film"))
+    def on_frame(message: Image) -> None:
+        now.frames.append(image_array(message, "video"))
 
-    runner.client.subscribe(Image, "camera/film/image", on_film)
-    runner.client.pause(False)
+    client.subscribe(Image, "camera/video/image", on_frame)
+    client.pause(False)
     for run in runs:
         now = run
         for seed in seeds:
-            run.frames = []
 
             def on_progress(values: Any, run: TaskRun = run, seed: int = seed) -> None:
                 run.doing = f"scene {seed}, step {values.get('steps', '?')}"
-                run.latency = runner.client.latency()
-                live.update(_table(runs, mode))
+                run.latency = client.latency()
+                live.update(render_table(runs, title))
 
-            result = runner.client.run_episode(run.task, seed, on_progress=on_progress)
-            # The last pictures may still be under way; the next episode must not get them.
-            end_s = time.monotonic() + LAST_PICTURES_S
-            runner.client.wait(lambda end_s=end_s: time.monotonic() > end_s, 5.0, "last pictures")
+            result = client.run_episode(run.task, seed, on_progress=on_progress)
+            # The last frames may still be under way; the next episode must not get them.
+            end_s = time.monotonic() + LAST_FRAMES_S
+            client.wait(lambda end_s=end_s: time.monotonic() > end_s, 5.0, "last frames")
             run.keep(result)
-            run.latency = runner.client.latency()
-            run.doing = ""
-            if not live.console.is_terminal:  # a log file shows the live table only at its end
+            run.latency = client.latency()
+            if not live.console.is_terminal:  # a log shows the live table only at its end
                 ending = "success" if result.success else "no success"
                 live.console.print(f"{run.task}, scene {seed}: {ending}, {result.steps} steps")
-            live.update(_table(runs, mode))
+            live.update(render_table(runs, title))
 
 
-def _table(runs: list[TaskRun], mode: str) -> Table:
-    table = Table(title=f"held-out scenes of the embedded kitchen (not RoboCasa), {mode}")
+def render_table(runs: Sequence[TaskRun], title: str) -> Table:
+    """Return what is known so far, a row for each task."""
+    table = Table(title=title)
     table.add_column("task, instruction")
-    for title in ("success", "95 %", "steps", "inference\np50/p99 ms", "action age\np50/p99 ms"):
-        table.add_column(title, justify="right", no_wrap=True)
+    for name in ("success", "95 %", "steps", "inference\np50/p99 ms", "action age\np50/p99 ms"):
+        table.add_column(name, justify="right", no_wrap=True)
     for run in runs:
-        instruction = run.results[-1].instruction if run.results else ""
-        cells = [f"[bold]{run.task}[/]\n{run.doing or instruction}", "", "", "", "", ""]
+        cells = [""] * 5
         if run.results:
             (row,) = success_table(run.results).values()
             low, high = row["ci95"]
-            cells[1] = f"{row['success']}/{row['n']}"
-            cells[2] = f"{low:.0%}…{high:.0%}"
-            cells[3] = f"{row['mean_steps']:.0f}"
-            cells[4] = _pair(run.latency, "infer")
-            cells[5] = _pair(run.latency, "age")
-        table.add_row(*cells)
+            cells = [f"{row['success']}/{row['n']}", f"{low:.0%}…{high:.0%}"]
+            cells += [f"{row['mean_steps']:.0f}"]
+            cells += [_percentiles(run.latency, name) for name in ("infer", "age")]
+        instruction = run.results[-1].instruction if run.results else ""
+        table.add_row(f"[bold]{run.task}[/]\n{run.doing or instruction}", *cells)
     return table
 
 
-def _pair(latency: dict[str, float], name: str) -> str:
+def _percentiles(latency: dict[str, float], name: str) -> str:
     p50, p99 = latency.get(f"{name}_p50_ms", np.nan), latency.get(f"{name}_p99_ms", np.nan)
     return "" if np.isnan(p50) else f"{p50:.0f} / {p99:.0f}"
 
 
-def _write_pictures(config: DemoConfig, runs: list[TaskRun], console: Console) -> None:
+def write_videos(out: Path, runs: Sequence[TaskRun], console: Console) -> None:
+    """Write a video and a picture of each task, and one picture of all of them.
+
+    Raises:
+        GraphError: Not a single frame arrived.
+    """
     strips = []
+    missing = ""
     for run in runs:
-        if not run.best:
+        if run.shown is None:
             continue
-        shown = next((r for r in run.results if r.success), run.results[-1])
-        title = f"{run.task}: {shown.instruction}"
-        strips.append(film_strip(pick_frames(run.best, STRIP_FRAMES), title, success=shown.success))
-        write_png(config.out / f"{run.task}.png", strips[-1])
-        film = config.out / f"{run.task}.mp4"
+        title = f"{run.task}: {run.shown.instruction}"
+        frames = pick_frames(run.video, STRIP_FRAMES)
+        strips.append(frame_strip(frames, title, success=run.shown.success))
+        write_png(out / f"{run.task}.png", strips[-1])
         try:
-            write_mp4(film, run.best, FILM_HZ)
-            console.print(f"film     {film}")
+            write_mp4(out / f"{run.task}.mp4", run.video, VIDEO_HZ)
         except BackendUnavailable as error:
-            console.print(f"no film: {error}")
+            missing = str(error)
     if not strips:
-        raise ConfigError("no pictures arrived on camera/film/image")
-    path = config.out / "strip.png"
-    write_png(path, stack_strips(strips))
-    console.print(f"picture  {path}")
+        raise GraphError("no frame arrived on camera/video/image, so there is nothing to show")
+    write_png(out / "strip.png", stack_strips(strips))
+    if missing:
+        console.print(f"no videos, only pictures: {missing}")
 
 
-def _report(config: DemoConfig, runs: list[TaskRun]) -> dict[str, Any]:
+def report(config: DemoConfig, bundle: Bundle, runs: Sequence[TaskRun]) -> dict[str, Any]:
+    """Return what ``demo.json`` holds."""
     return {
-        "bundle": load_bundle(config.bundle).sha256,
+        "bundle": bundle.sha256,
         "mode": config.mode,
         "tasks": {
             run.task: {
@@ -209,5 +224,5 @@ def _report(config: DemoConfig, runs: list[TaskRun]) -> dict[str, Any]:
 
 
 def cli() -> int:
-    """Entry point of ``make demo``."""
-    return run_command("demo", main, DemoConfig)
+    """Entry point of ``z1-demo``."""
+    return run_command("z1-demo", main, DemoConfig)

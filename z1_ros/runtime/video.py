@@ -1,4 +1,4 @@
-"""Film strips (PNG) and films (MP4) of episodes."""
+"""Videos (MP4) of episodes, and strips of their frames (PNG)."""
 
 import subprocess
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ def pick_frames(frames: Sequence[np.ndarray], count: int) -> list[np.ndarray]:
     return [frames[i] for i in at]
 
 
-def film_strip(frames: Sequence[np.ndarray], title: str, *, success: bool) -> np.ndarray:
+def frame_strip(frames: Sequence[np.ndarray], title: str, *, success: bool) -> np.ndarray:
     """Return one row of equal frames (h, w, 3) under a title, as an RGB image."""
     height, width = frames[0].shape[:2]
     head = 34
@@ -69,7 +69,7 @@ def write_mp4(path: Path, frames: Sequence[np.ndarray], fps: float) -> None:
         import imageio_ffmpeg
     except ImportError as error:
         raise BackendUnavailable(
-            "films need imageio-ffmpeg: pip install imageio-ffmpeg (or z1_ros[demo])"
+            "videos need imageio-ffmpeg: pip install imageio-ffmpeg (or z1_ros[demo])"
         ) from error
     height, width = frames[0].shape[:2]
     path.parent.mkdir(parents=True, exist_ok=True)
