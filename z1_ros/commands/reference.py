@@ -265,12 +265,11 @@ def commands() -> dict[str, type]:
     found: dict[str, type] = {}
     for name, module_name in sorted(_entries(inspect.getsource(entry)).items()):
         module = importlib.import_module(f"z1_ros.commands.{module_name}")
-        benches = getattr(module, "BENCHES", getattr(module, "_BENCHES", None))
-        if benches is None:
-            found[name] = _config_of(module)
-            continue
-        for bench, (path, config) in benches.items():
+        benchmarks = _benchmarks_of(module)
+        for bench, (path, config) in benchmarks.items():
             found[f"{name} {bench}"] = getattr(importlib.import_module(path), config)
+        if not benchmarks:
+            found[name] = _config_of(module)
     return found
 
 
@@ -284,6 +283,20 @@ def _entries(source: str) -> dict[str, str]:
             pairs += [(k, v) for k, v in zip(node.keys, node.values, strict=True) if k]
     texts = [[p.value for p in pair if isinstance(p, ast.Constant)] for pair in pairs]
     return {t[0]: t[1] for t in texts if len(t) == 2 and str(t[0]).startswith("z1-")}
+
+
+def _benchmarks_of(module: types.ModuleType) -> dict[str, tuple[str, str]]:
+    """Return benchmark -> module and config, where a command's first word chooses among several."""
+    for table in vars(module).values():
+        if not (isinstance(table, dict) and all(isinstance(row, tuple) for row in table.values())):
+            continue
+        rows = {name: row[:2] for name, row in table.items() if str(row[1]).endswith("Config")}
+        if rows:
+            return {
+                name: (path if "." in path else f"z1_ros.benchmarks.{path}", config)
+                for name, (path, config) in rows.items()
+            }
+    return {}
 
 
 def _config_of(module: types.ModuleType) -> type:
@@ -311,8 +324,7 @@ def pages() -> dict[str, str]:
         "# Commands",
         GENERATED,
         "Each command prints this with `--help`. Commands that report numbers write them as JSON "
-        "with `--json PATH`. The exit code is 0 after success, 2 after an error that the last "
-        "line explains, and 130 after Ctrl-C.",
+        "with `--json PATH`. [Errors](errors.md#exit-codes) lists the exit codes.",
         " · ".join(f"[{name}](#{name.replace(' ', '-')})" for name in known),
     ]
     for name, cls in known.items():
