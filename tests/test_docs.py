@@ -25,6 +25,14 @@ GUIDES = [
     *sorted((ROOT / "docs" / "how-to").glob("*.md")),
 ]
 """Pages whose commands are today's; results and the lab log quote those of their time."""
+REFERENCE = [
+    *sorted((ROOT / "docs" / "explanation").glob("*.md")),
+    *(ROOT / "docs" / "reference" / f"{name}.md" for name in ("log-fields", "errors")),
+    ROOT / "docs" / "reference" / "bundle-manifest.md",
+    ROOT / "docs" / "reference" / "topics-and-services.md",
+]
+FOREIGN_FLAGS = {"--help", "--show-args", "--params-file", "--ros-args", "--symlink-install"}
+FOREIGN_FLAGS |= {"--once", "--verbose", "--shm-size"}
 PRIVATE = (
     r"lessons?|lanes?|truth|figures?|answer(s|ed)?|advice|films?|drift|mentors?|practi[cs]es?|"
     r"watches|looks again|kept groups|critic explains"
@@ -137,6 +145,15 @@ def test_commands_and_flags_exist(path: Path) -> None:
             given = {word.split("=")[0] for word in words if word.startswith("--")}
             unknown = given - known[command] - {"--help"}
             assert not unknown, f"{name_of(path)}: {command} has no {sorted(unknown)} in {line!r}"
+
+
+@pytest.mark.parametrize("path", [*GUIDES, *REFERENCE], ids=name_of)
+def test_flags_named_in_a_text_exist(path: Path) -> None:
+    known = set().union(*flags_of().values()) | FOREIGN_FLAGS
+    text = re.sub(r"(?ms)^ *```.*?^ *```", "", path.read_text("utf-8"))
+    for code in re.findall(r"`([^`\n]+)`", text):
+        named = re.findall(r"(?<![\w-])--[a-z][\w.-]*", code)
+        assert set(named) <= known, f"{name_of(path)}: {code}"
 
 
 @pytest.mark.parametrize("path", GUIDES, ids=name_of)
