@@ -96,8 +96,8 @@ def main(config: DemoConfig) -> int:
         mode=config.mode,
         task=tasks[0],
         seed=seeds[0],
-        film_size=config.film_size,
-        film_hz=FILM_HZ,
+        video_size=config.film_size,
+        video_hz=FILM_HZ,
         start_paused=True,
         log_level="warn",
     )
@@ -121,7 +121,7 @@ def _run_tasks(
     def on_film(message: Image) -> None:
         now.frames.append(image_array(message, "film"))
 
-    runner.client.subscribe(Image, "camera/film/image", on_film)
+    runner.client.subscribe(Image, "camera/video/image", on_film)
     runner.client.pause(False)
     for run in runs:
         now = run
@@ -187,7 +187,7 @@ def _write_pictures(config: DemoConfig, runs: list[TaskRun], console: Console) -
         except BackendUnavailable as error:
             console.print(f"no film: {error}")
     if not strips:
-        raise ConfigError("no pictures arrived on camera/film/image")
+        raise ConfigError("no pictures arrived on camera/video/image")
     path = config.out / "strip.png"
     write_png(path, stack_strips(strips))
     console.print(f"picture  {path}")

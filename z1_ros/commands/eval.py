@@ -3,7 +3,7 @@
 import atexit
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -21,7 +21,6 @@ from z1_ros.runtime.processes import run_jobs
 from z1_ros.sim.evaluation import (
     EpisodeResult,
     InprocEpisodes,
-    delay_steps,
     episode_record,
     mean_success,
     parse_seeds,
@@ -208,37 +207,6 @@ def render_table(report: dict[str, Any]) -> Table:
     return table
 
 
-class RosEpisodes:
-    """Runs episodes through the node graph, in lockstep, on a ROS domain of its own."""
-
-    def __init__(self, config: EvalConfig):
-        """Start the graph's processes and wait until the policy is active."""
-        # ROS is imported where it is used, so that evaluation in-process needs none of it.
-        from z1_ros.graph.policy_graph import PolicyGraphConfig, policy_graph
-        from z1_ros.graph.runner import GraphRunner
-
-        control_hz = load_bundle(config.bundle).manifest.contract.control_hz
-        graph = PolicyGraphConfig(
-            robot=config.robot,
-            model=config.bundle,
-            mode="lockstep",
-            backend=config.backend,
-            threads=config.threads,
-            delay_steps=delay_steps(config.delay_ms, control_hz),
-            log_level="warn",
-        )
-        self._runner = GraphRunner(policy_graph(graph))
-        self._runner.__enter__()
-
-    def run(self, task: str, seed: int) -> EpisodeResult:
-        """Run one episode."""
-        return self._runner.client.run_episode(task, seed)
-
-    def close(self) -> None:
-        """End the processes."""
-        self._runner.stop()
-
-
 class _Worker:
     """What a worker process keeps from one episode to the next."""
 
@@ -254,18 +222,24 @@ def _run_one(task: str, seed: int) -> EpisodeResult:
     # Made here, not in the pool's initialiser: an error there would lose its words.
     if _Worker.episodes is None:
         config = _Worker.config
-        if config.through == "ros":
-            _Worker.episodes = RosEpisodes(config)
-        else:
-            _Worker.episodes = InprocEpisodes(
-                config.bundle,
-                simulator=config.robot,
-                backend=config.backend,
-                threads=config.threads,
-                delay_ms=config.delay_ms,
-            )
+        _Worker.episodes = _kind(config)(
+            config.bundle,
+            simulator=config.robot,
+            backend=config.backend,
+            threads=config.threads,
+            delay_ms=config.delay_ms,
+        )
         atexit.register(_Worker.episodes.close)
     return _Worker.episodes.run(task, seed)
+
+
+def _kind(config: EvalConfig) -> Callable[..., Episodes]:
+    if config.through == "inproc":
+        return InprocEpisodes
+    # ROS is imported where it is used, so that evaluation in-process needs none of it.
+    from z1_ros.graph.episodes import RosEpisodes
+
+    return RosEpisodes
 
 
 def _progress(console: Console) -> Progress:

@@ -202,7 +202,7 @@ def test_each_mode_keeps_the_statistics_that_it_needs(mode, names, ends):
 
 
 def test_identity_is_a_z_score_that_changes_nothing():
-    made = norm_stats(identity(2), "IDENTITY", "the action")
+    made = norm_stats(fingerprint(2), "IDENTITY", "the action")
     assert (made.mean, made.std) == ((0.0, 0.0), (1.0, 1.0))
 
 
