@@ -3,25 +3,22 @@
     ros2 launch z1_ros train.launch.py bundle:=kitchen-sft task:=OpenDrawer out:=my-policy
 
 The arguments are the fields of ``TrainGraphConfig``; the graphs are declared in
-``z1_ros/nodes/train_graph.py``, which ``z1-train --through ros`` reads too.
+``z1_ros/graph/train_graph.py``, which ``z1-train --through ros`` reads too.
 """
 
 from launch import LaunchContext, LaunchDescription
 
-from z1_ros.graph.launching import actions_of, describe, learner, read_arguments
-from z1_ros.graph.policy_graph import LOG_LEVELS
+from z1_ros.graph.launching import actions_of, describe, learner, read_arguments, say_who_sees
 from z1_ros.graph.train_graph import TrainGraphConfig, train_graph
-
-CHOICES = {"log_level": LOG_LEVELS}
 
 
 def generate_launch_description() -> LaunchDescription:
     """Return the arguments, and the function that turns them into processes."""
-    return describe(TrainGraphConfig(), CHOICES, start)
+    return describe(TrainGraphConfig(), start)
 
 
 def start(context: LaunchContext) -> list:
     """Return all actions; launch reports a Z1Error as one line and ends with code 1."""
     made = train_graph(read_arguments(TrainGraphConfig(), context, "train.launch.py"))
     nodes = [a for graph in made.workers for node in graph.nodes for a in actions_of(node, graph)]
-    return [*nodes, learner(made.learner)]
+    return [say_who_sees(made.workers[0]), *nodes, learner(made)]

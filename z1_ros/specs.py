@@ -189,6 +189,40 @@ def check_contract(contract: Contract, embodiment: Embodiment, model: str) -> No
         )
 
 
+def ordered_actions(
+    actions: np.ndarray,
+    wanted: tuple[str, ...],
+    dims: tuple[str, ...] | None = None,
+    *,
+    ndim: int = 1,
+) -> np.ndarray:
+    """Return actions with their dimensions in the order of ``wanted``; their type stays.
+
+    Whatever lets actions through calls this: chunk queue, guard, simulator, bridge.
+
+    Args:
+        actions: (dim,) one action, or (k, dim) several.
+        wanted: Names of the dimensions in the order to return.
+        dims: Names of the dimensions as given, in any order; None means the wanted order.
+        ndim: 1 for one action, 2 for several.
+
+    Raises:
+        ActionError: The shape is wrong, a dimension is missing, unknown or there twice, or a
+            value is not a finite number.
+    """
+    actions = np.asarray(actions)
+    if dims is not None and sorted(dims) != sorted(wanted):
+        raise ActionError(f"dimensions are {list(dims)}, expected {list(wanted)}")
+    if actions.ndim != ndim or actions.shape[-1] != len(wanted):
+        expected = f"({len(wanted)},)" if ndim == 1 else f"(k, {len(wanted)})"
+        raise ActionError(f"shape is {actions.shape}, expected {expected}")
+    if actions.dtype.kind not in "fiu" or not np.isfinite(actions).all():
+        raise ActionError("a value is not a finite number")
+    if dims is None or dims == wanted:
+        return actions
+    return actions[..., [dims.index(name) for name in wanted]]
+
+
 def flatten_state(state: Mapping[str, np.ndarray], fields: tuple[Field, ...]) -> np.ndarray:
     """Return the flat state (sum of sizes,) float32 in the order of ``fields``.
 

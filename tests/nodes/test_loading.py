@@ -52,7 +52,7 @@ def test_weights_may_differ_and_so_may_replan_steps_where_a_parameter_overrides_
     check_takes_over(replace(OLD, name="new", replan_steps=8), OLD, 4)
 
 
-def test_a_policy_is_ready_once_it_fits_the_robot_and_has_answered():
+def test_a_policy_is_ready_once_it_fits_the_robot_and_has_inferred_once():
     loaded = ready_policy(lambda config: OLD, PolicyNodeConfig())
     assert loaded.policy.seen[-1].instruction == "warm up"
     with pytest.raises(ContractMismatch, match="robot 'panda_omron' needs action dimensions"):
@@ -60,29 +60,32 @@ def test_a_policy_is_ready_once_it_fits_the_robot_and_has_answered():
 
 
 class Constant(HashPolicy):
-    """Answers with one number."""
+    """Gives one number."""
 
     def __init__(self, shape: tuple[int, ...], value: float):
         super().__init__()
-        self.answer = np.full(shape, value, np.float32)
+        self.actions = np.full(shape, value, np.float32)
 
     def infer(self, observation):
-        return replace(super().infer(observation), actions=self.answer)
+        return replace(super().infer(observation), actions=self.actions)
 
 
 @pytest.mark.parametrize(
     ("policy", "says"),
     [
-        (Constant((8, 7), np.nan), "model 'old' gave actions that are not finite"),
-        (Constant((4, 7), 0.0), r"gave actions of shape \(4, 7\), expected \(8, 7\)"),
+        (
+            Constant((8, 7), np.nan),
+            "model 'old' gives actions that cannot be used: a value is not a finite",
+        ),
+        (Constant((4, 7), 0.0), r"gives actions that cannot be used: there are 4, expected 8"),
     ],
 )
-def test_a_policy_whose_answer_is_no_action_is_not_ready(policy, says):
+def test_a_policy_whose_chunk_cannot_be_used_is_not_ready(policy, says):
     with pytest.raises(ActionError, match=says):
         ready_policy(lambda config: replace(OLD, policy=policy), PolicyNodeConfig())
 
 
-def test_every_expert_of_a_bundle_answers_before_it_is_ready():
+def test_every_task_expert_of_a_bundle_has_inferred_before_it_is_ready():
     config = PolicyNodeConfig(model="kitchen-z1", threads=1)
     loaded = load_bundle_policy(config)
     expert = next(iter(loaded.policy.manifest.experts))

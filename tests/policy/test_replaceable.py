@@ -68,14 +68,14 @@ def test_an_answer_of_the_old_policy_that_comes_after_the_exchange_is_thrown_awa
     env, policy = FakeEnv(), ReplaceablePolicy(old)
     loop = ControlLoop(policy, PANDA, replan_steps=4)
     loop.reset(0)
-    loop.tick(env.observe())
+    loop.tick(lambda images: env.observe())
     assert old.asked.wait(10)
     policy.replace(new)
     loop.clear()
     old.go.set()
     taken = []
     while not (taken and taken[-1].held == ""):
-        taken.append(loop.tick(env.observe()))
+        taken.append(loop.tick(lambda images: env.observe()))
     loop.close()
     assert taken[-1].action[0] == 0.5
     assert all(tick.action[0] == 0 for tick in taken[:-1])

@@ -8,7 +8,7 @@ from support import ROOT
 pytest.importorskip("launch_ros")
 
 from launch import LaunchContext
-from launch.actions import DeclareLaunchArgument, ExecuteProcess
+from launch.actions import DeclareLaunchArgument, ExecuteProcess, LogInfo
 from launch_ros.actions import LifecycleNode, Node
 
 from z1_ros.config import flatten
@@ -62,12 +62,13 @@ def test_autostart_can_be_switched_off():
     assert len(on) - len(off) == 2, "the handlers that configure and activate"
 
 
-def test_training_starts_two_nodes_a_lane_and_the_learner():
+def test_training_starts_two_nodes_a_worker_and_the_learner():
     actions = start("train", workers="3", out="somewhere")
     nodes = [a for a in actions if isinstance(a, Node)]
     assert [n.node_executable for n in nodes] == ["sim_bridge_node", "guard_node"] * 3
-    (learner,) = [a for a in actions if not isinstance(a, Node)]
-    assert isinstance(learner, ExecuteProcess)
+    said, *_, learner = actions
+    assert isinstance(said, LogInfo)
+    assert isinstance(learner, ExecuteProcess) and not isinstance(learner, Node)
 
 
 def test_mistakes_are_one_sentence():

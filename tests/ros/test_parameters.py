@@ -37,7 +37,7 @@ def test_a_params_file_reaches_namespaced_nodes_and_changes_are_checked(tmp_path
         with pytest.raises(ConfigError, match=r"camera_max_age_s out of range"):
             client.set_parameters("policy_node", {"camera_max_age_s": 99.0})
         with pytest.raises(
-            ConfigError, match=r"qos is 'fast'\. Known: auto, best_effort, reliable"
+            ConfigError, match=r"setting 'qos' is 'fast'\. Known: auto, best_effort, reliable"
         ):
             client.set_parameters("policy_node", {"qos": "fast"})
         with pytest.raises(ConfigError, match="read-only"):

@@ -13,9 +13,8 @@ from rclpy.executors import SingleThreadedExecutor
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import Image
 
-from z1_ros.graph.client import discovery
-from z1_ros.graph.policy_graph import profile_env, shared_file
-from z1_ros.graph.runner import FreeDomain
+from z1_ros.graph.dds import dds_env, environment, shared_file
+from z1_ros.graph.domains import FreeDomain
 from z1_ros.nodes.messages import image_array, image_message
 from z1_ros.nodes.qos import FollowingSubscription
 
@@ -43,7 +42,7 @@ time.sleep(0.2)
 def node():
     """A node on a domain of its own, with ``spin(done, timeout_s)``."""
     domain, context = FreeDomain(), Context()
-    with discovery(localhost=True):
+    with environment(dds_env("localhost")):
         rclpy.init(context=context, domain_id=domain.id)
         made = rclpy.create_node("test", context=context)
     executor = SingleThreadedExecutor(context=context)
@@ -93,8 +92,9 @@ def test_a_fixed_choice_stays(node):
     assert subscription.reliability == RELIABLE
 
 
+@pytest.mark.parametrize("profile", ["fastdds_localhost_large.xml", "fastdds.xml"])
 @pytest.mark.parametrize("reliability", [BEST_EFFORT, RELIABLE])
-def test_640x480_images_arrive_through_the_profile(node, reliability):
+def test_640x480_images_arrive_through_the_profiles(node, reliability, profile):
     """Without it, a BEST_EFFORT subscription gets a small part of them."""
     seen = []
     node.create_subscription(
@@ -102,9 +102,8 @@ def test_640x480_images_arrive_through_the_profile(node, reliability):
     )
     env = {
         **os.environ,
-        **profile_env(str(shared_file("config/fastdds.xml")), 0),
+        **dds_env("localhost", str(shared_file(f"config/{profile}"))),
         "ROS_DOMAIN_ID": str(node.domain.id),
-        "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST",
     }
     camera = subprocess.Popen([sys.executable, "-c", PUBLISHER], env=env)
     node.spin(lambda: len(seen) == 40, 12.0)

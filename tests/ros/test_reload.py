@@ -46,7 +46,7 @@ def bundle_of(client) -> str:
 
 def another(runner) -> GraphClient:
     """Return a second client of the graph."""
-    return GraphClient(runner.domain_id, localhost=True)
+    return GraphClient(runner.domain_id, discovery="localhost")
 
 
 def test_an_episode_after_a_reload_is_the_one_of_a_node_started_with_the_new_model():
@@ -106,7 +106,7 @@ def test_a_model_that_does_not_fit_is_refused_and_the_old_one_acts_on(model, say
 
 
 def test_a_model_of_another_rhythm_is_refused_where_the_graph_follows_the_bundles_own():
-    """The simulator draws for the rhythm that the graph was started with."""
+    """The simulator renders for the rhythm that the graph was started with."""
     with fake_graph(replan_steps=0, mode="lockstep", env={"FAKE_HORIZON": "8"}) as runner:
         with pytest.raises(
             GraphError, match=r"reload refused: .*differ in replan_steps \(2 and 8\)"
@@ -130,16 +130,16 @@ def test_calls_at_the_same_time_are_served_one_after_the_other():
     with fake_graph(env=env) as runner, another(runner) as second, another(runner) as third:
         moving(actions(runner, "action"))
         runner.client.set_parameters(POLICY, {"model": "slow"})
-        answers: list[str] = []
+        replies: list[str] = []
         threads = [
-            threading.Thread(target=lambda c=c: answers.append(c.reload())) for c in (second, third)
+            threading.Thread(target=lambda c=c: replies.append(c.reload())) for c in (second, third)
         ]
         for thread in threads:
             thread.start()
-        answers.append(runner.client.reload())
+        replies.append(runner.client.reload())
         for thread in threads:
             thread.join(30)
-        assert answers == ["sha256-of-slow"] * 3
+        assert replies == ["sha256-of-slow"] * 3
         watch = actions(runner, "action")
         moving(watch)
 

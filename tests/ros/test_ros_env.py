@@ -1,4 +1,4 @@
-"""A simulator behind the graph is an Env like any other: same answers, same refusals."""
+"""A simulator behind the graph is an Env like any other: same replies, same refusals."""
 
 import sys
 from collections.abc import Iterator
@@ -17,6 +17,7 @@ from z1_ros.graph.runner import GraphRunner
 from z1_ros.graph.train_graph import worker_graph
 from z1_ros.learning.rollout.env_worker import Begin, EnvWorker, Request
 from z1_ros.nodes.messages import joint_states_message
+from z1_ros.sim.registry import EnvMaker
 from z1_ros.specs import PANDA
 
 IMAGE_SIZE = 128
@@ -24,10 +25,11 @@ ACTIONS = np.random.default_rng(0).uniform(-1, 1, (40, PANDA.action_dim)).astype
 
 
 @contextmanager
-def fake_lane(**settings) -> Iterator[tuple[GraphRunner, RosEnv]]:
+def fake_worker(**settings) -> Iterator[tuple[GraphRunner, RosEnv]]:
     """Run a worker's graph with the fake simulator."""
     commands = {"sim_bridge_node": [sys.executable, FAKES, "sim_bridge_node"]}
-    graph = worker_graph("OpenDrawer", "panda", 4, namespace="worker3")
+    maker = EnvMaker(simulator="kitchen", task="OpenDrawer", embodiment="panda")
+    graph = worker_graph(maker, 4, namespace="worker3")
     settings = {"cameras": PANDA.cameras} | settings
     with GraphRunner(graph, commands=commands) as runner:
         yield runner, RosEnv(runner.client, "OpenDrawer", PANDA, **settings)
@@ -45,14 +47,14 @@ def as_bytes(reply) -> list:
 
 
 def both(worker: EnvWorker, local: EnvWorker, request: Request):
-    """Ask both; their answers are equal."""
+    """Send both a request; their replies are equal."""
     replies = worker.handle(request), local.handle(request)
     assert as_bytes(replies[0]) == as_bytes(replies[1])
     return replies[0]
 
 
-def test_every_request_is_answered_as_in_process():
-    with fake_lane() as (_, env):
+def test_every_request_has_the_reply_that_it_has_in_process():
+    with fake_worker() as (_, env):
         worker = EnvWorker(lambda: env, guard=False)
         local = EnvWorker(lambda: FakeEnv(image_size=IMAGE_SIZE))
         both(worker, local, Request(begin=Begin(seed=3), observe=True))
@@ -64,7 +66,7 @@ def test_every_request_is_answered_as_in_process():
         late = both(worker, local, Request(actions=chunks[2:7].reshape(20, -1), snapshot=True))
         again = Request(begin=Begin(snapshot=early), actions=chunks[3], observe=True)
         both(worker, local, again)
-        # Less than a chunk: the simulator draws because it is asked again.
+        # Less than a chunk: the simulator renders because it is asked again.
         both(worker, local, Request(actions=chunks[4][:1], observe=True))
         both(worker, local, Request(begin=Begin(snapshot=late.snapshot), actions=chunks[7]))
         reply = both(worker, local, Request(actions=chunks[8:].reshape(8, -1), observe=True))
@@ -76,7 +78,7 @@ def test_every_request_is_answered_as_in_process():
 
 def test_a_snapshot_of_any_time_is_a_new_episode_to_the_guard():
     """Also one that is a second ahead, as long as the pause between two episodes."""
-    with fake_lane() as (_, env):
+    with fake_worker() as (_, env):
         worker = EnvWorker(lambda: env, guard=False)
         local = EnvWorker(lambda: FakeEnv(image_size=IMAGE_SIZE))
         begin = Request(begin=Begin(seed=3), actions=ACTIONS[:24], snapshot=True)
@@ -90,12 +92,12 @@ def test_a_snapshot_of_any_time_is_a_new_episode_to_the_guard():
 
 
 def test_what_the_simulator_refuses_is_said_in_its_words():
-    with fake_lane() as (runner, env):
+    with fake_worker() as (runner, env):
         env.reset(3)
         with pytest.raises(SnapshotMismatch, match=r"refused to restore: snapshot is of fake/Turn"):
             env.restore(FakeEnv("TurnOnMicrowave").snapshot())
         env.reset(4)
-        with pytest.raises(ActionError, match=r"expected finite actions \(k, 7\)"):
+        with pytest.raises(ActionError, match=r"shape is \(2, 3\), expected \(k, 7\)"):
             env.step(np.zeros((2, 3)))
         with pytest.raises(ConfigError, match="seed"):
             env.reset(-1)
@@ -107,7 +109,7 @@ def test_what_the_simulator_refuses_is_said_in_its_words():
 
 
 def test_a_stopped_robot_ends_training_because_its_holds_are_no_actions_of_the_policy():
-    with fake_lane() as (runner, env):
+    with fake_worker() as (runner, env):
         env.reset(3)
         button = runner.client.node.create_publisher(Bool, "estop", 1)
         runner.client.wait(button.get_subscription_count, 10, "the guard listens")
@@ -119,7 +121,7 @@ def test_a_stopped_robot_ends_training_because_its_holds_are_no_actions_of_the_p
 
 
 def test_an_episode_that_somebody_else_begins_is_noticed():
-    with fake_lane(reply_timeout_s=10.0) as (runner, env):
+    with fake_worker(reply_timeout_s=10.0) as (runner, env):
         env.reset(3)
         runner.client.trigger("sim_bridge_node/reset")
         with pytest.raises(GraphError, match="begun another episode by itself"):
@@ -128,7 +130,7 @@ def test_an_episode_that_somebody_else_begins_is_noticed():
 
 def test_a_policy_waits_for_its_own_cameras_and_names_the_one_that_is_silent():
     used = PANDA.cameras[1:]
-    with fake_lane(cameras=used) as (runner, env):
+    with fake_worker(cameras=used) as (runner, env):
         env.reset(3)
         assert tuple(env.observe().images) == used
         asked = {"cameras": (*used, "ceiling"), "reply_timeout_s": 5.0}
@@ -140,7 +142,7 @@ def test_a_policy_waits_for_its_own_cameras_and_names_the_one_that_is_silent():
 
 def test_what_a_simulator_that_is_no_more_said_last_is_no_first_observation():
     """Its stamps may be ahead of those of the one that took its place."""
-    with fake_lane(reply_timeout_s=5.0) as (runner, env):
+    with fake_worker(reply_timeout_s=5.0) as (runner, env):
         env.reset(3)
         stale = FakeEnv().read_state().state
         ahead_ns = env._inputs.stamp_ns + 3_600_000_000_000
@@ -159,7 +161,7 @@ def test_what_a_simulator_that_is_no_more_said_last_is_no_first_observation():
 
 def test_a_guard_that_is_started_anew_within_an_episode_is_noticed():
     """It limits the change to another last command."""
-    with fake_lane() as (runner, env):
+    with fake_worker() as (runner, env):
         env.reset(3)
         env.step(ACTIONS[:2])
         runner.client.check = lambda: None  # as where somebody else looks after the nodes

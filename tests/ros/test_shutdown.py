@@ -11,9 +11,8 @@ import pytest
 from support import TESTS
 from support.graphs import actions, fake_graph, is_hold, moving
 
-from z1_ros.errors import ConfigError
 from z1_ros.graph.policy_graph import PolicyGraphConfig, policy_graph
-from z1_ros.graph.runner import GraphRunner, environment_domain_id
+from z1_ros.graph.runner import GraphRunner
 
 LONG = {"FAKE_HORIZON": "1000000"}
 
@@ -89,19 +88,6 @@ def test_ctrl_c_ends_a_start_up_that_would_take_long_without_force(inherited):
         signal.signal(signal.SIGINT, before)
     ended = {name: process.returncode for name, process in runner.processes.items()}
     assert ended == dict.fromkeys(commands, -signal.SIGTERM)
-
-
-@pytest.mark.parametrize("domain", ["abc", "-1", "233"])
-def test_a_domain_that_is_none_is_a_sentence(domain, monkeypatch):
-    monkeypatch.setenv("ROS_DOMAIN_ID", domain)
-    with pytest.raises(ConfigError, match=f"ROS_DOMAIN_ID is '{domain}', expected a number from"):
-        GraphRunner(policy_graph(PolicyGraphConfig()), own_domain=False)
-
-
-@pytest.mark.parametrize(("domain", "number"), [("", 0), ("7", 7)])
-def test_an_empty_domain_is_the_default_one_as_for_ros(domain, number, monkeypatch):
-    monkeypatch.setenv("ROS_DOMAIN_ID", domain)
-    assert environment_domain_id() == number
 
 
 def test_killing_the_runner_with_sigkill_leaves_no_process_and_no_file(tmp_path):

@@ -1,4 +1,4 @@
-"""The simulator on the topics: lockstep accepts the right answer only, snapshots travel as text."""
+"""The simulator on the topics: which action it takes in lockstep; snapshots travel as text."""
 
 import time
 from itertools import pairwise
@@ -18,7 +18,7 @@ from z1_ros.specs import PANDA
 BRIDGE = "sim_bridge_node"
 
 
-def test_lockstep_steps_once_for_the_answer_to_the_present_observation_only():
+def test_lockstep_steps_once_for_the_action_of_the_present_observation_only():
     with fake_graph(mode="lockstep", only=(BRIDGE,)) as runner:
         client = runner.client
         joints = Watch(runner, JointState, "joint_states")
@@ -29,21 +29,21 @@ def test_lockstep_steps_once_for_the_answer_to_the_present_observation_only():
         def steps() -> int:
             return int(client.status(BRIDGE)[1].get("steps", 0))
 
-        def answer(stamp_ns: int, dims=PANDA.action_dims) -> None:
+        def act(stamp_ns: int, dims=PANDA.action_dims) -> None:
             hold = PANDA.hold_action(None)
             safe.publish(action_message(hold, dims, stamp_ns))
             joints.collect(0.3)
 
         stamp_ns = to_ns(joints.seen[-1][1].header.stamp)
-        answer(stamp_ns - 50_000_000)
-        answer(stamp_ns, dims=("wrong",) * PANDA.action_dim)
+        act(stamp_ns - 50_000_000)
+        act(stamp_ns, dims=("wrong",) * PANDA.action_dim)
         joints.collect(1.2)
         assert steps() == 0
         assert "action refused" in client.status(BRIDGE)[0] or int(
             client.status(BRIDGE)[1]["refused"]
         )
-        answer(stamp_ns)
-        answer(stamp_ns)
+        act(stamp_ns)
+        act(stamp_ns)
         joints.collect(1.2)
         assert steps() == 1
         assert to_ns(joints.seen[-1][1].header.stamp) == stamp_ns + 50_000_000
@@ -54,16 +54,16 @@ def test_lockstep_steps_once_for_the_answer_to_the_present_observation_only():
 
 
 def test_snapshot_pause_and_restore():
-    with fake_graph(mode="lockstep", start_paused=True, film_size=12) as runner:
+    with fake_graph(mode="lockstep", start_paused=True, video_size=12) as runner:
         client = runner.client
-        film = Watch(runner, Image, "camera/film/image")
+        video = Watch(runner, Image, "camera/video/image")
         begun = client.trigger(f"{BRIDGE}/snapshot")
-        film.collect(0.5)
+        video.collect(0.5)
         assert client.status(BRIDGE)[1]["steps"] == "0"
         client.pause(False)
         client.wait(lambda: client.status(BRIDGE)[1].get("done") == "true", 15, "the end")
         ended = client.trigger(f"{BRIDGE}/snapshot")
-        assert (film.seen[0][1].height, film.seen[0][1].width) == (12, 16)
+        assert (video.seen[0][1].height, video.seen[0][1].width) == (12, 16)
         client.set_parameters(BRIDGE, {"snapshot": begun, "seed": 10_007})
         client.set_parameters("policy_node", {"noise_seed": 0})
         client.trigger(f"{BRIDGE}/restore")
@@ -142,7 +142,7 @@ def test_an_action_that_is_not_finite_is_refused_and_nothing_moves(mode):
         runner.check()
 
 
-def test_an_action_that_waited_is_no_answer_any_more():
+def test_an_action_that_waited_is_dropped():
     """The robot was busy or its publishing was held up: a second later it must not move."""
     env = {"FAKE_STEP_S": "0.8", "FAKE_HORIZON": "1000000"}
     with fake_graph(only=(BRIDGE,), env=env) as runner:

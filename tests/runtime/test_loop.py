@@ -11,7 +11,7 @@ from support.fakes import FakeEnv, HashPolicy, contract_of
 from z1_ros.errors import ConfigError, ObservationError
 from z1_ros.runtime.guard import Guard
 from z1_ros.runtime.latency import LatencyStats
-from z1_ros.runtime.loop import ControlLoop, StepLoop
+from z1_ros.runtime.loop import ControlLoop, Observe, StepLoop
 from z1_ros.specs import PANDA
 from z1_ros.types import ActionChunk, Observation
 
@@ -19,6 +19,25 @@ from z1_ros.types import ActionChunk, Observation
 def observation(step: int = 0) -> Observation:
     env = FakeEnv()
     return replace(env.observe(), stamp_ns=step * 50_000_000)
+
+
+def seeing(step: int = 0) -> Observe:
+    """Return what gives a control loop the observation of a control step."""
+
+    def observe(*, images: bool) -> Observation:
+        seen = observation(step)
+        return seen if images else replace(seen, images={})
+
+    return observe
+
+
+def blind(why: str) -> Observe:
+    """Return what has no observation to give."""
+
+    def observe(*, images: bool) -> Observation:
+        raise ObservationError(why)
+
+    return observe
 
 
 class CountingPolicy:
@@ -36,7 +55,7 @@ class CountingPolicy:
         self.seeds.append(seed)
 
     def infer(self, seen: Observation) -> ActionChunk:
-        """Answer once ``go`` is set."""
+        """Return once ``go`` is set."""
         self.asked += 1
         self.go.wait()
         start = seen.stamp_ns // 50_000_000
@@ -60,7 +79,7 @@ def test_without_delay_every_step_plays_its_own_action():
     assert policy.asked == 3
 
 
-def test_with_delay_the_old_chunk_goes_on_until_the_answer_is_usable():
+def test_with_delay_the_old_chunk_goes_on_until_the_new_one_is_usable():
     """Only at the very start is there no old chunk: the robot holds, then starts at action 0."""
     loop = StepLoop(CountingPolicy(), PANDA, replan_steps=4, delay_steps=2)
     assert played(loop, 12) == [-1, -1, 0, 1, 2, 3, 6, 7, 8, 9, 10, 11]
@@ -96,7 +115,7 @@ def test_a_malformed_chunk_is_a_named_hold_until_the_next_planned_inference():
     policy.infer = lambda seen: replace(good(seen), actions=np.full((8, 7), np.nan))
     loop = StepLoop(policy, PANDA, replan_steps=4)
     assert played(loop, 3) == [-1, -1, -1]
-    assert loop.queue.refused == {"not finite": 1}
+    assert loop.queue.refused == 1
     policy.infer = good
     assert played(loop, 4, start=3) == [-1, 4, 5, 6]
 
@@ -142,7 +161,7 @@ def test_step_counts_out_of_range_are_refused(replan_steps):
 
 @pytest.fixture
 def realtime():
-    """A control loop over a policy whose answers can be held back."""
+    """A control loop over a policy whose inference can be held up."""
     policy = CountingPolicy(horizon=16)
     loop = ControlLoop(policy, PANDA, replan_steps=8)
     yield policy, loop
@@ -150,9 +169,9 @@ def realtime():
     loop.close()
 
 
-def answered(loop: ControlLoop) -> None:
-    """Let the worker finish the inference under way; the next tick takes in its answer."""
-    while loop._worker._answers.empty():
+def inferred(loop: ControlLoop) -> None:
+    """Let the worker finish the inference under way; the next tick takes in its action chunk."""
+    while loop._worker._results.empty():
         time.sleep(0.001)
 
 
@@ -164,74 +183,106 @@ def asked(policy: CountingPolicy, number: int) -> None:
 
 
 def test_a_tick_never_waits_for_the_policy(realtime):
-    """Which does not answer at all here."""
+    """Whose inference does not end at all here."""
     policy, loop = realtime
     policy.go.clear()
-    ticks = [loop.tick(observation(step)) for step in range(20)]
-    assert {t.held for t in ticks} == {"waiting for the policy's first answer"}
+    ticks = [loop.tick(seeing(step)) for step in range(20)]
+    assert {t.held for t in ticks} == {"waiting for the policy's first action chunk"}
     assert policy.asked <= 1
 
 
-def test_the_first_answer_starts_at_action_zero_after_however_many_holds(realtime):
+def test_the_first_chunk_starts_at_action_zero_after_however_many_holds(realtime):
     policy, loop = realtime
     policy.go.clear()
     for _ in range(10):
-        loop.tick(observation(0))
+        loop.tick(seeing(0))
     policy.go.set()
-    answered(loop)
-    assert [round(100 * float(loop.tick(observation(0)).action[0])) for _ in range(3)] == [0, 1, 2]
+    inferred(loop)
+    assert [round(100 * float(loop.tick(seeing(0)).action[0])) for _ in range(3)] == [0, 1, 2]
     assert loop.latency.count == 0, "the cold first inference is no latency"
 
 
 def test_actions_consumed_while_thinking_are_skipped(realtime):
     policy, loop = realtime
-    loop.tick(observation(0))
-    answered(loop)
+    loop.tick(seeing(0))
+    inferred(loop)
     for step in range(8):
-        loop.tick(observation(step))
+        loop.tick(seeing(step))
     policy.go.clear()
-    loop.tick(observation(8))  # begins the second inference, plays action 8
+    loop.tick(seeing(8))  # begins the second inference, plays action 8
     asked(policy, 2)
-    assert round(100 * float(loop.tick(observation(9)).action[0])) == 9
+    assert round(100 * float(loop.tick(seeing(9)).action[0])) == 9
     policy.go.set()
-    answered(loop)
-    tick = loop.tick(observation(10))
+    inferred(loop)
+    tick = loop.tick(seeing(10))
     assert round(100 * float(tick.action[0])) == 10
     assert tick.stamp_ns == 8 * 50_000_000, "it stems from the observation at step 8"
     assert loop.latency.count == 1
 
 
-def test_an_answer_from_before_a_reset_is_discarded(realtime):
+def test_a_chunk_from_before_a_reset_is_discarded(realtime):
     policy, loop = realtime
     policy.go.clear()
-    loop.tick(observation(50))
+    loop.tick(seeing(50))
     asked(policy, 1)
     loop.reset(9)
     policy.go.set()
-    answered(loop)
-    assert loop.tick(observation(0)).held
-    answered(loop)
-    assert loop.tick(observation(0)).action[0] == 0
+    inferred(loop)
+    assert loop.tick(seeing(0)).held
+    inferred(loop)
+    assert loop.tick(seeing(0)).action[0] == 0
     assert loop.counts["discarded"] == 1
     assert policy.seeds == [9]
 
 
 def test_stale_inputs_are_a_named_hold_and_forget_the_plan(realtime):
     _, loop = realtime
-    loop.tick(observation(0))
-    answered(loop)
-    assert not loop.tick(observation(0)).held
-    tick = loop.tick(None, "camera 'x' is 0.4 s old")
+    loop.tick(seeing(0))
+    inferred(loop)
+    assert not loop.tick(seeing(0)).held
+    tick = loop.tick(blind("camera 'x' is 0.4 s old"))
     assert tick.held == "camera 'x' is 0.4 s old"
     assert len(loop.queue) == 0
+
+
+def test_images_are_asked_for_only_at_a_tick_that_begins_an_inference(realtime):
+    """They cost more than all else that a tick does."""
+    policy, loop = realtime
+    wanted = []
+
+    def observe(*, images: bool) -> Observation:
+        wanted.append(images)
+        return seeing(len(wanted))(images=images)
+
+    loop.tick(observe)
+    assert wanted == [False, True]
+    inferred(loop)
+    for _ in range(8):
+        loop.tick(observe)
+    assert wanted == [False, True, *[False] * 8]
+    loop.tick(observe)
+    asked(policy, 2)
+    assert wanted[10:] == [False, True]
+
+
+def test_an_image_that_cannot_be_used_is_a_named_hold(realtime):
+    policy, loop = realtime
+
+    def observe(*, images: bool) -> Observation:
+        if images:
+            raise ObservationError("camera 'x' sends 3 bytes")
+        return seeing()(images=False)
+
+    tick = loop.tick(observe)
+    assert (tick.held, tick.stamp_ns, policy.asked) == ("camera 'x' sends 3 bytes", None, 0)
 
 
 def test_actions_from_too_old_an_observation_expire():
     policy = CountingPolicy()
     loop = ControlLoop(policy, PANDA, replan_steps=8, max_chunk_age_s=1.0)
-    loop.tick(observation(0))
-    answered(loop)
-    tick = loop.tick(observation(21))
+    loop.tick(seeing(0))
+    inferred(loop)
+    tick = loop.tick(seeing(21))
     loop.close()
     assert "older than 1.0 s" in tick.held
     assert loop.counts["expired"] == 1
@@ -245,12 +296,12 @@ def test_whatever_the_policy_throws_is_a_named_hold_and_the_worker_lives_on(real
         raise RuntimeError("out of memory")
 
     policy.infer = broken
-    loop.tick(observation(0))
-    answered(loop)
+    loop.tick(seeing(0))
+    inferred(loop)
     policy.infer = good
-    assert "out of memory" in loop.tick(observation(0)).held
-    answered(loop)
-    assert not loop.tick(observation(0)).held
+    assert "out of memory" in loop.tick(seeing(0)).held
+    inferred(loop)
+    assert not loop.tick(seeing(0)).held
     assert loop.counts["failed"] == 1
 
 
@@ -258,10 +309,10 @@ def test_a_queue_that_would_run_dry_is_refilled_early(realtime):
     """Replanning after 8 of 16, 12 ticks of thinking: the second plan begins before action 8."""
     policy, loop = realtime
     loop._delays.append(12)
-    loop.tick(observation(0))
-    answered(loop)
+    loop.tick(seeing(0))
+    inferred(loop)
     for step in range(5):
-        loop.tick(observation(step))
+        loop.tick(seeing(step))
     asked(policy, 2)
     assert loop.queue.consumed < 8
 

@@ -22,9 +22,9 @@ DEFAULT = "kitchen-z1"
 
 
 def load(config) -> LoadedPolicy:
-    """A policy whose answers depend on every bit it sees, or one of several ways to fail.
+    """A policy whose actions depend on every bit it sees, or one of several ways to fail.
 
-    ``FAKE_LOAD`` or the model's name says which; other names give other answers.
+    ``FAKE_LOAD`` or the model's name says which; other names give other actions.
     """
     how = os.environ.get("FAKE_LOAD", "") or config.model
     if how == "real" or Path(how).is_dir():
@@ -52,7 +52,7 @@ def load(config) -> LoadedPolicy:
 
 
 class Salted(HashPolicy):
-    """Answers as if told something else."""
+    """Acts as if told something else."""
 
     def __init__(self, contract, salt: str):
         super().__init__(contract)

@@ -59,7 +59,7 @@ class HashPolicy:
 
 
 class FakeEnv:
-    """A point that actions push around, with pictures of where it is."""
+    """A point that actions push around, with images of where it is."""
 
     def __init__(
         self,
@@ -87,7 +87,7 @@ class FakeEnv:
         return f"fake/{self.task}/{self.seed}"
 
     def reset(self, seed: int) -> None:
-        """Begin at a point drawn from the seed."""
+        """Begin at a random point that the seed gives."""
         self.seed = seed
         self.position = np.random.default_rng(seed).normal(size=self.embodiment.action_dim)
         self.steps = 0
@@ -107,21 +107,21 @@ class FakeEnv:
         return Step(steps=self.steps, success=done, done=done, consumed=len(actions))
 
     def observe(self) -> Observation:
-        """Pictures are noise drawn from the position."""
+        """Images are noise that the position gives."""
         self.renders += 1
         return self._observation(
             {camera: self.render(camera, self.image_size) for camera in self.embodiment.cameras}
         )
 
     def render(self, camera: str, height: int, width: int | None = None) -> np.ndarray:
-        """Return (height, width, 3) uint8 noise drawn from the position and the camera's name."""
+        """Return (height, width, 3) uint8 noise that position and camera name give."""
         shape = (height, width or height, 3)
         seed = hashlib.sha256(self.position.tobytes() + camera.encode()).digest()[:8]
         rng = np.random.default_rng(int.from_bytes(seed, "little"))
         return rng.integers(0, 256, shape, np.uint8)
 
     def read_state(self) -> Observation:
-        """The state without pictures."""
+        """The state without images."""
         return self._observation({})
 
     def _observation(self, images) -> Observation:

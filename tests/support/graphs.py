@@ -1,15 +1,16 @@
 """Starts fake graphs on ROS domains of their own and watches their topics."""
 
-import os
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from geometry_msgs.msg import PoseStamped
 from sensor_msgs.msg import JointState
 
+from z1_ros.graph.dds import environment
 from z1_ros.graph.policy_graph import PolicyGraphConfig, policy_graph
 from z1_ros.graph.runner import GraphRunner
 
@@ -31,21 +32,10 @@ def fake_graph(
     graph = policy_graph(config)
     if only:
         kept = tuple(node for node in graph.nodes if node.name in only)
-        graph = type(graph)(nodes=kept, **_rest(graph))
+        graph = replace(graph, nodes=kept)
     commands = {n: [sys.executable, FAKES, n] for n in ("policy_node", "sim_bridge_node")}
-    before = {name: os.environ.get(name) for name in env or {}}
-    os.environ.update(env or {})
-    try:
-        with GraphRunner(graph, commands=commands) as runner:
-            yield runner
-    finally:
-        for name, value in before.items():
-            os.environ.pop(name) if value is None else os.environ.__setitem__(name, value)
-
-
-def _rest(graph) -> dict:
-    names = ("namespace", "log_level", "params_file", "autostart")
-    return {name: getattr(graph, name) for name in names}
+    with environment(env or {}), GraphRunner(graph, commands=commands) as runner:
+        yield runner
 
 
 class Watch:

@@ -3,7 +3,7 @@
 import atexit
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -17,7 +17,7 @@ from z1_ros.files import write_json
 from z1_ros.models.bundle.manifest import Bundle, load_bundle
 from z1_ros.progress import Progress, duration
 from z1_ros.runtime.processes import run_jobs
-from z1_ros.sim.episodes import EpisodeResult, InprocEpisodes, delay_steps, episode_record
+from z1_ros.sim.episodes import EpisodeResult, InprocEpisodes, episode_record
 from z1_ros.sim.evaluation import mean_success, parse_seeds, success_table
 from z1_ros.sim.journal import Journal
 from z1_ros.sim.registry import DEFAULT_SIMULATOR, find_simulator, parse_tasks
@@ -198,37 +198,6 @@ def render_table(report: dict[str, Any]) -> Table:
     return table
 
 
-class RosEpisodes:
-    """Runs episodes through the node graph, in lockstep, on a ROS domain of its own."""
-
-    def __init__(self, config: EvalConfig):
-        """Start the graph's processes and wait until the policy is active."""
-        # ROS is imported where it is used, so that evaluation in-process needs none of it.
-        from z1_ros.graph.policy_graph import PolicyGraphConfig, policy_graph
-        from z1_ros.graph.runner import GraphRunner
-
-        control_hz = load_bundle(config.bundle).manifest.contract.control_hz
-        graph = PolicyGraphConfig(
-            robot=config.robot,
-            model=config.bundle,
-            mode="lockstep",
-            backend=config.backend,
-            threads=config.threads,
-            delay_steps=delay_steps(config.delay_ms, control_hz),
-            log_level="warn",
-        )
-        self._runner = GraphRunner(policy_graph(graph))
-        self._runner.__enter__()
-
-    def run(self, task: str, seed: int) -> EpisodeResult:
-        """Run one episode."""
-        return self._runner.client.run_episode(task, seed)
-
-    def close(self) -> None:
-        """End the processes."""
-        self._runner.stop()
-
-
 class _Worker:
     """What a worker process keeps from one episode to the next."""
 
@@ -244,18 +213,24 @@ def _run_one(task: str, seed: int) -> EpisodeResult:
     # Made here, not in the pool's initialiser: an error there would lose its words.
     if _Worker.episodes is None:
         config = _Worker.config
-        if config.through == "ros":
-            _Worker.episodes = RosEpisodes(config)
-        else:
-            _Worker.episodes = InprocEpisodes(
-                config.bundle,
-                simulator=config.robot,
-                backend=config.backend,
-                threads=config.threads,
-                delay_ms=config.delay_ms,
-            )
+        _Worker.episodes = _episodes(config.through)(
+            config.bundle,
+            simulator=config.robot,
+            backend=config.backend,
+            threads=config.threads,
+            delay_ms=config.delay_ms,
+        )
         atexit.register(_Worker.episodes.close)
     return _Worker.episodes.run(task, seed)
+
+
+def _episodes(through: str) -> Callable[..., Episodes]:
+    if through == "inproc":
+        return InprocEpisodes
+    # ROS is imported where it is used, so that evaluation in-process needs none of it.
+    from z1_ros.graph.episodes import RosEpisodes
+
+    return RosEpisodes
 
 
 def cli() -> int:

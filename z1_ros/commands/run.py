@@ -1,9 +1,47 @@
-"""The command ``z1-run``."""
+"""``z1-run``: the policy's node graph on this machine, without ROS 2's launch."""
+
+import contextlib
+import signal
+import sys
+import threading
+from dataclasses import dataclass, field
 
 from z1_ros.command import run_command
-from z1_ros.graph.runner import RunnerConfig, main
+from z1_ros.graph.dds import describe
+from z1_ros.graph.policy_graph import PolicyGraphConfig, policy_graph
+from z1_ros.graph.runner import GraphRunner
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunConfig:
+    """Run the policy's node graph on this machine, without ROS 2's launch."""
+
+    graph: PolicyGraphConfig = field(default_factory=PolicyGraphConfig)
+    """What to run."""
+    own_domain: bool = False
+    """Use a free ROS domain, seen by this machine only, instead of ``ROS_DOMAIN_ID``."""
+
+
+def main(config: RunConfig) -> int:
+    """Run until Ctrl-C, SIGTERM, or the end of a node; return the exit code.
+
+    Raises:
+        Z1Error: The graph cannot be started, or a node ended by itself.
+    """
+    stopping = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stopping.set())
+    graph = policy_graph(config.graph)
+    runner = GraphRunner(graph, own_domain=config.own_domain, echo=sys.stdout, stopping=stopping)
+    with contextlib.suppress(KeyboardInterrupt), runner:
+        where = f"ROS domain {runner.domain_id}: {describe(runner.discovery)}"
+        print(f"z1-run: {where}", flush=True)  # noqa: T201
+        while True:
+            runner.check()
+            stopping.wait(0.2)
+    return 0
 
 
 def cli() -> int:
     """Parse the flags and run."""
-    return run_command("z1-run", main, RunnerConfig)
+    return run_command("z1-run", main, RunConfig)

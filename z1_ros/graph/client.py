@@ -8,7 +8,6 @@ import json
 import os
 import time
 from collections.abc import Callable, Mapping
-from contextlib import contextmanager
 from typing import Any, Self
 
 import rclpy
@@ -23,9 +22,10 @@ from rclpy.qos import QoSProfile, ReliabilityPolicy
 from std_srvs.srv import SetBool, Trigger
 
 from z1_ros.errors import ConfigError, GraphError
+from z1_ros.graph.dds import Discovery, dds_env, environment
 from z1_ros.nodes.messages import status_values
 from z1_ros.nodes.qos import LATCHED
-from z1_ros.sim.evaluation import EpisodeResult
+from z1_ros.sim.episodes import EpisodeResult
 
 BRIDGE, GUARD, POLICY = "sim_bridge_node", "guard_node", "policy_node"
 TRANSITIONS = {
@@ -36,37 +36,23 @@ TRANSITIONS = {
 }
 
 
-@contextmanager
-def discovery(localhost: bool):
-    """Limit discovery to this machine for participants made within the block."""
-    name = "ROS_AUTOMATIC_DISCOVERY_RANGE"
-    before = os.environ.get(name)
-    if localhost:
-        os.environ[name] = "LOCALHOST"
-    try:
-        yield
-    finally:
-        if localhost:
-            os.environ.pop(name) if before is None else os.environ.__setitem__(name, before)
-
-
 class GraphClient:
     """A ROS node that talks to the nodes of one graph."""
 
     def __init__(
-        self, domain_id: int | None = None, namespace: str = "", *, localhost: bool = False
+        self, domain_id: int | None = None, namespace: str = "", discovery: Discovery = "auto"
     ):
         """Join a ROS domain.
 
         Args:
             domain_id: The domain; None takes ``ROS_DOMAIN_ID``.
             namespace: Namespace of the graph.
-            localhost: See this machine only.
+            discovery: Who can find this client.
         """
         self.check: Callable[[], None] = lambda: None
         """Called while waiting; raises if waiting has become pointless."""
         self._context = Context()
-        with discovery(localhost):
+        with environment(dds_env(discovery)):
             rclpy.init(context=self._context, domain_id=domain_id)
             self.node = rclpy.create_node(
                 f"z1_client_{os.getpid()}", namespace=namespace, context=self._context
@@ -143,28 +129,28 @@ class GraphClient:
     ) -> Any:
         """Call a service and return its response.
 
-        A server may be discovered before it has discovered us, and then its answer is lost; so
+        A server may be discovered before it has discovered us, and then its response is lost; so
         the request is sent again every ``again_s``. Our services can be asked twice.
 
         Raises:
-            GraphError: Nobody answered.
+            GraphError: No response came.
         """
         client = self._client(service_type, name)
         self.wait(client.service_is_ready, timeout_s, f"service {name}")
         futures = [client.call_async(request)]
         asked_s = time.monotonic()
 
-        def answer() -> Any:
+        def response() -> Any:
             nonlocal asked_s
             if time.monotonic() - asked_s > again_s:
                 futures.append(client.call_async(request))
                 asked_s = time.monotonic()
             return next((future.result() for future in futures if future.done()), None)
 
-        return self.wait(answer, timeout_s, f"answer of service {name}")
+        return self.wait(response, timeout_s, f"response of service {name}")
 
     def prepare(self, service_type: type, *names: str) -> None:
-        """Connect to services; who answers a later one then knows us, so no answer is lost."""
+        """Connect to services: once one has responded it knows us, and no response is lost."""
         for name in names:
             self._client(service_type, name)
 
@@ -208,7 +194,7 @@ class GraphClient:
         request.transition.id, goal = TRANSITIONS[transition]
         self._client(ChangeState, f"{name}/change_state")
         self.state(name)
-        # Loading a model takes long: ask again late, and believe the state, not the answer.
+        # Loading a model takes long: ask again late, and believe the state, not the response.
         response = self.call(ChangeState, f"{name}/change_state", request, timeout_s, again_s=30.0)
         if not response.success and self.state(name) != goal:
             self._executor.spin_once(timeout_sec=0.1)

@@ -4,7 +4,7 @@ Imports ROS 2's ``launch``, which a machine with the PyPI wheels of rclpy does n
 """
 
 import sys
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection
 from typing import Any, TypeVar
 
 from launch import LaunchContext, LaunchDescription
@@ -12,6 +12,7 @@ from launch.actions import (
     DeclareLaunchArgument,
     EmitEvent,
     ExecuteProcess,
+    LogInfo,
     OpaqueFunction,
     RegisterEventHandler,
     SetEnvironmentVariable,
@@ -25,9 +26,11 @@ from launch_ros.events.lifecycle import ChangeState
 from launch_ros.parameter_descriptions import ParameterValue
 from lifecycle_msgs.msg import Transition
 
-from z1_ros.config import descriptions, flatten, unflatten
+from z1_ros.config import choices, descriptions, flatten, unflatten
 from z1_ros.errors import ConfigError, GraphError, closest
-from z1_ros.graph.policy_graph import Graph, NodeSpec
+from z1_ros.graph import dds
+from z1_ros.graph.spec import Graph, NodeSpec
+from z1_ros.graph.train_graph import TrainGraph
 
 T = TypeVar("T")
 
@@ -38,23 +41,24 @@ LEARNER_END_S = "30"
 
 def describe(
     config: object,
-    choices: Mapping[str, Collection[str]],
     start: Callable[[LaunchContext], list],
+    **names: Collection[str],
 ) -> LaunchDescription:
     """Return a config's fields as arguments, and ``start``, which turns them into processes.
 
     Args:
         config: A config dataclass with its defaults.
-        choices: Values that an argument may have.
         start: Called once the arguments are known.
+        names: Values that an argument may have whose field is no ``Literal``.
     """
-    texts = descriptions(type(config))
+    texts, known = descriptions(type(config)), choices(type(config)) | names
+    known |= {n: ("true", "false") for n, v in flatten(config).items() if isinstance(v, bool)}
     arguments = [
         DeclareLaunchArgument(
             name,
             default_value=str(value).lower() if isinstance(value, bool) else str(value),
             description=texts[name],
-            **({"choices": list(choices[name])} if name in choices else {}),
+            **({"choices": list(known[name])} if name in known else {}),
         )
         for name, value in flatten(config).items()
     ]
@@ -123,7 +127,7 @@ def actions_of(spec: NodeSpec, graph: Graph) -> list:
         namespace=graph.namespace,
         parameters=parameters,
         remappings=list(spec.remap.items()),
-        additional_env=dict(spec.env),
+        additional_env=dds.dds_env(graph.discovery, graph.fastdds_profile, spec.image_bytes),
         arguments=["--ros-args", "--log-level", graph.log_level],
         output="screen",
         emulate_tty=True,
@@ -134,10 +138,16 @@ def actions_of(spec: NodeSpec, graph: Graph) -> list:
     return [*bring_up(node), node]
 
 
-def learner(command: tuple[str, ...]) -> ExecuteProcess:
+def say_who_sees(graph: Graph) -> LogInfo:
+    """Return the line of the log on who can find the nodes."""
+    return LogInfo(msg=f"z1_ros: {dds.describe(graph.discovery)}")
+
+
+def learner(made: TrainGraph) -> ExecuteProcess:
     """Return the program that trains; when it ends, all ends."""
     return ExecuteProcess(
-        cmd=list(command),
+        cmd=list(made.learner),
+        additional_env=dict(made.env),
         name="z1-train",
         output="screen",
         emulate_tty=True,

@@ -13,14 +13,14 @@ import numpy as np
 from sensor_msgs.msg import JointState
 from std_srvs.srv import Trigger
 
-from z1_ros.errors import ActionError, ConfigError, GraphError, SnapshotMismatch, TrainingError
+from z1_ros.errors import ConfigError, GraphError, SnapshotMismatch, TrainingError
 from z1_ros.graph.client import BRIDGE, GUARD, GraphClient
 from z1_ros.nodes.configs import PolicyNodeConfig
 from z1_ros.nodes.messages import action_message, origin_of, to_ns
 from z1_ros.nodes.qos import COMMAND
 from z1_ros.nodes.topics import JOINTS, Inputs
 from z1_ros.runtime.clock import WallClock
-from z1_ros.specs import Contract, Embodiment
+from z1_ros.specs import Contract, Embodiment, ordered_actions
 from z1_ros.types import Observation, Step
 
 
@@ -61,7 +61,7 @@ class RosEnv:
         self._client = client
         self._reply_timeout_s = reply_timeout_s
         self._close = close
-        self._answer: JointState | None = None
+        self._latest: JointState | None = None
         self._episode = 0
         self._frame_id = ""
         self._over = True
@@ -97,16 +97,12 @@ class RosEnv:
 
         Raises:
             ActionError: Wrong shape or not finite; nothing is executed.
-            GraphError: The graph did not answer.
+            GraphError: The graph does not react.
             TrainingError: The guard stopped the robot.
         """
         self._require_running()
-        actions = np.asarray(actions)
-        wanted = self.embodiment.action_dim
-        if actions.ndim != 2 or actions.shape[1] != wanted or not np.isfinite(actions).all():
-            raise ActionError(f"expected finite actions (k, {wanted}), got {actions.shape}")
         consumed = 0
-        for action in actions:
+        for action in ordered_actions(actions, self.embodiment.action_dims, ndim=2):
             self._act(action)
             consumed += 1
             if self._over:
@@ -131,15 +127,15 @@ class RosEnv:
         self._close()
 
     def _act(self, action: np.ndarray) -> None:
-        """Answer the present observation; return when the simulator has made its step."""
+        """Act on the present observation; return when the simulator has made its step."""
         stamp_ns = self._inputs.stamp_ns
         dims = self.embodiment.action_dims
-        self._answer = action_message(action, dims, stamp_ns, self._frame_id)
-        self._action.publish(self._answer)
+        self._latest = action_message(action, dims, stamp_ns, self._frame_id)
+        self._action.publish(self._latest)
         self._wait(lambda: self._went_on(stamp_ns), "what follows an action")
 
     def _begin(self, service: str, refused: type[Exception]) -> None:
-        self._answer, self._over = None, True
+        self._latest, self._over = None, True
         begun = json.loads(self._trigger(service, refused))
         self._episode, self.horizon, self.seed = (begun[k] for k in ("episode", "horizon", "seed"))
         self.instruction, self.scene_id = begun["instruction"], begun["scene_id"]
@@ -155,7 +151,7 @@ class RosEnv:
 
     def _trigger(self, service: str, refused: type[Exception]) -> str:
         # Asked twice, it would begin two episodes; all our services have been known to the
-        # simulator since it answered ``set_parameters``, so asking once is enough.
+        # simulator since it responded to ``set_parameters``, so asking once is enough.
         name, once = f"{BRIDGE}/{service}", Trigger.Request()
         response = self._client.call(
             Trigger, name, once, self._reply_timeout_s, again_s=self._reply_timeout_s + 1
@@ -182,10 +178,10 @@ class RosEnv:
         return self._over or self._inputs.stamp_ns > after_ns
 
     def _on_input(self, key: str) -> None:
-        """Answer again if the simulator asks again: the answer was lost on its way."""
-        answer = self._answer
-        if key == JOINTS and answer and to_ns(answer.header.stamp) == self._inputs.stamp_ns:
-            self._action.publish(answer)
+        """Act again if the simulator asks again: the action was lost on its way."""
+        latest = self._latest
+        if key == JOINTS and latest and to_ns(latest.header.stamp) == self._inputs.stamp_ns:
+            self._action.publish(latest)
 
     def _steps(self) -> int:
         """Control steps since the scene's first instant."""

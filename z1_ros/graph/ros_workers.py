@@ -9,8 +9,9 @@ from dataclasses import dataclass
 
 from z1_ros.errors import ConfigError, GraphError
 from z1_ros.graph.client import BRIDGE, GUARD, GraphClient
+from z1_ros.graph.domains import environment_domain_id
 from z1_ros.graph.ros_env import RosEnv
-from z1_ros.graph.runner import STOP_S, GraphRunner, environment_domain_id
+from z1_ros.graph.runner import STOP_S, GraphRunner
 from z1_ros.graph.train_graph import worker_graph, worker_namespace
 from z1_ros.learning.rollout.env_pool import EnvPool, WorkerProcess
 from z1_ros.models.bundle.manifest import load_bundle

@@ -4,92 +4,29 @@ Each node is a process; if one ends, all end; no process outlives the runner, no
 runner is killed with SIGKILL.
 """
 
-import contextlib
 import os
-import random
-import signal
-import socket
 import subprocess
 import sys
 import threading
 import time
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Self, TextIO
 
 import yaml
 
-from z1_ros.errors import ConfigError, GraphError
+from z1_ros.errors import GraphError
 from z1_ros.graph.client import GraphClient
-from z1_ros.graph.policy_graph import Graph, NodeSpec, PolicyGraphConfig, policy_graph
-from z1_ros.runtime.claim import claim, is_claimed, node_claim
+from z1_ros.graph.dds import Discovery, dds_env
+from z1_ros.graph.domains import FreeDomain, environment_domain_id
+from z1_ros.graph.spec import Graph, NodeSpec
+from z1_ros.runtime.claim import is_claimed, node_claim
 from z1_ros.runtime.processes import die_with_parent
 
 STOP_S = 6.0
 """Time to end by itself after SIGTERM, before SIGKILL [s]."""
 UP_S = 15.0
 """Longest wait for the nodes to appear before talking to them anyway [s]."""
-MAX_DOMAIN_ID = 232
-"""Ports of a higher one would be beyond 65535 (RTPS 9.6.2.3)."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class RunnerConfig:
-    """Run the policy graph on this machine, without ROS 2's launch."""
-
-    graph: PolicyGraphConfig = field(default_factory=PolicyGraphConfig)
-    """What to run."""
-    own_domain: bool = False
-    """Use a free ROS domain, seen by this machine only, instead of ``ROS_DOMAIN_ID``."""
-
-
-class FreeDomain:
-    """A ROS domain that nobody on this machine uses, reserved until ``close``."""
-
-    def __init__(self) -> None:
-        """Choose one.
-
-        Raises:
-            GraphError: All are in use.
-        """
-        # Above 101 the ports of a domain overlap those that Linux gives to anybody.
-        for domain_id in random.sample(range(1, 102), 101):
-            claimed = claim(f"domain {domain_id}")
-            if claimed is None:
-                continue
-            if not _domain_in_use(domain_id):
-                self.id, self._claimed = domain_id, claimed
-                return
-            claimed.close()
-        raise GraphError("all ROS domains from 1 to 101 are in use on this machine")
-
-    def close(self) -> None:
-        """Let others use it."""
-        self._claimed.close()
-
-
-def _domain_in_use(domain_id: int) -> bool:
-    """Whether some participant holds the first unicast ports of the domain (RTPS 9.6.2.3)."""
-    for participant in range(3):
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-            try:
-                probe.bind(("", 7400 + 250 * domain_id + 10 + 2 * participant))
-            except OSError:
-                return True
-    return False
-
-
-def environment_domain_id() -> int:
-    """Return ``ROS_DOMAIN_ID``, or 0 where it is unset or empty, as ROS does.
-
-    Raises:
-        ConfigError: It is no domain.
-    """
-    text = os.environ.get("ROS_DOMAIN_ID", "").strip() or "0"
-    if not text.isdecimal() or int(text) > MAX_DOMAIN_ID:
-        raise ConfigError(f"ROS_DOMAIN_ID is {text!r}, expected a number from 0 to {MAX_DOMAIN_ID}")
-    return int(text)
 
 
 class GraphRunner:
@@ -123,16 +60,14 @@ class GraphRunner:
         """Connected to the graph from ``start`` on."""
         self._stopping = stopping
         self._domain = FreeDomain() if own_domain else None
-        self._seen_domain_id = self._domain.id if own_domain else environment_domain_id()
+        self.domain_id = self._domain.id if own_domain else environment_domain_id()
+        """The nodes' ROS domain."""
+        self.discovery: Discovery = "localhost" if own_domain else graph.discovery
+        """Who can find the nodes."""
         self._echo = echo
         self._commands = commands or {}
         self._tails: dict[str, deque[str]] = {}
         self._readers: list[threading.Thread] = []
-
-    @property
-    def domain_id(self) -> int | None:
-        """The chosen domain; None means ``ROS_DOMAIN_ID``."""
-        return None if self._domain is None else self._domain.id
 
     def __enter__(self) -> Self:
         try:
@@ -157,9 +92,7 @@ class GraphRunner:
         for node in self.graph.nodes:
             self._spawn(node)
         self._wait_until_up()
-        self.client = GraphClient(
-            self.domain_id, self.graph.namespace, localhost=self._domain is not None
-        )
+        self.client = GraphClient(self.domain_id, self.graph.namespace, self.discovery)
         self.client.check = self.check
         if self.graph.autostart:
             for node in self.graph.nodes:
@@ -170,7 +103,7 @@ class GraphRunner:
     def _wait_until_up(self) -> None:
         """Wait until the nodes exist: a participant that was there first is discovered 3 s late."""
         prefix = f"/{self.graph.namespace}/" if self.graph.namespace else "/"
-        names = [node_claim(self._seen_domain_id, prefix + node.name) for node in self.graph.nodes]
+        names = [node_claim(self.domain_id, prefix + node.name) for node in self.graph.nodes]
         deadline_s = time.monotonic() + UP_S
         while time.monotonic() < deadline_s and not all(map(is_claimed, names)):
             self.check()
@@ -250,12 +183,10 @@ class GraphRunner:
 
     def _environment(self, node: NodeSpec) -> dict[str, str]:
         env = {**os.environ, "PYTHONUNBUFFERED": "1", "RCUTILS_LOGGING_BUFFERED_STREAM": "1"}
-        env |= node.env
+        env |= {"ROS_DOMAIN_ID": str(self.domain_id)}
+        env |= dds_env(self.discovery, self.graph.fastdds_profile, node.image_bytes)
         # A child may be another interpreter than this one, which must find its own rclpy.
         env.pop("_ROS_WHEELS_BOOTSTRAP_COMPLETE", None)
-        if self._domain is not None:
-            env |= {"ROS_DOMAIN_ID": str(self._domain.id)}
-            env |= {"ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST"}
         return env
 
     def _read(self, name: str, process: subprocess.Popen, tail: deque[str]) -> None:
@@ -274,17 +205,3 @@ def _parameters_file(node: NodeSpec) -> int:
     text = yaml.safe_dump({"/**": {"ros__parameters": dict(node.parameters)}})
     os.write(file, text.encode())
     return file
-
-
-def main(config: RunnerConfig) -> int:
-    """Run until Ctrl-C, SIGTERM, or the end of a node; return the exit code."""
-    stopping = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stopping.set())
-    graph = policy_graph(config.graph)
-    runner = GraphRunner(graph, own_domain=config.own_domain, echo=sys.stdout, stopping=stopping)
-    with contextlib.suppress(KeyboardInterrupt), runner:
-        while True:
-            runner.check()
-            stopping.wait(0.2)
-    return 0

@@ -5,17 +5,12 @@ ros`` starts each worker's graph; ``train.launch.py`` starts them and a learner 
 """
 
 import shlex
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-from z1_ros.errors import ConfigError, closest
-from z1_ros.graph.policy_graph import (
-    LOG_LEVELS,
-    Graph,
-    NodeSpec,
-    check_params_file,
-    known_parameters,
-    profile_env,
-)
+from z1_ros.errors import ConfigError
+from z1_ros.graph.dds import Discovery, dds_env
+from z1_ros.graph.spec import Graph, LogLevel, NodeSpec, check_files, known_parameters
 from z1_ros.models.bundle.manifest import load_bundle
 from z1_ros.nodes.configs import GuardNodeConfig, SimBridgeConfig
 from z1_ros.sim.registry import DEFAULT_SIMULATOR, EnvMaker
@@ -44,17 +39,16 @@ class TrainGraphConfig:
     """Namespace of the workers' nodes, before the worker's number."""
     params_file: str = ""
     """YAML file with parameter deviations (top key /**:) for the workers' nodes."""
-    log_level: str = "warn"
-    """debug, info, warn, error or fatal."""
+    log_level: LogLevel = "warn"
+    """Least severe message that is shown: debug, info, warn, error or fatal."""
+    discovery: Discovery = "auto"
+    """Who can find the graphs: localhost (this machine), subnet (the network), or auto: what
+    ROS_AUTOMATIC_DISCOVERY_RANGE says, localhost where it says nothing."""
     fastdds_profile: str = "auto"
-    """Fast DDS profile for large images: a file, empty for none, auto for ours where it helps."""
+    """Fast DDS profile: a file, empty for none, auto for one of ours where it is needed."""
 
     def __post_init__(self) -> None:
-        """Check choices and ranges."""
-        if self.log_level not in LOG_LEVELS:
-            raise ConfigError(
-                f"log_level is {self.log_level!r}. {closest(self.log_level, LOG_LEVELS)}"
-            )
+        """Check ranges."""
         if self.workers < 1:
             raise ConfigError(f"workers is {self.workers}, expected at least 1")
         if not self.namespace.strip("/"):
@@ -69,6 +63,8 @@ class TrainGraph:
     """Simulators and guards."""
     learner: tuple[str, ...]
     """Command that trains on them."""
+    env: Mapping[str, str]
+    """Environment variables of the learner."""
 
 
 def train_graph(config: TrainGraphConfig) -> TrainGraph:
@@ -89,6 +85,7 @@ def train_graph(config: TrainGraphConfig) -> TrainGraph:
             namespace=worker_namespace(config.namespace, number),
             params_file=config.params_file,
             log_level=config.log_level,
+            discovery=config.discovery,
             fastdds_profile=config.fastdds_profile,
         )
         for number in range(config.workers)
@@ -106,7 +103,11 @@ def train_graph(config: TrainGraphConfig) -> TrainGraph:
     }
     learner = ["python3", "-c", start]
     learner += [word for name, value in flags.items() for word in (f"--{name}", value)]
-    return TrainGraph(workers=tuple(workers), learner=(*learner, *split(config.options)))
+    return TrainGraph(
+        workers=tuple(workers),
+        learner=(*learner, *split(config.options)),
+        env=dds_env(config.discovery, config.fastdds_profile),
+    )
 
 
 def worker_graph(
@@ -115,7 +116,8 @@ def worker_graph(
     *,
     namespace: str = "",
     params_file: str = "",
-    log_level: str = "warn",
+    log_level: LogLevel = "warn",
+    discovery: Discovery = "auto",
     fastdds_profile: str = "auto",
 ) -> Graph:
     """Return one worker: a simulator in lockstep, and the guard before it.
@@ -126,12 +128,13 @@ def worker_graph(
         namespace: Namespace of both nodes.
         params_file: YAML file with parameter deviations, empty for none.
         log_level: Least severe message that is shown.
-        fastdds_profile: As ``profile_env`` takes it.
+        discovery: Who can find the nodes.
+        fastdds_profile: A file, empty for none, or auto.
 
     Raises:
         ConfigError: A file does not exist.
     """
-    check_params_file(params_file)
+    check_files(params_file=params_file, fastdds_profile=fastdds_profile)
     shared = {"mode": "lockstep", "embodiment": maker.embodiment}
     bridge = {
         "robot": maker.simulator,
@@ -140,25 +143,25 @@ def worker_graph(
         "image_every_steps": replan_steps,
         "resend_s": RESEND_S,
     }
-    image_bytes = 3 * SimBridgeConfig().image_size ** 2
     return Graph(
         nodes=(
             NodeSpec(
                 name="sim_bridge_node",
                 parameters=known_parameters(SimBridgeConfig(), bridge | shared),
-                env=profile_env(fastdds_profile, image_bytes),
+                image_bytes=3 * SimBridgeConfig().image_size ** 2,
                 # Several simulators of one domain must not fight over the clock.
                 remap={"/clock": "clock"},
             ),
             NodeSpec(
                 name="guard_node",
                 parameters=known_parameters(GuardNodeConfig(), shared),
-                env=profile_env(fastdds_profile, 0),
             ),
         ),
         namespace=namespace,
         log_level=log_level,
         params_file=params_file,
+        discovery=discovery,
+        fastdds_profile=fastdds_profile,
         respawn=True,
     )
 

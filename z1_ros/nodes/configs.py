@@ -5,36 +5,30 @@ process starts, all others are read again when the node is configured or reset.
 """
 
 from dataclasses import dataclass, field
+from typing import Literal
 
-from z1_ros.errors import ConfigError, closest
+from z1_ros.errors import ConfigError
 from z1_ros.runtime.guard import GuardConfig
-from z1_ros.sim.registry import DEFAULT_SIMULATOR, PLANNED_ROBOTS, SIMULATORS
+from z1_ros.sim.registry import DEFAULT_SIMULATOR, find_simulator
 from z1_ros.specs import embodiment
 
-BACKENDS = ("auto", "onnxruntime", "torch")
-MODES = ("realtime", "lockstep")
-QOS = ("auto", "reliable", "best_effort")
-ROBOTS = (*SIMULATORS, *PLANNED_ROBOTS)
+Backend = Literal["auto", "onnxruntime", "torch"]
+"""Inference library."""
+Mode = Literal["realtime", "lockstep"]
+"""Whether physics goes on while the policy thinks, or waits for it."""
+Qos = Literal["auto", "reliable", "best_effort"]
+"""Reliability of subscriptions; auto follows the publishers."""
 
 FIXED = {"read_only": True}
 
 
-def _choice(name: str, value: str, known: tuple[str, ...]) -> None:
-    if value not in known:
-        raise ConfigError(f"{name} is {value!r}. {closest(value, known)}")
-
-
-def _within(config: object, name: str, low: float, high: float) -> None:
-    value = getattr(config, name)
-    if not low <= value <= high:
-        raise ConfigError(f"{name} is {value}, expected {low} to {high}")
-
-
-def _within_ranges(config: object) -> None:
-    """Check every field that declares a range."""
+def _check_ranges(config: object) -> None:
+    """Raise ConfigError for a field outside the range that it declares."""
     for spec in config.__dataclass_fields__.values():
         if "range" in spec.metadata:
-            _within(config, spec.name, *spec.metadata["range"])
+            value, (low, high) = getattr(config, spec.name), spec.metadata["range"]
+            if not low <= value <= high:
+                raise ConfigError(f"{spec.name} is {value}, expected {low} to {high}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -43,13 +37,13 @@ class PolicyNodeConfig:
 
     model: str = "kitchen-z1"
     """Model bundle: a directory, or the name of one shipped with the package."""
-    backend: str = "auto"
+    backend: Backend = "auto"
     """Inference library: auto, onnxruntime or torch."""
     threads: int = field(default=2, metadata={"range": (1, 256)})
     """CPU threads that an inference may use."""
     embodiment: str = "panda"
     """Robot the model has to fit."""
-    mode: str = field(default="realtime", metadata=FIXED)
+    mode: Mode = field(default="realtime", metadata=FIXED)
     """``realtime``: acts at the control rate; ``lockstep``: once per observation stamp."""
     instruction: str = ""
     """What to do until the ``instruction`` topic says otherwise; empty waits for the topic."""
@@ -58,7 +52,7 @@ class PolicyNodeConfig:
     replan_steps: int = field(default=0, metadata={"range": (0, 1000)})
     """Actions executed before the next inference; 0 takes the bundle's own number."""
     delay_steps: int = field(default=0, metadata={"range": (0, 1000)})
-    """Lockstep: control steps that an answer takes, to see what a slow computer would do."""
+    """Lockstep: control steps that an inference takes, to see what a slow computer would do."""
     camera_max_age_s: float = field(default=0.4, metadata={"range": (0.01, 10.0)})
     """Hold when a camera's latest image arrived longer ago [s]."""
     state_max_age_s: float = field(default=0.2, metadata={"range": (0.01, 10.0)})
@@ -69,16 +63,14 @@ class PolicyNodeConfig:
     """Actions that stem from an older observation are dropped [s]."""
     input_timeout_s: float = field(default=2.0, metadata={"range": (0.1, 60.0)})
     """Lockstep: name the missing input after waiting this long [s]."""
-    qos: str = "auto"
-    """Of image and state subscriptions: auto (follow the publishers), reliable, best_effort."""
+    qos: Qos = "auto"
+    """Reliability of image and state subscriptions: auto follows the publishers; reliable,
+    best_effort."""
 
     def __post_init__(self) -> None:
-        """Check choices and ranges."""
-        _choice("backend", self.backend, BACKENDS)
-        _choice("mode", self.mode, MODES)
-        _choice("qos", self.qos, QOS)
+        """Check names and ranges."""
         embodiment(self.embodiment)
-        _within_ranges(self)
+        _check_ranges(self)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -87,13 +79,12 @@ class GuardNodeConfig:
 
     embodiment: str = field(default="panda", metadata=FIXED)
     """Robot whose limits hold."""
-    mode: str = field(default="realtime", metadata=FIXED)
+    mode: Mode = field(default="realtime", metadata=FIXED)
     """``lockstep`` has no stale-action rule: there, physics waits for the action."""
     guard: GuardConfig = field(default_factory=GuardConfig, metadata=FIXED)
 
     def __post_init__(self) -> None:
-        """Check choices."""
-        _choice("mode", self.mode, MODES)
+        """Check the robot's name."""
         embodiment(self.embodiment)
 
 
@@ -105,26 +96,26 @@ class SimBridgeConfig:
     """Simulator."""
     embodiment: str = field(default="panda", metadata=FIXED)
     """Robot in the simulator."""
-    mode: str = field(default="realtime", metadata=FIXED)
+    mode: Mode = field(default="realtime", metadata=FIXED)
     """``realtime``: physics follows the wall clock; ``lockstep``: one step per ``safe_action``."""
     task: str = "OpenDrawer"
     """Task name."""
     seed: int = field(default=10_000, metadata={"range": (0, 2**31 - 1)})
     """Scene seed; from 10000 on they are for evaluation."""
     instruction: str = ""
-    """What the robot is told, instead of the scene's own words; empty says those."""
+    """What the robot is told instead of the scene's own instruction; empty keeps that one."""
     image_size: int = field(default=128, metadata=FIXED | {"range": (8, 2048)})
     """Side of the camera images [px]."""
     image_every_steps: int = field(default=1, metadata=FIXED | {"range": (1, 1000)})
     """Lockstep: control steps from one set of images to the next (the policy's replan_steps)."""
     camera_hz: float = field(default=20.0, metadata=FIXED | {"range": (0.1, 1000.0)})
     """Realtime: sets of images per second."""
-    film_camera: str = field(default="film", metadata=FIXED)
-    """Camera of ``camera/film/image``, a picture for people; the policy never sees it."""
-    film_size: int = field(default=0, metadata=FIXED | {"range": (0, 2048)})
-    """Height of that picture [px], 4:3; 0 publishes none."""
-    film_hz: float = field(default=10.0, metadata=FIXED | {"range": (0.1, 1000.0)})
-    """Those pictures per second of simulated time."""
+    video_camera: str = field(default="film", metadata=FIXED)
+    """The simulator's camera for ``camera/video/image``, a video for people, not for the policy."""
+    video_size: int = field(default=0, metadata=FIXED | {"range": (0, 2048)})
+    """Height of the video [px], 4:3; 0 publishes none."""
+    video_hz: float = field(default=10.0, metadata=FIXED | {"range": (0.1, 1000.0)})
+    """Frames of the video per second of simulated time."""
     start_paused: bool = field(default=False, metadata=FIXED)
     """Wait for ``~/pause`` false before the first step."""
     repeat: bool = False
@@ -132,11 +123,10 @@ class SimBridgeConfig:
     resend_s: float = field(default=1.0, metadata=FIXED | {"range": (0.05, 60.0)})
     """Lockstep: publish the observation again when no action came for this long [s]."""
     snapshot: str = ""
-    """What ``~/restore`` restores: the text that ``~/snapshot`` answered."""
+    """What ``~/restore`` restores: the text that ``~/snapshot`` returned."""
 
     def __post_init__(self) -> None:
-        """Check choices and ranges."""
-        _choice("mode", self.mode, MODES)
-        _choice("robot", self.robot, ROBOTS)
+        """Check names and ranges."""
+        find_simulator(self.robot)
         embodiment(self.embodiment)
-        _within_ranges(self)
+        _check_ranges(self)

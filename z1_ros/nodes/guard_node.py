@@ -43,7 +43,7 @@ class GuardNode(Node):
         self.guard = Guard(self.robot, self.config.guard)
         self._steady = WallClock()
         self._frame_id = ""
-        self._answered: JointState | None = None
+        self._latest: JointState | None = None
         self._safe_action = self.create_publisher(JointState, "safe_action", COMMAND)
         self.create_subscription(JointState, "action", self._on_action, COMMAND)
         subscribe_to_all(self, Bool, "estop", self._on_estop)
@@ -67,7 +67,7 @@ class GuardNode(Node):
 
     def _on_action(self, message: JointState) -> None:
         if self._is_repeated(message):
-            self._safe_action.publish(self._answered)
+            self._safe_action.publish(self._latest)
             return
         if message.header.frame_id != self._frame_id:
             self._frame_id = message.header.frame_id
@@ -83,11 +83,11 @@ class GuardNode(Node):
 
     def _is_repeated(self, message: JointState) -> bool:
         """Whether this is a lockstep action sent again: filtering it twice would move twice."""
-        answered = self._answered
+        latest = self._latest
         return (
             self.config.mode == "lockstep"
-            and answered is not None
-            and answered.header == message.header
+            and latest is not None
+            and latest.header == message.header
         )
 
     def _on_timer(self) -> None:
@@ -102,12 +102,12 @@ class GuardNode(Node):
             return
         if self.config.mode == "realtime":
             self._publish_own(self.guard.hold(), "stopped")
-        else:  # physics waits for an answer, which a hold of ours would push out of the queue
+        else:  # physics waits for an action, which a hold of ours would push out of the queue
             self._say("stopped")
 
     def _on_reset(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         response.success, response.message = self.guard.reset()
-        self._answered = None
+        self._latest = None
         if response.success:
             self.status.set(WARN, NO_ACTION_YET)
         self.get_logger().info(f"reset: {response.message}")
@@ -118,10 +118,10 @@ class GuardNode(Node):
         self._publish(Verdict(action=hold, held=why), self.get_clock().now().nanoseconds)
 
     def _publish(self, verdict: Verdict, stamp_ns: int) -> None:
-        self._answered = action_message(
+        self._latest = action_message(
             verdict.action, self.robot.action_dims, stamp_ns, self._frame_id
         )
-        self._safe_action.publish(self._answered)
+        self._safe_action.publish(self._latest)
         self._say(verdict.held)
 
     def _say(self, held: str) -> None:

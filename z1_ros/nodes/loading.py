@@ -8,7 +8,7 @@ import numpy as np
 from z1_ros.errors import ActionError, ContractMismatch, first_difference
 from z1_ros.nodes.configs import PolicyNodeConfig
 from z1_ros.policy.base import Policy
-from z1_ros.specs import Contract, check_contract, embodiment
+from z1_ros.specs import Contract, check_contract, embodiment, ordered_actions
 from z1_ros.types import ActionChunk, Observation
 
 
@@ -25,9 +25,9 @@ class LoadedPolicy:
     embodiment: str = ""
     """Robot it was trained on."""
     sha256: str = ""
-    """Identity of its bundle; empty if it has none."""
+    """SHA-256 of its bundle; empty if it has none."""
     infer_each: Callable[[Observation], Sequence[ActionChunk]] | None = None
-    """Answers of all its task-wise experts; None where ``policy.infer`` is all there is."""
+    """Action chunks of all its task experts; None where ``policy.infer`` is all there is."""
 
 
 def load_bundle_policy(config: PolicyNodeConfig) -> LoadedPolicy:
@@ -73,13 +73,14 @@ def check_takes_over(new: LoadedPolicy, old: LoadedPolicy, replan_steps: int) ->
             )
 
 
-def check_answer(chunk: ActionChunk, contract: Contract, name: str) -> None:
-    """Raise ActionError unless a model's answer is finite and what its contract says."""
-    wanted, shape = (contract.horizon, len(contract.action_dims)), chunk.actions.shape
-    if shape != wanted:
-        raise ActionError(f"model {name!r} gave actions of shape {shape}, expected {wanted}")
-    if not np.isfinite(chunk.actions).all():
-        raise ActionError(f"model {name!r} gave actions that are not finite")
+def check_chunk(chunk: ActionChunk, contract: Contract, name: str) -> None:
+    """Raise ActionError unless a model's action chunk is finite and what its contract says."""
+    try:
+        actions = ordered_actions(chunk.actions, contract.action_dims, chunk.dims, ndim=2)
+        if len(actions) != contract.horizon:
+            raise ActionError(f"there are {len(actions)}, expected {contract.horizon}")
+    except ActionError as error:
+        raise ActionError(f"model {name!r} gives actions that cannot be used: {error}") from error
 
 
 def blank_observation(contract: Contract) -> Observation:
@@ -99,7 +100,7 @@ Load = Callable[[PolicyNodeConfig], LoadedPolicy]
 def ready_policy(
     load: Load, config: PolicyNodeConfig, old: LoadedPolicy | None = None
 ) -> LoadedPolicy:
-    """Return the policy that ``config`` names, once it fits and every expert has answered.
+    """Return the policy that ``config`` names, once it fits and each task expert gave a chunk.
 
     Args:
         load: Loads it.
@@ -108,7 +109,7 @@ def ready_policy(
 
     Raises:
         ContractMismatch: It does not fit the robot, or cannot take over.
-        ActionError: An answer has another shape, or is not finite.
+        ActionError: An action chunk has another shape, or is not finite.
         Z1Error: What ``load`` raises.
     """
     loaded = load(config)
@@ -119,5 +120,5 @@ def ready_policy(
     blank = blank_observation(contract)
     chunks = loaded.infer_each(blank) if loaded.infer_each else [loaded.policy.infer(blank)]
     for chunk in chunks:
-        check_answer(chunk, contract, loaded.name)
+        check_chunk(chunk, contract, loaded.name)
     return loaded

@@ -72,12 +72,8 @@ def image_message(image: np.ndarray, camera: str, stamp_ns: int) -> Image:
     return message
 
 
-def image_array(message: Image, camera: str) -> np.ndarray:
-    """Return a message's picture (height, width, 3) uint8 RGB.
-
-    Raises:
-        ObservationError: Unknown encoding, or fewer bytes than the message claims.
-    """
+def check_image(message: Image, camera: str) -> None:
+    """Raise ObservationError for an unknown encoding, or fewer bytes than the message claims."""
     channels = _CHANNELS.get(message.encoding)
     if channels is None:
         raise ObservationError(
@@ -85,12 +81,23 @@ def image_array(message: Image, camera: str) -> np.ndarray:
             f"{closest(message.encoding, _CHANNELS)}"
         )
     height, width, step = message.height, message.width, message.step
-    data = np.frombuffer(message.data, np.uint8)
-    if not height or step < channels * width or data.size < height * step:
+    if not height or step < channels * width or len(message.data) < height * step:
         raise ObservationError(
-            f"camera {camera!r} sends {data.size} bytes with step {step} for "
+            f"camera {camera!r} sends {len(message.data)} bytes with step {step} for "
             f"{height} x {width} {message.encoding}, expected {height * channels * width}"
         )
+
+
+def image_array(message: Image, camera: str) -> np.ndarray:
+    """Return a message's image (height, width, 3) uint8 RGB.
+
+    Raises:
+        ObservationError: As ``check_image``.
+    """
+    check_image(message, camera)
+    channels = _CHANNELS[message.encoding]
+    height, width, step = message.height, message.width, message.step
+    data = np.frombuffer(message.data, np.uint8)
     rows = data[: height * step].reshape(height, step)[:, : channels * width]
     pixels = rows.reshape(height, width, channels)
     if channels == 1:
@@ -190,7 +197,7 @@ def action_message(
         action: (action_dim,) values.
         dims: Their names.
         stamp_ns: Stamp of the observation that caused it [ns].
-        frame_id: That of the joint states it answers: says which episode it belongs to.
+        frame_id: That of the joint states that caused it: says which episode it belongs to.
     """
     message = JointState(name=list(dims), position=action.astype(np.float64).tolist())
     message.header.stamp = to_stamp(stamp_ns)

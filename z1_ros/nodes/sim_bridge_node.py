@@ -39,13 +39,13 @@ from z1_ros.nodes.topics import Outputs
 from z1_ros.runtime.latency import LatencyStats
 from z1_ros.sim.env import Env
 from z1_ros.sim.registry import EnvMaker
-from z1_ros.specs import embodiment
+from z1_ros.specs import embodiment, ordered_actions
 from z1_ros.types import Step
 
 SERVICE_TIMEOUT_S = 120.0
 STALE_S = 0.3
-"""An action that waited longer is no answer to where the robot is now: publishing may have been
-held up for seconds by a hung subscriber."""
+"""An action that waited longer does not fit where the robot is now: publishing may have been held
+up for seconds by a hung subscriber."""
 GAP_NS = 1_000_000_000
 """Pause on the stamps' time line between two episodes."""
 NOT_BEGUN = Step(steps=0, success=False, done=False, consumed=0)
@@ -139,15 +139,15 @@ class SimBridgeNode(Node):
                 self._publish(images=True)
 
     def _step_lockstep(self, message: JointState) -> None:
-        """Advance if ``message`` answers the present observation."""
+        """Advance if ``message`` carries the stamp of the present observation."""
         if not self._running or to_ns(message.header.stamp) != self._stamp_ns:
             return
         action = self._read(message)
         if action is None:
             return
         self._advance(action)
-        # Drawn before the next observation goes out: it would only delay taking its action.
-        self._show_film(self._origin_ns + self._env.read_state().stamp_ns)
+        # Rendered before the next observation goes out: it would only delay taking its action.
+        self._show_video(self._origin_ns + self._env.read_state().stamp_ns)
         if not self._step.done:
             self._publish(images=self._steps % self._config.image_every_steps == 0)
         self._after_step()
@@ -169,7 +169,7 @@ class SimBridgeNode(Node):
             self._images_s = now_s + 1 / self._config.camera_hz - period_s / 2
         self._publish(images=images)
         if moving:
-            self._show_film(self._stamp_ns)
+            self._show_video(self._stamp_ns)
         if moving or self._step.done:
             self._after_step()
 
@@ -190,29 +190,26 @@ class SimBridgeNode(Node):
         if to_ns(message.header.stamp) < self._origin_ns:
             return None
         try:
-            action, dims = read_action(message)
-            if sorted(dims) != sorted(self._robot.action_dims):
-                raise ActionError(f"dimensions are {list(dims)}")
-            if not np.isfinite(action).all():
-                raise ActionError("a value is not a finite number")
+            values, dims = read_action(message)
+            action = ordered_actions(values, self._robot.action_dims, dims)
         except ActionError as error:
             self._counts["refused"] += 1
             self._status.set(WARN, f"action refused: {error}")
             return None
         if shown_s is not None:
             self._age.add(time.monotonic() - shown_s)
-        return action[[dims.index(name) for name in self._robot.action_dims]]
+        return action
 
     def _advance(self, action: np.ndarray) -> None:
         self._step = self._env.step(action[None])
         self._steps += 1
         self._last = action
 
-    def _show_film(self, stamp_ns: int) -> None:
-        """Publish a picture for people if one is due."""
-        every = max(1, round(self._robot.control_hz / self._config.film_hz))
+    def _show_video(self, stamp_ns: int) -> None:
+        """Publish a frame of the video for people if one is due."""
+        every = max(1, round(self._robot.control_hz / self._config.video_hz))
         if self._steps % every == 0 or self._step.done:
-            self._out.film(self._env, stamp_ns)
+            self._out.video(self._env, stamp_ns)
 
     def _after_step(self) -> None:
         """Publish the status; begin the next scene if that is wanted."""
@@ -302,7 +299,7 @@ class SimBridgeNode(Node):
             raise SnapshotMismatch(f"parameter snapshot is not base64: {error}") from error
         if not data:
             raise SnapshotMismatch(
-                "parameter snapshot is empty; set it to what ~/snapshot answered"
+                "parameter snapshot is empty; set it to what ~/snapshot returned"
             )
         self._env.restore(data)
         return self._begin()
@@ -356,7 +353,7 @@ class SimBridgeNode(Node):
         except Z1Error as error:
             return False, str(error)
         except TimeoutError:
-            return False, f"the simulator did not answer within {SERVICE_TIMEOUT_S:.0f} s"
+            return False, f"the simulator did not reply within {SERVICE_TIMEOUT_S:.0f} s"
         except Exception as error:
             self.get_logger().error("".join(traceback.format_exception(error)))
             return False, f"{type(error).__name__}: {error}"

@@ -14,6 +14,7 @@ from std_msgs.msg import String
 
 from z1_ros.nodes.configs import PolicyNodeConfig, SimBridgeConfig
 from z1_ros.nodes.messages import (
+    check_image,
     image_array,
     image_message,
     joint_states_message,
@@ -157,6 +158,11 @@ class Inputs:
                 return f"waiting for {source.label} (topic {source.topic})"
         return ""
 
+    def check_images(self) -> None:
+        """Raise ObservationError if a camera's latest image is malformed; converts none."""
+        for camera in self._contract.cameras:
+            check_image(self.sources[camera].message, camera)
+
     def observation(self, instruction: str, *, images: bool) -> Observation:
         """Return the latest messages as one observation, stamped from the episode's begin.
 
@@ -167,12 +173,9 @@ class Inputs:
         state = read_joint_states(joints, self._robot)
         for pose in self._poses:
             state |= read_pose(self.sources[pose.topic].message, pose)
-        pictures = {}
-        if images:
-            for camera in self._contract.cameras:
-                pictures[camera] = image_array(self.sources[camera].message, camera)
+        cameras = self._contract.cameras if images else ()
         return Observation(
-            images=pictures,
+            images={c: image_array(self.sources[c].message, c) for c in cameras},
             state=state,
             instruction=instruction,
             stamp_ns=to_ns(joints.header.stamp) - origin_of(joints.header.frame_id),
@@ -197,8 +200,10 @@ class Outputs:
             name: node.create_publisher(Image, f"camera/{name}/image", SENSOR)
             for name in robot.cameras
         }
-        self._film = (
-            node.create_publisher(Image, "camera/film/image", SENSOR) if config.film_size else None
+        self._video = (
+            node.create_publisher(Image, "camera/video/image", SENSOR)
+            if config.video_size
+            else None
         )
         self._joints = node.create_publisher(JointState, "joint_states", SENSOR)
         self._poses = {
@@ -235,9 +240,9 @@ class Outputs:
         self._joints.publish(joints)
         self.published_s = time.monotonic()
 
-    def film(self, env: Env, stamp_ns: int) -> None:
-        """Publish a picture for people, if that is switched on."""
-        if self._film is not None:
-            height = self._config.film_size
-            picture = env.render(self._config.film_camera, height, height * 4 // 3)
-            self._film.publish(image_message(picture, "film", stamp_ns))
+    def video(self, env: Env, stamp_ns: int) -> None:
+        """Publish a frame of the video for people, if that is switched on."""
+        if self._video is not None:
+            height = self._config.video_size
+            frame = env.render(self._config.video_camera, height, height * 4 // 3)
+            self._video.publish(image_message(frame, "video", stamp_ns))

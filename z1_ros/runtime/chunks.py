@@ -6,12 +6,12 @@ issue 4223, fixed in 4454). A robot that stood still while the policy was thinki
 nothing, so it then starts with the chunk's first action.
 """
 
-from collections import Counter
 from dataclasses import dataclass
 
 import numpy as np
 
 from z1_ros.errors import ActionError
+from z1_ros.specs import ordered_actions
 from z1_ros.types import ActionChunk
 
 
@@ -37,8 +37,8 @@ class ChunkQueue:
         self.dims = dims
         self.consumed = 0
         """Actions handed out since the queue was made."""
-        self.refused: Counter[str] = Counter()
-        """Chunks dropped as a whole, by cause: ``not finite``, ``shape``, ``dimensions``."""
+        self.refused = 0
+        """Chunks dropped as a whole."""
         self._actions = np.zeros((0, len(dims)), np.float32)
         self._stamp_ns = 0
 
@@ -49,7 +49,7 @@ class ChunkQueue:
         """Put ``chunk`` in place of the leftover and return how many of its actions are past.
 
         Args:
-            chunk: A policy's answer.
+            chunk: What the policy plans.
             started_at: ``consumed`` at the moment its inference began.
 
         Raises:
@@ -88,21 +88,11 @@ class ChunkQueue:
 
     def _checked(self, chunk: ActionChunk) -> np.ndarray:
         """Return the chunk's actions (n, action_dim) in the queue's order of dimensions."""
-        actions = np.asarray(chunk.actions)
-        if sorted(chunk.dims) != sorted(self.dims):
-            self.refused["dimensions"] += 1
-            raise ActionError(
-                f"chunk dropped: its dimensions are {list(chunk.dims)}, "
-                f"the robot's {list(self.dims)}"
-            )
-        if actions.ndim != 2 or actions.shape[1] != len(self.dims) or not len(actions):
-            self.refused["shape"] += 1
-            raise ActionError(
-                f"chunk dropped: its actions have shape {actions.shape}, "
-                f"expected (horizon, {len(self.dims)})"
-            )
-        if actions.dtype.kind not in "fiu" or not np.isfinite(actions).all():
-            self.refused["not finite"] += 1
-            raise ActionError("chunk dropped: an action is not a finite number")
-        order = [chunk.dims.index(name) for name in self.dims]
-        return actions[:, order].astype(np.float32)
+        try:
+            actions = ordered_actions(chunk.actions, self.dims, chunk.dims, ndim=2)
+            if not len(actions):
+                raise ActionError("it holds no action")
+        except ActionError as error:
+            self.refused += 1
+            raise ActionError(f"action chunk dropped: {error}") from error
+        return actions.astype(np.float32)

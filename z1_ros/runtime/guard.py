@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from z1_ros.errors import ActionError, ConfigError
-from z1_ros.specs import Embodiment
+from z1_ros.specs import Embodiment, ordered_actions
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -111,7 +111,7 @@ class Guard:
             now_s: Time of arrival on a steady clock [s].
         """
         try:
-            wanted = self._checked(action, dims)
+            wanted = ordered_actions(action, self.embodiment.action_dims, dims)
         except ActionError as error:
             return self.refuse(str(error))
         self._last_s = now_s
@@ -119,6 +119,7 @@ class Guard:
         if self._stop:
             self.counts["stopped"] += 1
             return self._hold(f"stopped: {self._stop}")
+        wanted = wanted.astype(np.float32)
         limited = np.clip(wanted, self._low, self._high)
         self.counts["limited"] += int((limited != wanted).any())
         before = self.hold() if self._last is None else self._last
@@ -141,7 +142,7 @@ class Guard:
     def check_age(self, now_s: float) -> Verdict | None:
         """Return a hold if the latest action is too old or a stop is latched, else None.
 
-        Before the first action there is nothing to hold against, so the answer is None.
+        Before the first action there is nothing to hold against, so the result is None.
         """
         if self._last_s is None:
             return None
@@ -187,16 +188,3 @@ class Guard:
     def _hold(self, reason: str) -> Verdict:
         self._last = self.hold()
         return Verdict(action=self._last.copy(), held=reason)
-
-    def _checked(self, action: np.ndarray, dims: tuple[str, ...] | None) -> np.ndarray:
-        action = np.asarray(action)
-        expected = self.embodiment.action_dims
-        if action.shape != (len(expected),):
-            raise ActionError(f"shape is {action.shape}, expected ({len(expected)},)")
-        if action.dtype.kind not in "fiu" or not np.isfinite(action).all():
-            raise ActionError("a value is not a finite number")
-        if dims is not None and dims != expected:
-            if sorted(dims) != sorted(expected):
-                raise ActionError(f"dimensions are {list(dims)}, expected {list(expected)}")
-            action = action[[dims.index(name) for name in expected]]
-        return action.astype(np.float32)

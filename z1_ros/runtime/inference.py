@@ -1,4 +1,4 @@
-"""One thread that thinks, so that the control tick never has to wait."""
+"""Inference on a thread of its own, so that a control tick never waits for it."""
 
 import queue
 import threading
@@ -11,15 +11,15 @@ from z1_ros.types import ActionChunk, Observation
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Answer:
+class InferenceResult:
     """Outcome of one inference."""
 
     generation: int
-    """The number it was asked with; a reset in between makes it worthless."""
+    """The number it was submitted with; a reset in between makes it worthless."""
     seconds: float
     """How long it took [s]."""
     chunk: ActionChunk | None = None
-    """The policy's answer, or None if it failed."""
+    """The action chunk, or None if it failed."""
     error: str = ""
     """One sentence on why it failed."""
 
@@ -37,8 +37,8 @@ class InferenceWorker:
     def __init__(self, policy: Policy, clock: Clock):
         self._policy = policy
         self._clock = clock
-        self._asked: queue.SimpleQueue = queue.SimpleQueue()
-        self._answers: queue.SimpleQueue[Answer] = queue.SimpleQueue()
+        self._requests: queue.SimpleQueue = queue.SimpleQueue()
+        self._results: queue.SimpleQueue[InferenceResult] = queue.SimpleQueue()
         self._busy = False
         # A daemon: a hung inference must not keep a process alive that was asked to stop.
         self._thread = threading.Thread(target=self._run, name="inference", daemon=True)
@@ -46,47 +46,47 @@ class InferenceWorker:
 
     @property
     def busy(self) -> bool:
-        """Whether an answer is outstanding."""
+        """Whether a result is outstanding."""
         return self._busy
 
     def submit(self, observation: Observation, generation: int) -> None:
         """Ask for the actions that follow ``observation``; only while not busy."""
         self._busy = True
-        self._asked.put((observation, generation))
+        self._requests.put((observation, generation))
 
     def reset(self, seed: int) -> None:
-        """Re-seed the policy before the next observation, in order with what was asked."""
-        self._asked.put(seed)
+        """Re-seed the policy, in order with what was submitted: before the next observation."""
+        self._requests.put(seed)
 
-    def take(self) -> Answer | None:
-        """Return the answer if it is there."""
+    def take(self) -> InferenceResult | None:
+        """Return the result if it is there."""
         try:
-            answer = self._answers.get_nowait()
+            result = self._results.get_nowait()
         except queue.Empty:
             return None
         self._busy = False
-        return answer
+        return result
 
     def close(self) -> None:
         """Let the thread end after what it is doing now."""
-        self._asked.put(None)
+        self._requests.put(None)
         self._thread.join(timeout=1.0)
 
     def _run(self) -> None:
-        while (asked := self._asked.get()) is not None:
-            if isinstance(asked, int):
-                self._policy.reset(asked)
+        while (request := self._requests.get()) is not None:
+            if isinstance(request, int):
+                self._policy.reset(request)
             else:
-                self._answers.put(self._infer(*asked))
+                self._results.put(self._infer(*request))
 
-    def _infer(self, observation: Observation, generation: int) -> Answer:
+    def _infer(self, observation: Observation, generation: int) -> InferenceResult:
         started_s = self._clock.now_s()
         chunk, error = None, ""
         try:
             chunk = self._policy.infer(observation)
         except Exception as failure:  # whatever a backend throws, the robot must hold, not fall
             error = failure_text(failure)
-        return Answer(
+        return InferenceResult(
             generation=generation,
             seconds=self._clock.now_s() - started_s,
             chunk=chunk,

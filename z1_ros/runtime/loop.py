@@ -2,15 +2,16 @@
 
 ``StepLoop`` counts control steps: same observations, same actions, bit for bit. Evaluation and
 the lockstep graph share it. ``ControlLoop`` follows real time: its tick never waits for the
-policy, which thinks on a thread of its own.
+policy, whose inference runs on a thread of its own.
 """
 
 from collections import Counter, deque
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
-from z1_ros.errors import ActionError, ConfigError
+from z1_ros.errors import ActionError, ConfigError, ObservationError
 from z1_ros.policy.base import Policy
 from z1_ros.runtime.chunks import ChunkQueue
 from z1_ros.runtime.clock import Clock, WallClock
@@ -19,7 +20,7 @@ from z1_ros.runtime.latency import LatencyStats
 from z1_ros.specs import Embodiment
 from z1_ros.types import ActionChunk, Observation
 
-NO_CHUNK = "waiting for the policy's first answer"
+NO_CHUNK = "waiting for the policy's first action chunk"
 QUEUE_EMPTY = "the policy is late: no action left"
 
 
@@ -39,8 +40,8 @@ class StepLoop:
             policy: Its contract must fit the embodiment (``specs.check_contract``).
             embodiment: Says the order of the returned actions and what holding means.
             replan_steps: Control steps from one inference to the next.
-            delay_steps: Control steps an answer takes; the old chunk goes on meanwhile, then the
-                robot holds, as with a slow policy in real time.
+            delay_steps: Control steps that an inference takes; the old chunk goes on meanwhile,
+                then the robot holds, as with a slow policy in real time.
 
         Raises:
             ConfigError: A step count is out of range.
@@ -120,10 +121,23 @@ class Tick:
 
     action: np.ndarray
     """(action_dim,) float32 in the embodiment's order."""
-    stamp_ns: int
-    """Stamp of the observation that caused it [ns]; of the present one if it is a hold."""
+    stamp_ns: int | None
+    """Stamp of the observation that caused it [ns]; of the present one if it is a hold, None if
+    there is none."""
     held: str = ""
     """Why it is a hold; empty if it came from the policy."""
+
+
+class Observe(Protocol):
+    """Gives a control loop the present observation."""
+
+    def __call__(self, *, images: bool) -> Observation:
+        """Return it, its images only if asked for: converting them costs more than the rest.
+
+        Raises:
+            ObservationError: There is none, or no action must follow from it; the text says why.
+        """
+        ...
 
 
 class ControlLoop:
@@ -143,7 +157,7 @@ class ControlLoop:
             policy: Called on the worker only.
             embodiment: Says the order of the returned actions and what holding means.
             replan_steps: Actions consumed before the next inference begins; earlier if the
-                queue would run dry while the policy is thinking.
+                queue would run dry during that inference.
             max_chunk_age_s: Actions that stem from an older observation are dropped [s].
             clock: Steady clock.
 
@@ -158,7 +172,7 @@ class ControlLoop:
         self.latency = LatencyStats(skip=1)
         """Durations of inference, without the first one."""
         self.counts: Counter[str] = Counter()
-        """``inferences``, ``failed``, ``discarded`` (asked before a reset), ``expired``,
+        """``inferences``, ``failed``, ``discarded`` (begun before a reset), ``expired``,
         ``held`` (ticks)."""
         self._clock = clock or WallClock()
         self._worker = InferenceWorker(policy, self._clock)
@@ -177,36 +191,41 @@ class ControlLoop:
         self._worker.reset(seed)
 
     def clear(self) -> None:
-        """Forget planned actions and any answer still under way (new instruction, stop)."""
+        """Forget planned actions and an inference under way (a new instruction, a stop)."""
         self._generation += 1
         self.queue.clear()
         self._fault = ""
 
-    def tick(self, observation: Observation | None, fault: str = "") -> Tick:
+    def tick(self, observe: Observe) -> Tick:
         """Return the action for now; never waits for the policy.
 
         Args:
-            observation: The present one, or None if inputs are missing or stale.
-            fault: Why there is none.
+            observe: Asked for images only at a tick that begins an inference.
         """
         self._ticks += 1
         self._collect()
-        if observation is None:
-            self.clear()
-            return self._hold(fault or "no observation", 0)
-        if self.queue.expire(observation.stamp_ns - round(self.max_chunk_age_s * 1e9)):
-            self.counts["expired"] += 1
-            self._fault = f"actions from an observation older than {self.max_chunk_age_s} s dropped"
-        if not self._worker.busy and self._wants_inference():
-            self._started_at = self.queue.consumed
-            self._started_tick = self._ticks
-            self._worker.submit(observation, self._generation)
+        try:
+            stamp_ns = observe(images=False).stamp_ns
+            if self.queue.expire(stamp_ns - round(self.max_chunk_age_s * 1e9)):
+                self.counts["expired"] += 1
+                self._fault = (
+                    f"actions from an observation older than {self.max_chunk_age_s} s dropped"
+                )
+            if not self._worker.busy and self._wants_inference():
+                self._begin_inference(observe(images=True))
+        except ObservationError as error:
+            return self.hold(str(error))
         queued = self.queue.pop()
         if queued is None:
             first = QUEUE_EMPTY if self.counts["inferences"] else NO_CHUNK
-            return self._hold(self._fault or first, observation.stamp_ns)
+            return self._hold(self._fault or first, stamp_ns)
         self._last = queued.action
         return Tick(action=queued.action, stamp_ns=queued.stamp_ns)
+
+    def hold(self, reason: str) -> Tick:
+        """Forget planned actions, as ``clear`` does, and return a hold."""
+        self.clear()
+        return self._hold(reason, None)
 
     def close(self) -> None:
         """End the worker; an inference under way is abandoned."""
@@ -216,31 +235,36 @@ class ControlLoop:
         spare = len(self.queue) - max(self._delays, default=0)
         return spare <= 0 or self.queue.consumed - self._started_at >= self.replan_steps
 
+    def _begin_inference(self, observation: Observation) -> None:
+        self._started_at = self.queue.consumed
+        self._started_tick = self._ticks
+        self._worker.submit(observation, self._generation)
+
     def _collect(self) -> None:
-        """Take in the worker's answer, if there is one."""
-        answer = self._worker.take()
-        if answer is None:
+        """Take in the worker's result, if there is one."""
+        result = self._worker.take()
+        if result is None:
             return
         self.counts["inferences"] += 1
-        self.latency.add(answer.seconds)
-        if answer.generation != self._generation:
+        self.latency.add(result.seconds)
+        if result.generation != self._generation:
             self.counts["discarded"] += 1
             return
-        if answer.error:
+        if result.error:
             self.counts["failed"] += 1
-            self._fault = answer.error
+            self._fault = result.error
             return
         if self.counts["inferences"] > 1:
             self._delays.append(self._ticks - self._started_tick)
-        assert answer.chunk is not None
+        assert result.chunk is not None
         try:
-            self.queue.merge(answer.chunk, self._started_at)
+            self.queue.merge(result.chunk, self._started_at)
             self._fault = ""
         except ActionError as error:
             self.counts["failed"] += 1
             self._fault = str(error)
 
-    def _hold(self, reason: str, stamp_ns: int) -> Tick:
+    def _hold(self, reason: str, stamp_ns: int | None) -> Tick:
         self.counts["held"] += 1
         self._last = self.embodiment.hold_action(self._last)
         return Tick(action=self._last, stamp_ns=stamp_ns, held=reason)

@@ -10,8 +10,7 @@ from support.fake_runs import write_run
 
 from z1_ros.errors import ConfigError, TrainingError
 from z1_ros.learning.analysis.curves import COLOURS, Curve, CurvesConfig, draw, main
-from z1_ros.learning.core.run_log import read_run
-from z1_ros.learning.core.run_log import LOG
+from z1_ros.learning.core.run_log import LOG, read_run
 
 
 def test_a_picture_is_written_for_runs_of_several_tasks(tmp_path):

@@ -23,8 +23,8 @@ from support.teaching import (
 from support.tiny_bundle import TINY, write_tiny_bundle
 
 from z1_ros.errors import ConfigError, TrainingError
-from z1_ros.learning.distill.ppo import TeacherUpdate, advantages, passed
 from z1_ros.learning.distill.numpy_teacher import Advice, Practice
+from z1_ros.learning.distill.ppo import TeacherUpdate, advantages, passed
 from z1_ros.learning.distill.teacher import Critic, clone, decisions
 from z1_ros.learning.rollout.env_pool import local_workers
 from z1_ros.learning.rollout.env_worker import Begin, EnvWorker, Request

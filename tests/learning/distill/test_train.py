@@ -25,8 +25,8 @@ from support.tiny_bundle import TINY, write_tiny_bundle
 from z1_ros.errors import CheckpointError, ConfigError, Diverged, TrainingError
 from z1_ros.learning.core.learner import train
 from z1_ros.learning.distill.config import DistillConfig
-from z1_ros.learning.distill.numpy_teacher import Advice
 from z1_ros.learning.distill.dataset import Replay
+from z1_ros.learning.distill.numpy_teacher import Advice
 from z1_ros.learning.distill.train import Teaching, main
 from z1_ros.learning.rollout.env_pool import EnvPool, WorkerProcess
 from z1_ros.models.bundle.manifest import load_bundle

@@ -15,8 +15,7 @@ from z1_ros.errors import ConfigError, Diverged, TrainingError
 from z1_ros.learning.core.learner import made_by, report
 from z1_ros.learning.core.lora import plain_weights
 from z1_ros.learning.core.loss import flow_loss
-from z1_ros.learning.core.run_log import read_records, run_folder
-from z1_ros.learning.core.run_log import CHECKPOINT, LOG
+from z1_ros.learning.core.run_log import CHECKPOINT, LOG, read_records, run_folder
 from z1_ros.learning.grpo.config import GrpoConfig
 from z1_ros.learning.grpo.train import main, set_learning_rates
 from z1_ros.learning.grpo.update import clipped_loss, make_batch, score, step_weights

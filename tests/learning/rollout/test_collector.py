@@ -11,10 +11,10 @@ from support.reach_env import PX, ReachEnv
 from support.tiny_bundle import TINY, write_tiny_bundle
 
 from z1_ros.errors import ConfigError, SnapshotMismatch, TrainingError
-from z1_ros.learning.rollout.features import RolloutFeatures
 from z1_ros.learning.rollout.collector import WHOLE_EPISODE, Collector, GroupJob
 from z1_ros.learning.rollout.env_pool import EnvPool, WorkerProcess, local_workers
 from z1_ros.learning.rollout.env_worker import Begin, EnvWorker, Request
+from z1_ros.learning.rollout.features import RolloutFeatures
 from z1_ros.learning.rollout.flow_sde import FlowSde
 from z1_ros.learning.rollout.plan import plan_group
 from z1_ros.learning.rollout.sampler import Sampler

@@ -8,7 +8,7 @@ from unittest.mock import MagicMock
 import pytest
 from support import ROOT
 
-from z1_ros.config import flatten
+from z1_ros.config import flatten, unflatten
 from z1_ros.errors import ConfigError
 from z1_ros.graph.policy_graph import PolicyGraphConfig
 from z1_ros.graph.train_graph import TrainGraphConfig
@@ -81,9 +81,11 @@ def test_every_field_is_an_argument_whose_default_can_be_read_back(launching, na
 @pytest.mark.parametrize("name", CONFIGS)
 def test_a_choice_that_the_config_refuses_is_not_offered(launching, name):
     config = CONFIGS[name]
-    for field, choices in launch_file(name).CHOICES.items():
-        for choice in choices:
-            type(config)(**{field: launching.parse(field, choice, getattr(config, field))})
+    launch_file(name).generate_launch_description()
+    for call in launching.DeclareLaunchArgument.call_args_list:
+        field = call.args[0]
+        for choice in call.kwargs.get("choices", []):
+            unflatten(config, {field: launching.parse(field, choice, getattr(config, field))})
 
 
 def test_mistakes_are_one_sentence(launching):
@@ -100,7 +102,7 @@ def test_mistakes_are_one_sentence(launching):
         launch_file("train").start(context_with(TrainGraphConfig(), out="somewhere", task="all"))
 
 
-def test_as_many_lanes_are_started_as_the_learner_uses_by_itself():
+def test_as_many_workers_are_started_as_the_learner_uses_by_itself():
     pytest.importorskip("torch")
     from z1_ros.learning.grpo.config import Z1Config
 
@@ -116,7 +118,23 @@ def test_every_node_of_the_graph_becomes_an_action(launching):
     assert all("on_exit" in call.kwargs and "respawn" not in call.kwargs for call in calls)
 
 
-def test_every_lane_becomes_a_simulator_and_a_guard_and_the_learner_joins_them(launching):
+@pytest.mark.parametrize(("discovery", "seen"), [("auto", "LOCALHOST"), ("subnet", "SUBNET")])
+@pytest.mark.parametrize("name", CONFIGS)
+def test_only_this_machine_sees_the_processes_unless_an_argument_opens_them(
+    launching, monkeypatch, name, discovery, seen
+):
+    monkeypatch.delenv("ROS_AUTOMATIC_DISCOVERY_RANGE", raising=False)
+    config = CONFIGS[name]
+    given = {"discovery": discovery} | ({"out": "somewhere"} if name == "train" else {})
+    launch_file(name).start(context_with(config, **given))
+    started_as = [launching.Node, launching.LifecycleNode, launching.ExecuteProcess]
+    envs = [env for action in started_as for env in started(action, "additional_env")]
+    assert envs and {env["ROS_AUTOMATIC_DISCOVERY_RANGE"] for env in envs} == {seen}
+    (said,) = started(launching.LogInfo, "msg")
+    assert ("only this machine" if seen == "LOCALHOST" else "the whole network") in said
+
+
+def test_every_worker_becomes_a_simulator_and_a_guard_and_the_learner_joins_them(launching):
     given = {"out": "/tmp/out", "workers": "2", "options": "--minutes 0 --run 'a b'"}
     launch_file("train").start(context_with(TrainGraphConfig(), **given))
     node = launching.Node
