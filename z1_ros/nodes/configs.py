@@ -110,7 +110,7 @@ class SimBridgeConfig:
     """Lockstep: control steps from one set of images to the next (the policy's replan_steps)."""
     camera_hz: float = field(default=20.0, metadata=FIXED | {"range": (0.1, 1000.0)})
     """Realtime: sets of images per second."""
-    video_camera: str = field(default="film", metadata=FIXED)
+    video_camera: str = field(default="video", metadata=FIXED)
     """The simulator's camera for ``camera/video/image``, a video for people, not for the policy."""
     video_size: int = field(default=0, metadata=FIXED | {"range": (0, 2048)})
     """Height of the video [px], 4:3; 0 publishes none."""

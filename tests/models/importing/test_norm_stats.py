@@ -16,7 +16,7 @@ from support.foreign import (
 )
 
 from z1_ros.errors import CheckpointError, ConfigError
-from z1_ros.models.importing.norm_stats import cut, norm_stats, read_stats
+from z1_ros.models.importing.norm_stats import cut, identity, norm_stats, read_stats
 
 STATS = stats_of(EE_FIRST)
 
@@ -202,7 +202,7 @@ def test_each_mode_keeps_the_statistics_that_it_needs(mode, names, ends):
 
 
 def test_identity_is_a_z_score_that_changes_nothing():
-    made = norm_stats(fingerprint(2), "IDENTITY", "the action")
+    made = norm_stats(identity(2), "IDENTITY", "the action")
     assert (made.mean, made.std) == ((0.0, 0.0), (1.0, 1.0))
 
 
