@@ -11,7 +11,7 @@ golden's times where it lists them, and our own times are compared as ``mid.step
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from torch import Tensor
 
 from z1_ros.errors import CheckpointError, ConfigError
 from z1_ros.files import write_json
+from z1_ros.models.bundle.manifest import MANIFEST, load_bundle
 from z1_ros.models.checkpoint.layouts import EMBEDDING, HEAD, from_openpi, is_unused
 from z1_ros.models.checkpoint.loading import Checkpoint, describe, infer_geometry, load_checkpoint
 from z1_ros.models.network.geometry import Geometry
@@ -256,7 +257,7 @@ def run(config: ParityConfig) -> dict[str, Any]:
     if precision not in DTYPES:
         raise CheckpointError(f"{golden.path} was made in {precision!r}; choose one with --dtype")
     heads = {} if config.vision_heads is None else {"vision_heads": config.vision_heads}
-    geometry = infer_geometry(checkpoint, **{**golden.sizes, **heads})
+    geometry = infer_geometry(checkpoint, **{**_bundle_sizes(checkpoint), **golden.sizes, **heads})
     if golden["in.tokens"].max() >= geometry.vocab:
         raise CheckpointError(f"{golden.path} has tokens beyond the vocabulary {geometry.vocab}")
     tolerances, dtype = TOLERANCES[precision], DTYPES[precision]
@@ -283,6 +284,14 @@ def run(config: ParityConfig) -> dict[str, Any]:
         "not_compared": sorted(key for key in left if not key.startswith("in.")),
         "failed": sum(not row.ok for row in rows),
     }
+
+
+def _bundle_sizes(checkpoint: Checkpoint) -> Mapping[str, int]:
+    """Return the sizes that the manifest of a bundle states; nothing where there is none."""
+    folder = checkpoint.directory
+    if folder is None or not (folder / MANIFEST).is_file():
+        return {}
+    return load_bundle(folder).manifest.geometry
 
 
 def _worst(rows: list[Comparison]) -> float:

@@ -7,7 +7,7 @@ from support.micro import DATA, MICRO, OPENPI
 
 from z1_ros.models.checkpoint.layouts import from_openpi
 from z1_ros.models.checkpoint.loading import load_checkpoint
-from z1_ros.models.network.geometry import FULL, KITCHEN
+from z1_ros.models.network.geometry import FULL, SMALL
 from z1_ros.models.network.pi05 import Pi05, draw_time, noisy_actions
 
 
@@ -91,7 +91,7 @@ def test_full_geometry_has_the_published_size():
 
 
 def test_kitchen_geometry_stays_small():
-    count = sum(p.numel() for p in Pi05(KITCHEN).parameters())
+    count = sum(p.numel() for p in Pi05(SMALL).parameters())
     assert 8 * count < 22e6  # weights and two graphs in float32
 
 

@@ -6,11 +6,11 @@ import pytest
 import torch
 
 from z1_ros.models.bundle.export import example_draws, example_inputs
-from z1_ros.models.network.geometry import KITCHEN
+from z1_ros.models.network.geometry import SMALL
 from z1_ros.models.network.pi05 import Pi05, noisy_actions
 
 SMALL = replace(
-    KITCHEN, image_size=32, vision_depth=2, depth=3, vocab=300, prompt_tokens=12, horizon=4
+    SMALL, image_size=32, vision_depth=2, depth=3, vocab=300, prompt_tokens=12, horizon=4
 )
 
 
