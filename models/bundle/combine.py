@@ -65,7 +65,7 @@ def require_same_base(result: Bundle, base: Bundle) -> None:
     own, wanted = (b.manifest.files[b.tokenizer.name] for b in (result, base))
     if own != wanted:
         raise BundleError(
-            f"{result.path} cannot be an expert of {base.path}: its tokenizer is another"
+            f"{result.path} cannot be an expert of {base.path}: its tokenizer differs"
         )
     with ExitStack() as stack:
         one, two = (stack.enter_context(open_weights(b.file(WEIGHTS))) for b in (result, base))
@@ -129,9 +129,9 @@ def combine(
 
 
 def _shared_prefix(base: Bundle, results: Mapping[str, Bundle]) -> Bundle:
-    """Return the bundle whose graph of the prefix all shall use: the results' own, or the base's.
+    """Return the bundle whose prefix graph is kept: one of the results, else the base.
 
-    Equal weights, but exported by other versions of torch, may give other last bits.
+    Another version of torch may export equal weights to a graph that differs in the last bits.
     """
     found = {r.manifest.files[PREFIX]: r for r in results.values() if PREFIX in r.manifest.files}
     if len(found) > 1:
@@ -157,7 +157,7 @@ def _copied(
         if name.removesuffix(".data") == PREFIX:
             yield name, prefix.file(name)
     for task, result in results.items():
-        # A graph names the file of weights beside it, so one that has such cannot be renamed.
+        # A graph names its file of weights, so a graph that has one cannot be renamed.
         files = result.manifest.files
         if "denoise.onnx" in files and "denoise.onnx.data" not in files:
             yield f"{denoise_graph(task)}.onnx", result.file("denoise.onnx")

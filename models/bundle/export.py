@@ -1,7 +1,7 @@
 """``z1-export``: a bundle's network as prefix.onnx and denoise.onnx, checked before it is kept.
 
 Two graphs, because the prefix runs once per observation and the denoising step several times, and
-one more for each task-wise expert; the Euler loop stays in float32 outside. Any batch size; opset
+one more for each task expert; the Euler loop stays in float32 outside. Any batch size; opset
 20 and float32, which onnxruntime and TensorRT both take (opset 23 fuses norms into operators that
 neither handles everywhere).
 """
@@ -39,9 +39,9 @@ class ExportConfig:
     """Export a bundle's network to ONNX and add the graphs to the bundle."""
 
     bundle: tyro.conf.Positional[str]
-    """Bundle directory."""
+    """Directory of the bundle, or the name of one that is shipped with the package."""
     json: Path | None = None
-    """Write the measured differences here."""
+    """JSON file to write the measured differences to."""
 
 
 class PrefixGraph(nn.Module):

@@ -103,6 +103,11 @@ class Normalization:
     action: NormStats
     """Of the actions."""
 
+    @property
+    def mode_of_actions(self) -> str:
+        """Mode of the actions."""
+        return self.action_mode or self.mode
+
     def __post_init__(self) -> None:
         """Check the choices; raises ValueError."""
         _require_choice("normalization.mode", self.mode, STATS_PARTS)
@@ -134,7 +139,7 @@ class Manifest:
     replan_steps: int = 8
     """Actions executed before the next inference."""
     experts: Mapping[str, TaskExpert] = field(default_factory=dict)
-    """Task-wise action experts by name; other instructions are the base expert's."""
+    """Task experts by name; instructions that match none go to the base expert."""
     made_by: Mapping[str, Any] = field(default_factory=dict)
     """Command, seed, data and versions that made it."""
     files: Mapping[str, str] = field(default_factory=dict)
@@ -170,7 +175,7 @@ class Manifest:
         scaling = self.normalization
         state_dims = tuple(dim for field in contract.state for dim in field.dim_names)
         _require_stats("state", scaling.state, scaling.mode, state_dims)
-        mode = scaling.action_mode or scaling.mode
+        mode = scaling.mode_of_actions
         _require_stats("action", scaling.action, mode, contract.action_dims)
         known = {f.name for f in fields(Geometry)}
         differ = sorted(known ^ set(self.geometry))
@@ -242,7 +247,7 @@ class Bundle:
     manifest: Manifest
     """Its parsed manifest."""
     sha256: str
-    """Identity of the bundle: the hash of its manifest, which holds all other hashes."""
+    """Hash of the manifest, which holds all other hashes: it identifies the bundle."""
 
     def file(self, name: str) -> Path:
         """Return the path of one of the bundle's files.

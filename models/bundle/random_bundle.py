@@ -44,7 +44,7 @@ def write_random_bundle(
         robot: Its cameras fill the image slots, its fields the prompt and the actions.
         dtype: ``bfloat16`` or ``float32``; see ``Pi05.cast`` for what stays float32.
         seed: Of the weights.
-        experts: Names of task-wise experts; each follows its own name as an instruction.
+        experts: Names of task experts; each follows its own name as an instruction.
 
     Raises:
         ConfigError: The folder holds something, or the robot does not fit the geometry.

@@ -95,7 +95,7 @@ def test_kitchen_geometry_stays_small():
     assert 8 * count < 22e6  # weights and two graphs in float32
 
 
-def test_repeated_prefix_gives_each_draw_the_answer_it_gets_alone(network, golden):
+def test_repeated_prefix_gives_each_draw_the_velocity_it_gets_alone(network, golden):
     with torch.no_grad():
         prefix = network.prefix(*prefix_inputs(golden))
         noise = torch.randn(6, 10, 32, generator=torch.Generator().manual_seed(0))

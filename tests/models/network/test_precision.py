@@ -44,7 +44,7 @@ def test_a_cast_keeps_vision_norms_time_and_action_projections_in_float32(networ
     assert torch.equal(network.time.rates, rates)
 
 
-def test_a_cast_network_answers_in_float32_close_to_the_exact_one(network):
+def test_a_cast_network_gives_float32_close_to_the_exact_one(network):
     inputs, noise = example_inputs(SMALL, 2, 0), example_draws(SMALL, 2, 0)["x_t"]
     with torch.no_grad():
         exact = network.sample(network.prefix(**inputs), noise, 5)
