@@ -1,19 +1,135 @@
-"""Files that a reader never sees half-written, and JSON that is checked to be an object."""
+"""Files and folders that appear whole or not at all, and JSON that is checked to be an object.
 
+What is being written lies in a hidden folder beside its place, ``.NAME.z1-XXXXXXXX``, whose owner
+file is locked by the process that writes. A killed command's folder is thus told from everything
+else, and ``sweep`` removes it; nothing that we did not make is ever removed.
+"""
+
+import fcntl
 import json
+import os
+import re
 import shutil
+import stat
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from z1_ros.errors import CheckpointError
+from z1_ros.errors import CheckpointError, ConfigError
+
+OWNER = ".z1-owner"
+"""File of a staging folder that its process holds locked."""
+JSON_LIMIT = 16 << 20
+"""Largest JSON file that is read [bytes]; an index of 100,000 tensors has 10 MB."""
+_SIGNATURE = "z1_ros staging folder"
+_STAGING = re.compile(r"\.(?P<name>.+)\.z1-[a-z0-9_]{8}")
+_OLDER = ".z1-older"
+_DEV = ("/", "dev")
+
+
+def real_place(path: Path) -> Path:
+    """Return the absolute path of what ``path`` names, links followed; it need not exist."""
+    return Path(os.path.realpath(path.expanduser()))
+
+
+@contextmanager
+def staging(place: Path) -> Iterator[Path]:
+    """Give a free path of the name of ``place`` in a hidden folder beside it, for the time being.
+
+    What is left in the folder vanishes when the block ends.
+    """
+    place.parent.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix=f".{place.name}.z1-", dir=place.parent))
+    try:
+        with (folder / OWNER).open("w", encoding="utf-8") as owner:
+            with suppress(OSError):  # on a file system without locks nothing is ever swept
+                fcntl.flock(owner, fcntl.LOCK_EX)
+            owner.write(f"{_SIGNATURE} of process {os.getpid()}\n")
+            owner.flush()
+            yield folder / place.name
+    finally:
+        _discard(folder, place)
+
+
+@contextmanager
+def staged_file(path: Path) -> Iterator[Path]:
+    """Give a path to write a file to, which becomes ``path`` in one step when the block ends.
+
+    A device or pipe, such as ``/dev/stdout``, is given as it is: it cannot be replaced.
+    """
+    if path.exists() and not path.is_dir() and (not path.is_file() or path.parts[:2] == _DEV):
+        yield path
+        return
+    place = real_place(path)
+    with staging(place) as partial:
+        yield partial
+        partial.replace(place)
+
+
+@contextmanager
+def staged_directory(path: Path) -> Iterator[Path]:
+    """Give an empty folder that takes the place of ``path`` in one step when the block ends.
+
+    What was there stays whole until that moment. Where ``path`` is a link, what it points to is
+    replaced.
+    """
+    place = real_place(path)
+    sweep(place.parent)
+    with staging(place) as partial:
+        partial.mkdir()
+        yield partial
+        older = partial.with_name(_OLDER)
+        if place.exists():
+            place.rename(older)
+        partial.rename(place)
+        if older.exists():
+            older.rename(partial)  # from here on it is to be removed, not to be put back
+
+
+def _discard(folder: Path, place: Path) -> None:
+    """Remove a staging folder; what was about to be replaced is put back."""
+    older = folder / _OLDER
+    if older.exists() and not place.exists():
+        older.rename(place)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def sweep(folder: Path) -> None:
+    """Remove what killed commands left unfinished in ``folder``; what is in use stays."""
+    for found in folder.glob(".*.z1-*"):
+        owner, named = found / OWNER, _STAGING.fullmatch(found.name)
+        if named is None or found.is_symlink() or not owner.is_file():
+            continue
+        with suppress(OSError), owner.open("r+", encoding="utf-8") as stream:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if stream.readline().startswith(_SIGNATURE):
+                _discard(found, folder / named["name"])
+
+
+def require_writable(path: Path) -> None:
+    """Check that something new can take the place of ``path``, and sweep what is left there.
+
+    Raises:
+        ConfigError: It cannot: no permission, a parent that is a file, a mount point.
+    """
+    place = real_place(path)
+    parent = next(folder for folder in place.parents if folder.exists())
+    try:
+        if os.path.ismount(place):
+            raise ConfigError(f"{path} is a mount point; name a folder inside it")
+        sweep(parent)
+        with staging(parent / place.name) as partial:
+            partial.touch()
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be written: {error.strerror} ({parent})") from error
 
 
 def write_text(path: Path, text: str) -> None:
     """Write ``text`` to ``path`` in one step, creating its folder."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".tmp")
-    partial.write_text(text, "utf-8")
-    partial.replace(path)
+    with staged_file(path) as partial:
+        partial.write_text(text, "utf-8")
 
 
 def write_json(path: Path, data: Any) -> None:
@@ -21,10 +137,22 @@ def write_json(path: Path, data: Any) -> None:
     write_text(path, json.dumps(data, indent=1, ensure_ascii=False) + "\n")
 
 
+def read_bytes(path: Path, limit: int) -> bytes:
+    """Read a file at once; raises OSError if it is no regular one or has over ``limit`` bytes."""
+    # A pipe without a writer would be waited for otherwise.
+    with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as stream:
+        found = os.fstat(stream.fileno())
+        if not stat.S_ISREG(found.st_mode):
+            raise OSError(f"{path} is not a regular file")
+        if found.st_size > limit:
+            raise OSError(f"{path} has {found.st_size:,} bytes, expected at most {limit:,}")
+        return stream.read(limit)
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """Read a JSON object that another program wrote; raises CheckpointError if it is none."""
     try:
-        data = json.loads(path.read_text("utf-8"))
+        data = json.loads(read_bytes(path, JSON_LIMIT).decode("utf-8"))
     except FileNotFoundError as error:
         raise CheckpointError(f"no file {path}") from error
     except (OSError, ValueError, RecursionError) as error:
@@ -34,23 +162,12 @@ def read_json(path: Path) -> dict[str, Any]:
     return data
 
 
-def file_stamps(directory: Path) -> dict[str, tuple[int, int, int]]:
-    """Return what changes when a file of ``directory`` is written; unfinished ones do not count.
-
-    Returns:
-        File name -> inode, size [bytes], time of the last change [ns].
-    """
-    found = {p.name: p.stat() for p in directory.glob("*") if p.suffix != ".tmp" and p.is_file()}
-    return {name: (s.st_ino, s.st_size, s.st_mtime_ns) for name, s in found.items()}
+def file_stamp(path: Path) -> tuple[int, int, int, int]:
+    """Return what changes when a file is written: inode, size [bytes], two times of change [ns]."""
+    found = path.stat()
+    return found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
-def replace_directory(directory: Path, by: Path) -> None:
-    """Rename ``by`` to ``directory``; what was there stays whole until that moment."""
-    if not directory.exists():
-        by.rename(directory)
-        return
-    older = directory.with_name(directory.name + ".older")
-    shutil.rmtree(older, ignore_errors=True)
-    directory.rename(older)
-    by.rename(directory)
-    shutil.rmtree(older)
+def file_stamps(directory: Path) -> dict[str, tuple[int, int, int, int]]:
+    """Return file name -> stamp of each regular file of ``directory``."""
+    return {p.name: file_stamp(p) for p in directory.glob("*") if p.is_file()}

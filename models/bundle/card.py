@@ -4,8 +4,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from safetensors import safe_open
-
 from z1_ros.models.bundle.manifest import (
     MANIFEST,
     STATS_PARTS,
@@ -15,6 +13,7 @@ from z1_ros.models.bundle.manifest import (
     file_sha256,
 )
 from z1_ros.models.bundle.task_experts import TaskExpert, weights_file
+from z1_ros.models.checkpoint.loading import open_weights
 from z1_ros.specs import Field
 
 CARD = "README.md"
@@ -23,6 +22,7 @@ _RESIZE = {
     "bilinear": "bilinear without antialiasing, in floating point (LeRobot, openpi in the network)",
     "bilinear_antialias": "Pillow's antialiased bilinear (openpi's serving client)",
 }
+DISTILLED = "privileged distillation: DAgger from a teacher that reads the simulator's state"
 _MODES = {"quantile": "range below to -1 … 1", "mean_std": "z-score"}
 
 
@@ -41,7 +41,7 @@ def model_card(manifest: Manifest, directory: Path) -> str:
     elif "source" in made_by:
         origin = _imported(made_by)
     elif made_by.get("weights") == "random":
-        origin = "A network of π0.5's architecture with random weights: it has learnt nothing."
+        origin = "A network of π0.5's architecture with random weights. It was not trained."
     else:
         origin = "A policy of π0.5's architecture."
     parts = [f"# {manifest.name}", origin]
@@ -82,8 +82,8 @@ Weights are the exponential moving average.{_notes(made_by)}"""
 
 def _reinforced(made_by: Mapping[str, Any]) -> str:
     return f"""\
-A policy improved by reinforcement learning on one task of the embedded kitchen, by the task's
-own success alone. Its success rates are those of that kitchen, not of RoboCasa.
+A policy improved by reinforcement learning on one task of the embedded kitchen, from the task's
+success alone. Its success rates are those of that kitchen, not of RoboCasa.
 
 {_facts(_z1_rows(made_by))}{_notes(made_by)}"""
 
@@ -94,9 +94,7 @@ def _z1_rows(made_by: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "started from": f"{init['name']} (sha256 `{init['sha256']}`){part}",
         "task": run["task"],
-        "method": "taught by a teacher that learnt from success in simulation, told its truth"
-        if "lesson" in run
-        else "GRPO",
+        "method": DISTILLED if {"lesson", "dagger"} & run.keys() else "GRPO",
         "command": f"`{made_by['command']}`",
         "seed": run["seed"],
         "training": f"{run['iteration']} iterations, {run['elapsed_s'] / 60:.1f} min",
@@ -112,16 +110,16 @@ def _experts(manifest: Manifest, directory: Path) -> str:
     if combined:
         base = combined["base"]
         origin = (
-            f"\n\nPut together by `{combined['command']}`; all but these experts is {base['name']} "
-            f"(sha256 `{base['sha256']}`)."
+            f"\n\nPut together by `{combined['command']}`; everything else is that of "
+            f"{base['name']} (sha256 `{base['sha256']}`)."
         )
     tables = [_expert(name, expert, directory) for name, expert in manifest.experts.items()]
     return f"""\
-## Task-wise experts
+## Task experts
 
-What stands above is about the VLM and the base expert. An instruction that matches a pattern below
-goes to an action expert of its own, over the same VLM; any other instruction to the base
-expert.{origin}
+The section above is about the VLM and the base expert. An instruction that matches a pattern below
+goes to a task expert: an action expert of its own over the same VLM. Any other instruction goes to
+the base expert.{origin}
 
 """ + "\n\n".join(tables)
 
@@ -170,7 +168,7 @@ def _interface(manifest: Manifest) -> str:
     named = {camera: slot for slot, camera in slots.items()}
     cameras = [f"{c} (slot {named[c]})" if c in named else c for c in contract.cameras]
     masked = image.slots - len(cameras)
-    action_mode = scaling.action_mode or scaling.mode
+    action_mode = scaling.mode_of_actions
     state_text = (
         f"state ({_MODES[scaling.mode]}, 256 bins)"
         if manifest.prompt.discrete_state
@@ -194,7 +192,7 @@ def _columns(manifest: Manifest) -> str:
     tables = []
     for title, fields, stats, mode in (
         ("State", contract.state, scaling.state, scaling.mode),
-        ("Actions", contract.action, scaling.action, scaling.action_mode or scaling.mode),
+        ("Actions", contract.action, scaling.action, scaling.mode_of_actions),
     ):
         if not fields:
             tables.append(f"{title}: none.")
@@ -224,7 +222,7 @@ def _network(manifest: Manifest, directory: Path) -> str:
 def weight_facts(path: Path) -> tuple[int, set[str]]:
     """Return the number of parameters of a safetensors file and their dtypes (``F32``, …)."""
     count, dtypes = 0, set()
-    with safe_open(path, "np") as stream:
+    with open_weights(path) as stream:
         for name in stream.keys():  # noqa: SIM118
             tensor = stream.get_slice(name)
             size = 1

@@ -1,8 +1,8 @@
 """``z1-combine``: policies that Z-1 trained task by task, as one bundle.
 
 Each was trained from one base with the VLM left alone, so the new bundle holds the base once and
-beside it every policy's action expert; the instruction chooses. Its answers to the instructions of
-a task are those of that task's policy to the bit.
+beside it every policy's action expert; the instruction chooses. For the instructions of a task it
+gives the same action chunks as that task's policy, to the bit.
 """
 
 import shlex
@@ -17,21 +17,15 @@ from typing import Any
 import torch
 
 from z1_ros.errors import BundleError, first_difference
-from z1_ros.files import replace_directory, write_text
-from z1_ros.models.bundle.card import CARD, model_card
-from z1_ros.models.bundle.manifest import (
-    WEIGHTS,
-    Bundle,
-    Manifest,
-    load_bundle,
-    write_manifest,
-)
+from z1_ros.models.bundle.card import CARD
+from z1_ros.models.bundle.manifest import WEIGHTS, Bundle, Manifest
 from z1_ros.models.bundle.task_experts import (
     TaskExpert,
     denoise_graph,
     is_expert_tensor,
     weights_file,
 )
+from z1_ros.models.bundle.writer import write_bundle
 from z1_ros.models.checkpoint.loading import open_weights, write_tensors
 
 SHARED = (
@@ -71,7 +65,7 @@ def require_same_base(result: Bundle, base: Bundle) -> None:
     own, wanted = (b.manifest.files[b.tokenizer.name] for b in (result, base))
     if own != wanted:
         raise BundleError(
-            f"{result.path} cannot be an expert of {base.path}: its tokenizer is another"
+            f"{result.path} cannot be an expert of {base.path}: its tokenizer differs"
         )
     with ExitStack() as stack:
         one, two = (stack.enter_context(open_weights(b.file(WEIGHTS))) for b in (result, base))
@@ -107,46 +101,37 @@ def combine(
     *,
     export: bool = True,
 ) -> Bundle:
-    """Write one bundle of ``base`` and the experts of ``results``, atomically.
+    """Write one bundle of ``base`` and the experts of ``results``.
 
     Args:
         base: Gives all but the experts; experts of its own are kept unless ``results`` holds one
             of the same task.
         results: Task -> bundle, checked by ``require_same_base``.
         patterns: Task -> patterns that its instructions match.
-        out: Directory to write; an older one stays whole until it is replaced.
+        out: Directory to write, see ``write_bundle``.
         export: Export missing graphs.
 
     Raises:
         BundleError: The bundles' graphs of the prefix differ, so one cannot stand for all.
     """
-    prefix = _shared_prefix(base, results)
-    partial = out.with_name(out.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    try:
-        for source, name in _copied(base, results, prefix):
-            shutil.copyfile(source, partial / name)
-        for task, result in results.items():
-            _write_expert(result, partial / weights_file(task))
-        manifest = _manifest(base, results, patterns, out.name)
-        write_text(partial / CARD, model_card(manifest, partial))
-        made = write_manifest(partial, manifest)
-        missing = [g for g in manifest.graphs if f"{g}.onnx" not in made.manifest.files]
-        if missing and export:
-            from z1_ros.models.bundle.export import export as export_graphs
+    copied = dict(_copied(base, results, _shared_prefix(base, results)))
 
-            export_graphs(made, missing)
-        replace_directory(out, by=partial)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-    return load_bundle(out)
+    def fill(folder: Path) -> Manifest:
+        for name, source in copied.items():
+            shutil.copyfile(source, folder / name)
+        for task, result in results.items():
+            _write_expert(result, folder / weights_file(task))
+        return _manifest(base, results, patterns)
+
+    graphs = (*base.manifest.graphs, *map(denoise_graph, results))
+    missing = [graph for graph in dict.fromkeys(graphs) if f"{graph}.onnx" not in copied]
+    return write_bundle(out, fill, export=missing if export else ())
 
 
 def _shared_prefix(base: Bundle, results: Mapping[str, Bundle]) -> Bundle:
-    """Return the bundle whose graph of the prefix all shall use: the results' own, or the base's.
+    """Return the bundle whose prefix graph is kept: one of the results, else the base.
 
-    Equal weights, but exported by other versions of torch, may give other last bits.
+    Another version of torch may export equal weights to a graph that differs in the last bits.
     """
     found = {r.manifest.files[PREFIX]: r for r in results.values() if PREFIX in r.manifest.files}
     if len(found) > 1:
@@ -160,22 +145,22 @@ def _shared_prefix(base: Bundle, results: Mapping[str, Bundle]) -> Bundle:
 
 def _copied(
     base: Bundle, results: Mapping[str, Bundle], prefix: Bundle
-) -> Iterator[tuple[Path, str]]:
-    """Yield each file to copy and its new name."""
+) -> Iterator[tuple[str, Path]]:
+    """Yield the name of each file that is copied, and where from."""
     replaced = {weights_file(task) for task in results}
     replaced |= {f"{denoise_graph(task)}.onnx" for task in results}
     for name in base.manifest.files:
         stem = name.removesuffix(".data")
         if name != CARD and stem != PREFIX and stem not in replaced:
-            yield base.path / name, name
+            yield name, base.file(name)
     for name in prefix.manifest.files:
         if name.removesuffix(".data") == PREFIX:
-            yield prefix.path / name, name
+            yield name, prefix.file(name)
     for task, result in results.items():
-        # A graph names the file of weights beside it, so one that has such cannot be renamed.
+        # A graph names its file of weights, so a graph that has one cannot be renamed.
         files = result.manifest.files
         if "denoise.onnx" in files and "denoise.onnx.data" not in files:
-            yield result.path / "denoise.onnx", f"{denoise_graph(task)}.onnx"
+            yield f"{denoise_graph(task)}.onnx", result.file("denoise.onnx")
 
 
 def _write_expert(result: Bundle, path: Path) -> None:
@@ -188,23 +173,21 @@ def _manifest(
     base: Bundle,
     results: Mapping[str, Bundle],
     patterns: Mapping[str, tuple[str, ...]],
-    name: str,
 ) -> Manifest:
     experts = {
         task: TaskExpert(
             instructions=patterns[task],
-            made_by={**result.manifest.made_by, "bundle": _identity(result)},
+            made_by={**result.manifest.made_by, "bundle": _origin(result)},
         )
         for task, result in results.items()
     }
-    combined = {"command": shlex.join(["z1-combine", *sys.argv[1:]]), "base": _identity(base)}
+    combined = {"command": shlex.join(["z1-combine", *sys.argv[1:]]), "base": _origin(base)}
     return replace(
         base.manifest,
-        name=name,
         experts={**base.manifest.experts, **experts},
         made_by={**base.manifest.made_by, "combined": combined},
     )
 
 
-def _identity(bundle: Bundle) -> dict[str, str]:
+def _origin(bundle: Bundle) -> dict[str, str]:
     return {"name": bundle.manifest.name, "sha256": bundle.sha256}

@@ -1,16 +1,14 @@
 """``z1-export``: a bundle's network as prefix.onnx and denoise.onnx, checked before it is kept.
 
 Two graphs, because the prefix runs once per observation and the denoising step several times, and
-one more for each task-wise expert; the Euler loop stays in float32 outside. Any batch size; opset
+one more for each task expert; the Euler loop stays in float32 outside. Any batch size; opset
 20 and float32, which onnxruntime and TensorRT both take (opset 23 fuses norms into operators that
 neither handles everywhere).
 """
 
 import logging
-import shutil
-import tempfile
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,8 +20,9 @@ from rich.console import Console
 from torch import Tensor, nn
 
 from z1_ros.errors import BackendUnavailable, BundleError
-from z1_ros.files import write_json
-from z1_ros.models.bundle.manifest import GRAPHS, Bundle, load_bundle, write_manifest
+from z1_ros.files import staging, sweep, write_json
+from z1_ros.models.bundle.graphs import GRAPHS, INPUTS, OUTPUTS, kind_of
+from z1_ros.models.bundle.manifest import Bundle, load_bundle, write_manifest
 from z1_ros.models.bundle.networks import load_bundle_network, with_expert
 from z1_ros.models.bundle.task_experts import denoise_graph
 from z1_ros.models.bundle.tokenizer import BOS_ID
@@ -33,7 +32,6 @@ from z1_ros.models.network.pi05 import Pi05, Prefix
 OPSET = 20
 TOLERANCE = 1e-4
 """Largest difference between torch and onnxruntime, relative to the largest value."""
-OUTPUTS = {"prefix": ("k", "v", "pad"), "denoise": ("v_t",)}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -41,9 +39,9 @@ class ExportConfig:
     """Export a bundle's network to ONNX and add the graphs to the bundle."""
 
     bundle: tyro.conf.Positional[str]
-    """Bundle directory."""
+    """Directory of the bundle, or the name of one that is shipped with the package."""
     json: Path | None = None
-    """Write the measured differences here."""
+    """JSON file to write the measured differences to."""
 
 
 class PrefixGraph(nn.Module):
@@ -88,7 +86,7 @@ def main(config: ExportConfig) -> None:
 def export(bundle: Bundle, graphs: Sequence[str] = ()) -> dict[str, float]:
     """Export graphs into the bundle and update its manifest.
 
-    Whoever loads the bundle meanwhile finds it as it was, or refuses it because of a hash.
+    Whoever loads the bundle meanwhile finds it as it was, or without the graphs that are replaced.
 
     Args:
         bundle: A verified bundle.
@@ -98,9 +96,11 @@ def export(bundle: Bundle, graphs: Sequence[str] = ()) -> dict[str, float]:
         Largest relative difference between torch and onnxruntime per graph.
 
     Raises:
-        BundleError: A graph's answers differ from the network's; the bundle is left as it was.
+        BundleError: A graph gives other numbers than the network; the bundle is left as it was.
         BackendUnavailable: onnx, onnxscript or onnxruntime is not installed.
     """
+    for folder in (bundle.path, bundle.path.parent):
+        sweep(folder)
     # The graphs are float32 whatever the weights are stored in.
     network = load_bundle_network(bundle, dtype=torch.float32)
     networks = dict.fromkeys(GRAPHS, network)
@@ -109,22 +109,34 @@ def export(bundle: Bundle, graphs: Sequence[str] = ()) -> dict[str, float]:
     networks = {name: networks[name].eval() for name in graphs or networks}
     for made in networks.values():
         made.requires_grad_(False)
-    with tempfile.TemporaryDirectory(dir=bundle.path.parent, prefix=".export-") as folder:
+    with staging(bundle.path) as folder:
+        folder.mkdir()
         for graph, made in networks.items():
-            _export_graph(made, graph, Path(folder) / f"{graph}.onnx")
-        differences = parity(networks, Path(folder))
+            _export_graph(made, graph, folder / f"{graph}.onnx")
+        differences = parity(networks, folder)
         for graph, difference in differences.items():
             if not difference < TOLERANCE:
                 raise BundleError(
                     f"{graph}.onnx differs from the network by {difference:.1e} (relative), more "
                     f"than {TOLERANCE:.0e}; nothing was written"
                 )
-        for file in sorted(Path(folder).iterdir()):
-            shutil.copyfile(file, bundle.path / f"{file.name}.tmp")
-        for file in sorted(Path(folder).iterdir()):
-            (bundle.path / f"{file.name}.tmp").replace(bundle.path / file.name)
-    write_manifest(bundle.path, bundle.manifest)
+        _move_graphs(networks, folder, bundle)
     return differences
+
+
+def _move_graphs(graphs: Iterable[str], folder: Path, bundle: Bundle) -> None:
+    """Move the graphs in ``folder`` into the bundle, which is whole at every moment."""
+    replaced = {f"{graph}.onnx" for graph in graphs}
+    listed = bundle.manifest.files
+    kept = [name for name in listed if name.removesuffix(".data") not in replaced]
+    if len(kept) < len(listed):
+        write_manifest(bundle.path, bundle.manifest, kept)
+        for name in listed.keys() - set(kept):
+            (bundle.path / name).unlink()
+    new = sorted(file.name for file in folder.iterdir())
+    for name in new:
+        (folder / name).replace(bundle.path / name)
+    write_manifest(bundle.path, bundle.manifest, [*kept, *new])
 
 
 def _export_graph(network: Pi05, graph: str, path: Path) -> None:
@@ -139,19 +151,18 @@ def _export_graph(network: Pi05, graph: str, path: Path) -> None:
     batch = torch.export.Dim("batch")
     if graph == "prefix":
         module, inputs = PrefixGraph(network), images
-        dynamic = {name: {0: batch} for name in inputs}
     else:
         module, inputs = DenoiseGraph(network), example_draws(network.geometry, 2, 0) | prefix
-        dynamic = {name: {1 if name in ("k", "v") else 0: batch} for name in inputs}
+    ports = INPUTS[kind_of(graph)]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         logging.getLogger("torch.onnx").setLevel(logging.ERROR)
         program = torch.onnx.export(
             module,
             kwargs=inputs,
-            input_names=list(inputs),
-            output_names=list(OUTPUTS["prefix" if graph == "prefix" else "denoise"]),
-            dynamic_shapes=dynamic,
+            input_names=list(ports),
+            output_names=list(OUTPUTS[kind_of(graph)]),
+            dynamic_shapes={name: {port.batch_axis: batch} for name, port in ports.items()},
             opset_version=OPSET,
             dynamo=True,
             optimize=True,
@@ -193,12 +204,12 @@ def _prefix_difference(
 ) -> float:
     with torch.no_grad():
         prefix = network.prefix(**inputs)
-    answer = run(_numpy(inputs))
-    if not np.array_equal(answer["pad"], prefix.valid.numpy()):
+    found = run(_numpy(inputs))
+    if not np.array_equal(found["pad"], prefix.valid.numpy()):
         return float("inf")
     valid = prefix.valid[None, :, None, :, None].numpy()
     return max(
-        relative_difference(answer[name] * valid, reference.numpy() * valid)
+        relative_difference(found[name] * valid, reference.numpy() * valid)
         for name, reference in (("k", prefix.k), ("v", prefix.v))
     )
 
@@ -209,8 +220,8 @@ def _denoise_difference(
     with torch.no_grad():
         prefix = network.prefix(**inputs)
         velocity = network.denoise(draws["x_t"], draws["time"], prefix)
-    answer = run(_numpy(draws) | _numpy(dict(zip(OUTPUTS["prefix"], prefix, strict=True))))
-    return relative_difference(answer["v_t"], velocity.numpy())
+    found = run(_numpy(draws) | _numpy(dict(zip(OUTPUTS["prefix"], prefix, strict=True))))
+    return relative_difference(found["v_t"], velocity.numpy())
 
 
 def _session(path: Path) -> _Graph:

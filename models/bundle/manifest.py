@@ -6,13 +6,15 @@ and the SHA-256 of every other file. Nothing in a bundle is ever unpickled.
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from z1_ros.errors import BundleError, ConfigError, closest
-from z1_ros.files import write_json
+from z1_ros.errors import BundleError, CheckpointError, ConfigError, closest
+from z1_ros.files import read_json, real_place, require_writable, sweep, write_json
+from z1_ros.models.bundle.graphs import GRAPHS
 from z1_ros.models.bundle.task_experts import (
     TaskExpert,
     check_expert_files,
@@ -20,21 +22,21 @@ from z1_ros.models.bundle.task_experts import (
     choose_expert,
     denoise_graph,
 )
+from z1_ros.models.checkpoint.weight_files import WEIGHTS as WEIGHTS
 from z1_ros.models.network.geometry import Geometry
 from z1_ros.specs import Contract, Field
 
 FORMAT = "z1_ros.bundle/1"
 MANIFEST = "manifest.json"
-WEIGHTS = "model.safetensors"
 TOKENIZER = "tokenizer.json"
 SENTENCEPIECE = "tokenizer.model"
-GRAPHS = ("prefix", "denoise")
-"""Every bundle's graphs; each of its task-wise experts has one more."""
 RESIZE_METHODS = ("area", "bilinear", "bilinear_antialias")
 NORMALIZATION_FORMS = ("lerobot", "openpi")
 STATS_PARTS = {"quantile": ("q01", "q99"), "mean_std": ("mean", "std")}
 """The statistics that each normalisation mode needs."""
 FLOAT32_MAX = 3.4e38
+_GRAPH_FILE = re.compile(r"(prefix|denoise(_.+)?)\.onnx(\.data)?")
+"""An export that was killed leaves such files without an entry in the manifest."""
 MODELS = Path(__file__).parents[1]
 """Folder of the bundles that are shipped with the package."""
 
@@ -101,6 +103,11 @@ class Normalization:
     action: NormStats
     """Of the actions."""
 
+    @property
+    def mode_of_actions(self) -> str:
+        """Mode of the actions."""
+        return self.action_mode or self.mode
+
     def __post_init__(self) -> None:
         """Check the choices; raises ValueError."""
         _require_choice("normalization.mode", self.mode, STATS_PARTS)
@@ -132,7 +139,7 @@ class Manifest:
     replan_steps: int = 8
     """Actions executed before the next inference."""
     experts: Mapping[str, TaskExpert] = field(default_factory=dict)
-    """Task-wise action experts by name; other instructions are the base expert's."""
+    """Task experts by name; instructions that match none go to the base expert."""
     made_by: Mapping[str, Any] = field(default_factory=dict)
     """Command, seed, data and versions that made it."""
     files: Mapping[str, str] = field(default_factory=dict)
@@ -168,7 +175,7 @@ class Manifest:
         scaling = self.normalization
         state_dims = tuple(dim for field in contract.state for dim in field.dim_names)
         _require_stats("state", scaling.state, scaling.mode, state_dims)
-        mode = scaling.action_mode or scaling.mode
+        mode = scaling.mode_of_actions
         _require_stats("action", scaling.action, mode, contract.action_dims)
         known = {f.name for f in fields(Geometry)}
         differ = sorted(known ^ set(self.geometry))
@@ -240,7 +247,7 @@ class Bundle:
     manifest: Manifest
     """Its parsed manifest."""
     sha256: str
-    """Identity of the bundle: the hash of its manifest, which holds all other hashes."""
+    """Hash of the manifest, which holds all other hashes: it identifies the bundle."""
 
     def file(self, name: str) -> Path:
         """Return the path of one of the bundle's files.
@@ -271,12 +278,39 @@ def require_replaceable(directory: Path) -> None:
     """Check that a bundle may be written here: nothing would be lost but an older bundle.
 
     Raises:
-        ConfigError: Something else is there.
+        ConfigError: Something else is there, also beside an older bundle's files; or nothing can
+            be written.
     """
-    if not directory.exists() or (directory / MANIFEST).is_file():
+    require_writable(directory)
+    place = real_place(directory)
+    if not place.exists():
         return
-    if not directory.is_dir() or any(directory.iterdir()) or directory.samefile("."):
+    here = place.is_dir() and place.samefile(".")
+    own = _own_files(place) if place.is_dir() and not here else None
+    if own is None:
         raise ConfigError(f"{directory} exists and is no bundle; name another place to write one")
+    sweep(place)
+    others = sorted(path.name for path in place.iterdir() if path.name not in own)
+    if others:
+        raise ConfigError(
+            f"{directory} holds {', '.join(others[:3])}{' …' * (len(others) > 3)} beside a bundle; "
+            "it would be lost, so name another place to write one, or move it"
+        )
+
+
+def _own_files(directory: Path) -> set[str] | None:
+    """Return the names that a bundle may have in its directory; None if something else is there."""
+    if not any(directory.iterdir()):
+        return set()
+    try:
+        data = read_json(directory / MANIFEST)
+    except CheckpointError:
+        return None
+    if not str(data.get("format")).startswith("z1_ros.bundle/"):
+        return None
+    left = {path.name for path in directory.glob("*.onnx*") if _GRAPH_FILE.fullmatch(path.name)}
+    files = data.get("files")
+    return {MANIFEST, *left, *(files if isinstance(files, dict) else ())}
 
 
 def bundled_path(name: str) -> Path:
@@ -346,11 +380,20 @@ def load_bundle(path: str | Path) -> Bundle:
     return Bundle(directory, manifest, hashlib.sha256(text).hexdigest())
 
 
-def write_manifest(directory: Path, manifest: Manifest) -> Bundle:
-    """Hash every file of ``directory`` into ``manifest`` and write it, atomically."""
-    names = sorted(p.name for p in directory.iterdir() if p.is_file() and p.name != MANIFEST)
-    names = [name for name in names if not name.endswith(".tmp")]
-    manifest = replace(manifest, files={name: file_sha256(directory / name) for name in names})
+def write_manifest(
+    directory: Path, manifest: Manifest, names: Iterable[str] | None = None
+) -> Bundle:
+    """Hash files into a manifest and write it in one step.
+
+    Args:
+        directory: Where the files are and the manifest goes.
+        manifest: Everything but the hashes.
+        names: Files of the bundle; None means all that are there.
+    """
+    if names is None:
+        names = (p.name for p in directory.iterdir() if p.is_file() and p.name != MANIFEST)
+    hashes = {name: file_sha256(directory / name) for name in sorted(names)}
+    manifest = replace(manifest, files=hashes)
     write_json(directory / MANIFEST, asdict(manifest))
     return Bundle(directory, manifest, file_sha256(directory / MANIFEST))
 

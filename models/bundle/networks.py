@@ -1,4 +1,4 @@
-"""The torch networks of a bundle: its own, and those of its task-wise experts."""
+"""The torch networks of a bundle: its own, and those of its task experts."""
 
 from copy import deepcopy
 
@@ -18,8 +18,8 @@ def load_bundle_network(
 ) -> Pi05:
     """Return a bundle's network.
 
-    Its expert lies in memory of its own, not in the mapped file: the last bits of a product depend
-    on how its factors are aligned, and an expert shall give the same ones from any file.
+    The expert's weights are copied out of the mapped file: the last bits of a product depend on how
+    its factors are aligned in memory, and an expert must give the same numbers from any file.
 
     Args:
         bundle: A verified bundle.

@@ -9,7 +9,6 @@ from torch import Tensor
 
 from z1_ros.errors import ConfigError
 from z1_ros.files import write_text
-from z1_ros.models.bundle.card import CARD, model_card
 from z1_ros.models.bundle.manifest import (
     TOKENIZER,
     WEIGHTS,
@@ -19,10 +18,10 @@ from z1_ros.models.bundle.manifest import (
     Normalization,
     NormStats,
     PromptSpec,
-    write_manifest,
 )
 from z1_ros.models.bundle.task_experts import TaskExpert, is_expert_tensor, weights_file
 from z1_ros.models.bundle.tokenizer import kitchen_tokenizer
+from z1_ros.models.bundle.writer import write_bundle
 from z1_ros.models.checkpoint.loading import write_tensors
 from z1_ros.models.network.geometry import Geometry
 from z1_ros.models.network.pi05 import Pi05
@@ -45,7 +44,7 @@ def write_random_bundle(
         robot: Its cameras fill the image slots, its fields the prompt and the actions.
         dtype: ``bfloat16`` or ``float32``; see ``Pi05.cast`` for what stays float32.
         seed: Of the weights.
-        experts: Names of task-wise experts; each follows its own name as an instruction.
+        experts: Names of task experts; each follows its own name as an instruction.
 
     Raises:
         ConfigError: The folder holds something, or the robot does not fit the geometry.
@@ -57,13 +56,6 @@ def write_random_bundle(
             f"robot {robot.name!r} has {len(robot.cameras)} cameras and {robot.action_dim} action "
             f"dimensions, the geometry {geometry.cameras} and {geometry.action_dim}"
         )
-    folder.mkdir(parents=True, exist_ok=True)
-    network = Pi05.empty(geometry).cast(getattr(torch, dtype))
-    write_tensors(folder / WEIGHTS, dict(_random_weights(network, seed)))
-    for at, name in enumerate(experts, start=1):
-        own = (p for p in _random_weights(network, seed + at) if is_expert_tensor(p[0]))
-        write_tensors(folder / weights_file(name), dict(own))
-    write_text(folder / TOKENIZER, kitchen_tokenizer())
     contract = Contract(
         cameras=robot.cameras,
         state=robot.state,
@@ -85,8 +77,17 @@ def write_random_bundle(
         experts={name: TaskExpert(instructions=(name,)) for name in experts},
         made_by={"weights": "random", "seed": seed},
     )
-    write_text(folder / CARD, model_card(manifest, folder))
-    return write_manifest(folder, manifest)
+
+    def fill(folder: Path) -> Manifest:
+        network = Pi05.empty(geometry).cast(getattr(torch, dtype))
+        write_tensors(folder / WEIGHTS, dict(_random_weights(network, seed)))
+        for at, name in enumerate(experts, start=1):
+            own = (p for p in _random_weights(network, seed + at) if is_expert_tensor(p[0]))
+            write_tensors(folder / weights_file(name), dict(own))
+        write_text(folder / TOKENIZER, kitchen_tokenizer())
+        return manifest
+
+    return write_bundle(folder, fill)
 
 
 def _random_weights(network: Pi05, seed: int) -> Iterator[tuple[str, Tensor]]:

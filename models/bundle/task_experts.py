@@ -1,7 +1,7 @@
-"""Task-wise action experts: one VLM, several experts, chosen by the instruction.
+"""Task experts: one VLM and several action experts, of which the instruction chooses one.
 
-Z-1 trains one policy per task and leaves the VLM alone, so all that its policies differ by is the
-action expert. A bundle may hold several beside its own, the base expert.
+Z-1 trains one policy per task and leaves the VLM alone, so its policies differ only in the action
+expert. A bundle may hold several such task experts beside its own, the base expert.
 """
 
 import re

@@ -1,19 +1,26 @@
-"""The one writer of bundles: staged beside its place, complete with card and hashes, then renamed."""
+"""The one writer of bundles: staged beside its place, with card and hashes, then renamed."""
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-from z1_ros.files import replace_directory, write_text
+from torch import Tensor
+
+from z1_ros.errors import BundleError
+from z1_ros.files import real_place, staged_directory, write_text
 from z1_ros.models.bundle.card import CARD, model_card
 from z1_ros.models.bundle.manifest import (
+    GRAPHS,
+    WEIGHTS,
     Bundle,
     Manifest,
     load_bundle,
     require_replaceable,
     write_manifest,
 )
+from z1_ros.models.checkpoint.loading import write_tensors
 
 Fill = Callable[[Path], Manifest]
 """Puts weights, tokenizer and graphs into a directory; returns the manifest that describes them."""
@@ -23,27 +30,63 @@ def write_bundle(out: Path, fill: Fill, *, export: Sequence[str] = ()) -> Bundle
     """Write a bundle whole or not at all; an older one stays until it is replaced.
 
     Args:
-        out: Directory to write; its name becomes the bundle's.
+        out: Directory to write; its name becomes the bundle's. Where it is a link, what it points
+            to is replaced.
         fill: Called with the staging directory.
         export: Graphs to export from the weights before the bundle appears.
 
     Raises:
         ConfigError: ``out`` holds something that is no bundle.
+        BundleError: The files cannot be written.
     """
-    out = out.expanduser().absolute()
     require_replaceable(out)
-    partial = out.with_name(out.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
+    place = real_place(out)
     try:
-        manifest = replace(fill(partial), name=out.name)
-        write_text(partial / CARD, model_card(manifest, partial))
-        made = write_manifest(partial, manifest)
-        if export:
-            from z1_ros.models.bundle.export import export as export_graphs
+        with staged_directory(place) as partial:
+            manifest = replace(fill(partial), name=place.name)
+            write_text(partial / CARD, model_card(manifest, partial))
+            made = write_manifest(partial, manifest)
+            if export:
+                # Exporting takes long to import, and libraries that not every machine has.
+                from z1_ros.models.bundle.export import export as export_graphs
 
-            export_graphs(made, export)
-        replace_directory(out, by=partial)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-    return load_bundle(out)
+                export_graphs(made, export)
+    except OSError as error:
+        raise BundleError(f"{out} cannot be written: {error}") from error
+    return load_bundle(place)
+
+
+def write_result(
+    start: Bundle,
+    weights: Mapping[str, Tensor],
+    out: Path,
+    made_by: Mapping[str, Any],
+    graphs: Sequence[str] = (),
+    *,
+    export: bool = False,
+) -> Bundle:
+    """Write the weights that training gave as a bundle.
+
+    Args:
+        start: Bundle that training began from; all but weights, graphs, card and the choice among
+            task experts is its own.
+        weights: Every weight, by name.
+        out: Directory to write.
+        made_by: What made it, ready for JSON.
+        graphs: Graphs of ``start`` that still hold, as nothing of them was trained.
+        export: Make the other graphs.
+
+    Raises:
+        ConfigError, BundleError: See ``write_bundle``.
+    """
+
+    def fill(folder: Path) -> Manifest:
+        write_tensors(folder / WEIGHTS, weights)
+        for name in start.manifest.files:
+            if name.removesuffix(".data") in {f"{graph}.onnx" for graph in graphs}:
+                shutil.copyfile(start.file(name), folder / name)
+        shutil.copyfile(start.tokenizer, folder / start.tokenizer.name)
+        return replace(start.manifest, experts={}, made_by=dict(made_by))
+
+    missing = [graph for graph in GRAPHS if graph not in graphs] if export else []
+    return write_bundle(out, fill, export=missing)

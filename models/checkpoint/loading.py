@@ -18,7 +18,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from z1_ros.errors import CheckpointError
-from z1_ros.models.bundle.manifest import WEIGHTS
+from z1_ros.files import staged_file
+from z1_ros.models.checkpoint.foreign_config import ForeignConfig, read_config
 from z1_ros.models.checkpoint.layouts import (
     EMBEDDING,
     HEAD,
@@ -28,7 +29,7 @@ from z1_ros.models.checkpoint.layouts import (
     refuse_relatives,
 )
 from z1_ros.models.checkpoint.shapes import count_sizes, shape_of
-from z1_ros.models.checkpoint.weight_files import INDEX, find_weights, read_hints, read_index
+from z1_ros.models.checkpoint.weight_files import INDEX, WEIGHTS, find_weights, read_index
 from z1_ros.models.network.geometry import FULL, Geometry
 from z1_ros.models.network.pi05 import Pi05
 
@@ -64,8 +65,18 @@ class Checkpoint:
     """How the names are spelled."""
     stored: tuple[StoredTensor, ...]
     """Every tensor of the files."""
-    hints: Mapping[str, int]
-    """Sizes that the files beside the weights state, by ``Geometry``'s names."""
+    config: ForeignConfig | None
+    """What the ``config.json`` beside the weights states, if there is one."""
+
+    @property
+    def hints(self) -> Mapping[str, int]:
+        """Sizes that the ``config.json`` states, by ``Geometry``'s names."""
+        return self.config.sizes if self.config else {}
+
+    @property
+    def directory(self) -> Path | None:
+        """The folder whose other files speak of these weights; None for a bare file."""
+        return _directory_of(self.path)
 
     @cached_property
     def tensors(self) -> dict[str, StoredTensor]:
@@ -112,10 +123,16 @@ def describe(path: str | Path) -> Checkpoint:
             f"{index} names {len(lacking)} tensors that its shards lack: {_some(lacking)}"
         )
     refuse_relatives(stored, str(path))
-    has_siblings = path.is_dir() or path.name in (WEIGHTS, INDEX)
-    hints = read_hints(files[0].parent) if has_siblings else {}
+    directory = _directory_of(path)
+    config = read_config(directory) if directory else None
     layout = find_layout(stored, str(path))
-    return Checkpoint(path, layout, tuple(stored.values()), hints)
+    return Checkpoint(path, layout, tuple(stored.values()), config)
+
+
+def _directory_of(path: Path) -> Path | None:
+    if path.is_dir():
+        return path
+    return path.parent if path.name in (WEIGHTS, INDEX) else None
 
 
 def by_name(
@@ -140,12 +157,12 @@ def infer_geometry(checkpoint: Checkpoint, **stated: int) -> Geometry:
 
     Args:
         checkpoint: From ``describe``.
-        stated: Sizes by ``Geometry``'s names. They win over the files beside the weights, and
-            those over the shapes, which ``load_checkpoint`` then finds to differ. Shapes do not
-            tell ``vision_heads`` (except at the published width), ``cameras``, ``prompt_tokens``
-            and ``horizon``, nor set several ``kv_heads`` apart from a wide one, which is assumed.
-            At the published widths the depths are the published ones, so that a file that lost
-            its last layers is not taken for a shallower network.
+        stated: Sizes by ``Geometry``'s names. They win over the ``config.json`` beside the
+            weights, and that over the shapes, which ``load_checkpoint`` then finds to differ.
+            Shapes do not tell ``vision_heads`` (except at the published width), ``cameras``,
+            ``prompt_tokens`` and ``horizon``, nor set several ``kv_heads`` apart from a wide one,
+            which is assumed. At the published widths the depths are the published ones, so that
+            a file that lost its last layers is not taken for a shallower network.
 
     Returns:
         The geometry; of a broken checkpoint the one that most of its tensors fit.
@@ -329,10 +346,8 @@ def read_facts(path: str | Path) -> dict[str, object]:
 def write_tensors(
     path: str | Path, tensors: Mapping[str, Tensor], facts: Mapping[str, object] | None = None
 ) -> None:
-    """Write tensors, and facts as JSON, to one safetensors file, atomically."""
-    path = Path(path)
-    partial = path.with_name(path.name + ".tmp")
+    """Write tensors, and facts as JSON, to one safetensors file in one step."""
     plain = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
-    save_file(plain, partial, metadata={"facts": json.dumps(facts)} if facts else None)
-    partial.chmod(0o644)  # safetensors makes files that nobody else can read
-    partial.replace(path)
+    with staged_file(Path(path)) as partial:
+        save_file(plain, partial, metadata={"facts": json.dumps(facts)} if facts else None)
+        partial.chmod(0o644)  # safetensors makes files that nobody else can read

@@ -1,17 +1,15 @@
-"""Which files hold a model's weights, and what the files beside them say about its sizes.
+"""Which files hold a model's weights.
 
 Only safetensors is read. A file of another kind is refused by its name, with what to do instead.
 """
 
 import re
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from z1_ros.errors import CheckpointError
 from z1_ros.files import read_json
-from z1_ros.models.bundle.manifest import MANIFEST, WEIGHTS
 
+WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 _PICKLES = (".pt", ".pth", ".bin", ".ckpt", ".pkl")
 _CONVERT = "openpi's examples/convert_jax_model_to_pytorch.py converts it"
@@ -100,64 +98,3 @@ def read_index(path: Path) -> dict[str, str]:
             count = sum(s == shard for s in shards.values())
             raise CheckpointError(f"{path.parent} lacks the shard {shard} ({count} tensors)")
     return shards
-
-
-def read_hints(directory: Path) -> dict[str, int]:
-    """Return the sizes that the configuration files of a checkpoint's folder state.
-
-    Those of LeRobot (``config.json`` with a type), openpi (without) and of our bundles are known.
-
-    Returns:
-        Fields of ``Geometry``; of a bundle all, else those that concern the inputs.
-
-    Raises:
-        CheckpointError: A file is malformed, or asks for what this network does not do.
-    """
-    manifest, config = directory / MANIFEST, directory / "config.json"
-    where = manifest if manifest.is_file() else config
-    if not where.is_file():
-        return {}
-    facts = read_json(where)
-    try:
-        if where == manifest:
-            return {name: int(value) for name, value in facts["geometry"].items()}
-        return _lerobot_hints(facts, config) if "type" in facts else _openpi_hints(facts)
-    except CheckpointError:
-        raise
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
-        raise CheckpointError(f"{where} is malformed: {error!r}") from error
-
-
-def _openpi_hints(facts: Mapping[str, Any]) -> dict[str, int]:
-    # openpi pads every observation to three images, and π0.5's prompts to 200 tokens
-    # (src/openpi/models/{model,pi0_config}.py); its file says neither.
-    names = {"action_dim": "action_dim", "action_horizon": "horizon"}
-    stated = {ours: int(facts[theirs]) for theirs, ours in names.items() if theirs in facts}
-    return stated and {"cameras": 3, "prompt_tokens": 200, **stated}
-
-
-def _lerobot_hints(facts: Mapping[str, Any], path: Path) -> dict[str, int]:
-    if facts["type"] != "pi05":
-        raise CheckpointError(f"{path} says type {facts['type']!r}; only 'pi05' is supported")
-    for name, expected in (
-        ("use_visual_memory", False),
-        ("use_proprioceptive_memory", False),
-        ("min_period", 4e-3),
-        ("max_period", 4.0),
-    ):
-        if facts.get(name, expected) != expected:
-            raise CheckpointError(f"{path} says {name} {facts[name]}; only {expected} is supported")
-    images = {
-        name for name, feature in facts["input_features"].items() if feature["type"] == "VISUAL"
-    }
-    empty = range(int(facts.get("empty_cameras", 0)))
-    images |= {f"observation.images.empty_camera_{i}" for i in empty}
-    names = {
-        "chunk_size": "horizon",
-        "tokenizer_max_length": "prompt_tokens",
-        "max_action_dim": "action_dim",
-    }
-    hints = {ours: int(facts[theirs]) for theirs, ours in names.items() if theirs in facts}
-    if "image_resolution" in facts:
-        hints["image_size"] = int(facts["image_resolution"][0])
-    return {"cameras": len(images), **hints} if images else hints

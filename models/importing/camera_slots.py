@@ -3,7 +3,8 @@
 from collections.abc import Iterable
 
 from z1_ros.errors import ConfigError, closest
-from z1_ros.models.importing.origin import EMPTY_CAMERA, Origin
+from z1_ros.models.checkpoint.foreign_config import EMPTY_CAMERA
+from z1_ros.models.importing.origin import Origin
 from z1_ros.specs import Embodiment
 
 ROBOCASA_SLOTS = {

@@ -19,47 +19,53 @@ class ImportConfig:
     out: Path
     """Bundle to write."""
     overwrite: bool = False
-    """Replace an existing bundle."""
+    """Replace the bundle at OUT if there is one."""
     modality: str = ""
-    """Order of the flat state and action: ``ee-first`` or ``base-first`` (RoboCasa's two), or a
-    modality.json; without it, modality.json in the checkpoint or the robot's own order."""
+    """Order of the columns of state and action: ``ee-first`` or ``base-first`` (RoboCasa's two
+    orders), or the path of a modality.json. By default the modality.json in the checkpoint, or the
+    robot's own order."""
     state: str = ""
-    """State fields in the checkpoint's order, commas between."""
+    """Names of the state fields in the checkpoint's order, separated by commas."""
     action: str = ""
-    """Action fields in the checkpoint's order, commas between."""
+    """Names of the action fields in the checkpoint's order, separated by commas."""
     cameras: str = ""
-    """``slot=camera,…``; slots left out are masked. Without it, by name."""
+    """Camera of each image slot, as ``slot=camera,slot=camera``. Slots that are left out are
+    masked. By default a slot takes the camera of its name."""
     norm_stats: Path | None = None
-    """norm_stats.json, a data set's stats.json, or LeRobot's processors; else the checkpoint's."""
+    """Normalisation statistics: a norm_stats.json, a data set's stats.json, or the folder of a
+    LeRobot policy. By default those in the checkpoint."""
     asset_id: str | None = None
-    """Which of several ``assets/<id>/norm_stats.json``."""
+    """Robot whose ``assets/<id>/norm_stats.json`` to take, for a checkpoint that has several."""
     norm_mode: Literal["quantile", "mean_std"] | None = None
-    """Normalisation of state and actions; else as LeRobot's files say, else quantile."""
+    """Normalisation of state and actions. By default as LeRobot's files say, or quantile."""
     allow_suspicious_stats: bool = False
-    """Go on although the statistics look like those of another known order."""
+    """Import although the statistics look like those of another known order of columns."""
     discrete_state: bool = True
-    """State in the prompt; off for checkpoints trained without it (openpi's pi05_libero)."""
+    """Put the state into the prompt. Switch it off for checkpoints that were trained without it
+    (openpi's pi05_libero)."""
     resize: Literal["area", "bilinear", "bilinear_antialias"] | None = None
-    """How images are resized; else bilinear (LeRobot) or bilinear_antialias (openpi)."""
+    """How images are resized. By default bilinear for LeRobot's checkpoints and bilinear_antialias
+    for openpi's."""
     tokenizer: str = ""
-    """File, directory or Hugging Face id; else the checkpoint's, else PaliGemma's."""
+    """Tokenizer file, a directory with one, or a Hugging Face repository. By default that of the
+    checkpoint, or PaliGemma's."""
     prompt_tokens: int | None = None
-    """Tokens prompts are padded to; else as the checkpoint says, else 200."""
+    """Tokens that prompts are padded to. By default as the checkpoint says, or 200."""
     horizon: int | None = None
-    """Actions per chunk, where the checkpoint does not say."""
+    """Actions per chunk, for a checkpoint that does not say."""
     vision_heads: int | None = None
-    """Attention heads of the vision tower, where it is not the published one."""
+    """Attention heads of the vision tower, for a tower that is not the published one."""
     denoise_steps: int | None = None
-    """Euler steps; else as the checkpoint says, else 10."""
+    """Euler steps from noise to actions. By default as the checkpoint says, or 10."""
     replan_steps: int | None = None
-    """Actions executed before the next inference; else LeRobot's n_action_steps, else 5."""
+    """Actions executed before the next inference. By default LeRobot's n_action_steps, or 5."""
     ignore_steps: str = ""
-    """Unknown steps of LeRobot's processors to pass over, commas between."""
+    """Unknown steps of LeRobot's processors to ignore, separated by commas."""
     dtype: Literal["keep", "bfloat16", "float32"] = "keep"
-    """Of the weights. bfloat16 leaves vision, norms, time and action projections in float32; what
-    changes its type has to fit into memory, 13 GB for all of π0.5 in float32."""
+    """Type of the weights. bfloat16 leaves vision, norms, time and action projections in float32.
+    Weights that change their type must fit into memory: 13 GB for all of π0.5 in float32."""
     json: Path | None = None
-    """Write what was decided here."""
+    """JSON file to write the decisions to."""
 
     @property
     def ignored_steps(self) -> tuple[str, ...]:

@@ -7,8 +7,7 @@ bundle's model card.
 
 import platform
 import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -19,8 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 from z1_ros.errors import BundleError, CheckpointError, ConfigError
-from z1_ros.files import replace_directory, write_json, write_text
-from z1_ros.models.bundle.card import CARD, model_card
+from z1_ros.files import write_json
 from z1_ros.models.bundle.manifest import (
     MANIFEST,
     WEIGHTS,
@@ -30,9 +28,9 @@ from z1_ros.models.bundle.manifest import (
     PromptSpec,
     file_sha256,
     require_replaceable,
-    write_manifest,
 )
 from z1_ros.models.bundle.tokenizer import PromptTokenizer
+from z1_ros.models.bundle.writer import write_bundle
 from z1_ros.models.checkpoint.loading import (
     Checkpoint,
     describe,
@@ -40,7 +38,6 @@ from z1_ros.models.checkpoint.loading import (
     load_checkpoint,
     write_tensors,
 )
-from z1_ros.models.checkpoint.weight_files import INDEX
 from z1_ros.models.importing.camera_slots import map_cameras
 from z1_ros.models.importing.config import ImportConfig
 from z1_ros.models.importing.modality import Order, choose_order, columns
@@ -92,24 +89,26 @@ def import_checkpoint(config: ImportConfig, console: Console) -> Bundle:
     _check_out(out, config.overwrite)
     checkpoint = describe(config.checkpoint)
     _refuse_others(checkpoint)
-    origin = read_origin(directory_of(checkpoint), checkpoint.layout.name, config.ignored_steps)
+    origin = read_origin(checkpoint, config.ignored_steps)
     manifest = plan(config, checkpoint, origin, out.name)
     network = load_checkpoint(checkpoint, Geometry(**manifest.geometry))
-    with _written_whole(out) as partial:
-        tokenizer = fetch_tokenizer(_tokenizer_source(config, checkpoint, origin), partial)
-        _check_prompt(partial / tokenizer, manifest)
+
+    def fill(folder: Path) -> Manifest:
+        tokenizer = fetch_tokenizer(_tokenizer_source(config, checkpoint, origin), folder)
+        _check_prompt(folder / tokenizer, manifest)
         _print_plan(console, manifest)
         with console.status("reading and copying the weights"):
-            parameters = _copy_weights(network, DTYPES[config.dtype], partial / WEIGHTS)
+            parameters = _copy_weights(network, DTYPES[config.dtype], folder / WEIGHTS)
             hashes = {f.name: file_sha256(f) for f in sorted({s.file for s in checkpoint.stored})}
         source = manifest.made_by["source"] | {"sha256": hashes}
         made_by = {**manifest.made_by, "source": source, "parameters": parameters}
-        manifest = replace(manifest, made_by=made_by)
-        write_text(partial / CARD, model_card(manifest, partial))
-        bundle = write_manifest(partial, manifest)
+        return replace(manifest, made_by=made_by)
+
+    bundle = write_bundle(out, fill)
+    parameters = bundle.manifest.made_by["parameters"]
     _say(console, f"\n{out} is written, {parameters / 1e6:,.1f} M parameters. Next:")
     _say(console, f"  z1-export {out}\n  ros2 launch z1_ros policy.launch.py model:={out}")
-    return replace(bundle, path=out)
+    return bundle
 
 
 def plan(config: ImportConfig, checkpoint: Checkpoint, origin: Origin, name: str) -> Manifest:
@@ -127,7 +126,7 @@ def plan(config: ImportConfig, checkpoint: Checkpoint, origin: Origin, name: str
         )
     order = choose_order(
         robot,
-        directory_of(checkpoint),
+        checkpoint.directory,
         modality=config.modality,
         state=config.state,
         action=config.action,
@@ -227,16 +226,8 @@ def _geometry(config: ImportConfig, checkpoint: Checkpoint, origin: Origin) -> G
     return infer_geometry(checkpoint, **stated)
 
 
-def directory_of(checkpoint: Checkpoint) -> Path | None:
-    """Return the directory whose other files speak of the checkpoint; None for a bare file."""
-    path = checkpoint.path
-    if path.is_dir():
-        return path
-    return path.parent if path.name in (WEIGHTS, INDEX) else None
-
-
 def _read_stats(config: ImportConfig, checkpoint: Checkpoint) -> Stats:
-    path = config.norm_stats or directory_of(checkpoint)
+    path = config.norm_stats or checkpoint.directory
     if path is None:
         raise ConfigError(
             f"{config.checkpoint} is a bare file of weights: pass --norm-stats with the statistics "
@@ -261,25 +252,10 @@ def _check_out(out: Path, overwrite: bool) -> None:
         raise ConfigError(f"there is a bundle at {out} already; pass --overwrite to replace it")
 
 
-@contextmanager
-def _written_whole(out: Path) -> Iterator[Path]:
-    """Give a directory to fill; it becomes ``out``, or vanishes if anything goes wrong."""
-    partial = out.with_name(out.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    try:
-        partial.mkdir(parents=True)
-        yield partial
-        replace_directory(out, by=partial)
-    except OSError as error:
-        raise BundleError(f"{out} cannot be written: {error}") from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-
-
 def _tokenizer_source(config: ImportConfig, checkpoint: Checkpoint, origin: Origin) -> str:
     if config.tokenizer:
         return config.tokenizer
-    directory = directory_of(checkpoint)
+    directory = checkpoint.directory
     if directory is not None and any((directory / name).is_file() for name in FILES):
         return str(directory)
     return origin.tokenizer or PALIGEMMA

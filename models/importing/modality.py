@@ -11,11 +11,10 @@ from typing import Any
 
 from z1_ros.errors import CheckpointError, ConfigError, closest
 from z1_ros.files import read_json
+from z1_ros.models.checkpoint.foreign_config import IMAGES
 from z1_ros.specs import Embodiment, Field
 
 KINDS = ("state", "action")
-IMAGES = "observation.images."
-"""What LeRobot's names of image features begin with."""
 _EEF = ("end_effector_position_relative", "end_effector_rotation_relative")
 _BASE = ("base_position", "base_rotation")
 

@@ -15,6 +15,7 @@ import numpy as np
 from z1_ros.errors import CheckpointError, ConfigError, closest
 from z1_ros.files import read_json
 from z1_ros.models.bundle.manifest import NormStats
+from z1_ros.models.checkpoint.loading import read_tensors
 from z1_ros.models.importing.lerobot_steps import POSTPROCESSOR, PREPROCESSOR, find_step, read_steps
 
 OPENPI_FILE = "norm_stats.json"
@@ -147,19 +148,13 @@ def modes_of(norm_map: Any, path: Path) -> dict[str, str]:
 
 
 def _read_flat(path: Path) -> dict[str, Any]:
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, "np") as stream:
-            flat = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118
-    except FileNotFoundError as error:
-        raise CheckpointError(f"no normalisation statistics at {path}") from error
-    except (SafetensorError, OSError, TypeError) as error:
-        raise CheckpointError(f"{path} is not a readable safetensors file: {error}") from error
+    """Return feature -> statistic -> values of a processor's safetensors file."""
+    if not path.is_file():
+        raise CheckpointError(f"no normalisation statistics at {path}")
     nested: dict[str, Any] = {}
-    for name, value in flat.items():
+    for name, tensor in read_tensors(path).items():
         feature, _, part = name.rpartition(".")
-        nested.setdefault(feature, {})[part] = value
+        nested.setdefault(feature, {})[part] = tensor.double().numpy()
     return nested
 
 

@@ -1,8 +1,7 @@
 """How a foreign checkpoint's inputs are prepared, as the files beside its weights say.
 
 openpi's say nothing of it; LeRobot's ``config.json`` and the steps of its
-``policy_preprocessor.json`` nearly everything. Sizes are read by ``weight_files``. Source: LeRobot
-``policies/pi05/configuration_pi05.py`` and ``processor_pi05.py``.
+``policy_preprocessor.json`` nearly everything. Source: LeRobot ``policies/pi05/processor_pi05.py``.
 """
 
 from collections.abc import Mapping
@@ -11,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from z1_ros.errors import CheckpointError
-from z1_ros.files import read_json
+from z1_ros.models.checkpoint.foreign_config import IMAGES, OPENPI_SLOTS
+from z1_ros.models.checkpoint.loading import Checkpoint
 from z1_ros.models.importing.lerobot_steps import (
     POSTPROCESSOR,
     PREPROCESSOR,
@@ -19,13 +19,8 @@ from z1_ros.models.importing.lerobot_steps import (
     find_step,
     read_steps,
 )
-from z1_ros.models.importing.modality import IMAGES
 from z1_ros.models.importing.norm_stats import modes_of
 
-OPENPI_SLOTS = ("base_0_rgb", "left_wrist_0_rgb", "right_wrist_0_rgb")
-"""Image slots of openpi's models, always in this order."""
-EMPTY_CAMERA = "empty_camera_"
-"""LeRobot's slots without a camera."""
 OLD_RELEASE = (
     "Saved by LeRobot 0.5.0 or older. Releases up to 0.4.4 padded the state in the prompt to 32 "
     "numbers and images with -3; if it was trained with one of them, it sees something else here "
@@ -71,90 +66,39 @@ class Origin:
     """What a user should know and the network cannot show."""
 
 
-def read_origin(path: Path | None, layout: str, ignored_steps: tuple[str, ...] = ()) -> Origin:
+def read_origin(checkpoint: Checkpoint, ignored_steps: tuple[str, ...] = ()) -> Origin:
     """Read what stands beside the weights.
 
     Args:
-        path: Checkpoint directory; None for a bare file of weights, which says nothing.
-        layout: Layout of the weights, which tells the kind where no config.json does.
+        checkpoint: From ``describe``. A bare file says nothing; then the layout of its weights
+            tells the kind.
         ignored_steps: Unknown steps of LeRobot processors to pass over.
 
     Raises:
-        CheckpointError: Malformed files, another model, or a feature that is not supported.
+        CheckpointError: Malformed files, or a feature that is not supported.
     """
-    if path is None or not (path / "config.json").is_file():
-        return Origin(kind="lerobot" if layout == "lerobot" else "openpi")
-    config = read_json(path / "config.json")
-    if "type" in config or "input_features" in config:
-        return _lerobot(path, config, ignored_steps)
-    return Origin(kind="openpi")
-
-
-def _lerobot(path: Path, config: dict[str, Any], ignored_steps: tuple[str, ...]) -> Origin:
-    file = path / "config.json"
-    _refuse_unsupported(config, file)
-    features = _features(config, file)
-    sizes = {
-        kind: features[name]["shape"][0]
-        for kind, name in (("state", "observation.state"), ("action", "action"))
-        # The base model's are padding that belongs to no robot.
-        if name in features and features[name]["shape"][0] != config.get(f"max_{kind}_dim", 32)
-    }
-    known = {
-        "denoise_steps": _whole(config, "num_inference_steps", file),
-        "replan_steps": _whole(config, "n_action_steps", file),
-    }
-    known = {name: value for name, value in known.items() if value is not None}
-    return Origin(
-        kind="lerobot",
-        slots=_slots(config, features),
-        sizes=sizes,
-        modes=modes_of(config["normalization_mapping"], file)
-        if "normalization_mapping" in config
-        else {},
-        notes=() if "use_relative_actions" in config else (OLD_RELEASE,),
-        **(known | _read_processors(path, ignored_steps)),
-    )
-
-
-def _slots(config: dict[str, Any], features: dict[str, Any]) -> tuple[str, ...]:
-    """Return the image slots; missing cameras come last, whatever their place in the features."""
-    slots = [name.removeprefix(IMAGES) for name, f in features.items() if f["type"] == "VISUAL"]
-    slots += [f"{EMPTY_CAMERA}{i}" for i in range(int(config.get("empty_cameras", 0)))]
-    return tuple(sorted(dict.fromkeys(slots), key=lambda slot: slot.startswith(EMPTY_CAMERA)))
-
-
-def _refuse_unsupported(config: dict[str, Any], file: Path) -> None:
-    if config.get("type") != "pi05":
-        raise CheckpointError(
-            f"{file} describes a LeRobot policy of type {config.get('type')!r}; only 'pi05' can "
-            f"be imported"
-        )
+    config = checkpoint.config
+    if config is None:
+        return Origin(kind="lerobot" if checkpoint.layout.name == "lerobot" else "openpi")
+    if config.kind == "openpi":
+        return Origin(kind="openpi")
     for key, what in (
         ("use_relative_actions", "relative actions"),
         ("use_peft", "adapter weights, which must be merged first"),
     ):
-        if config.get(key):
-            raise CheckpointError(f"{file}: {key} is on; {what} are not supported")
-    resolution = config.get("image_resolution", (224, 224))
-    if len(resolution) != 2 or resolution[0] != resolution[1]:
-        raise CheckpointError(f"{file}: image_resolution is {resolution}, expected two equal sides")
-    if config.get("n_obs_steps", 1) != 1:
-        raise CheckpointError(f"{file}: n_obs_steps is {config['n_obs_steps']}, expected 1")
-
-
-def _features(config: dict[str, Any], file: Path) -> dict[str, Any]:
-    features: dict[str, Any] = {}
-    for part in ("input_features", "output_features"):
-        found = config.get(part) or {}
-        well = isinstance(found, dict) and all(
-            isinstance(f, dict) and isinstance(f.get("shape"), list) and f["shape"] and "type" in f
-            for f in found.values()
-        )
-        if not well:
-            raise CheckpointError(f"{file}: {part} must map names to a type and a shape")
-        features |= found
-    return features
+        if config.settings.get(key):
+            raise CheckpointError(f"{config.path}: {key} is on; {what} are not supported")
+    stated = {"denoise_steps": config.denoise_steps, "replan_steps": config.replan_steps}
+    modes = {} if config.normalization is None else modes_of(config.normalization, config.path)
+    return Origin(
+        kind="lerobot",
+        slots=config.slots,
+        sizes=config.vectors,
+        modes=modes,
+        notes=() if "use_relative_actions" in config.settings else (OLD_RELEASE,),
+        **{name: value for name, value in stated.items() if value is not None},
+        **_read_processors(config.path.parent, ignored_steps),
+    )
 
 
 def _read_processors(path: Path, ignored: tuple[str, ...]) -> dict[str, Any]:
@@ -193,10 +137,3 @@ def _check_steps(steps: list[Step], file: Path, ignored: tuple[str, ...]) -> Non
                 f"{file} has a step {step.name!r} that is not known here; if the network's inputs "
                 f"and outputs do not depend on it, pass --ignore-steps {step.name}"
             )
-
-
-def _whole(data: dict[str, Any], key: str, file: Path) -> int | None:
-    value = data.get(key)
-    if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
-        raise CheckpointError(f"{file}: {key} is {value!r}, expected a whole number from 1")
-    return value

@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 
 from z1_ros.errors import BundleError
+from z1_ros.files import staged_file
 from z1_ros.models.bundle.manifest import SENTENCEPIECE, TOKENIZER
 from z1_ros.models.bundle.tokenizer import PromptTokenizer
 
@@ -33,9 +34,8 @@ def fetch_tokenizer(source: str, directory: Path) -> str:
     file = _local(source) or _download(source)
     PromptTokenizer(file, max_tokens=1)
     name = KINDS[file.suffix]
-    partial = directory / f"{name}.tmp"
-    shutil.copyfile(file, partial)
-    partial.replace(directory / name)
+    with staged_file(directory / name) as partial:
+        shutil.copyfile(file, partial)
     return name
 
 

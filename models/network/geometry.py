@@ -85,7 +85,7 @@ class Geometry:
 FULL = Geometry()
 """The published π0.5."""
 
-KITCHEN = Geometry(
+SMALL = Geometry(
     image_size=96,
     patch=16,
     vision_width=128,
@@ -103,9 +103,9 @@ KITCHEN = Geometry(
     horizon=16,
     action_dim=12,
 )
-"""2.6 M parameters: trains on two CPU cores and answers in tens of milliseconds there."""
+"""2.6 M parameters: trains on two CPU cores, where an action chunk takes tens of milliseconds."""
 
-PRESETS = {"full": FULL, "small": KITCHEN}
+PRESETS = {"full": FULL, "small": SMALL}
 
 
 def preset(name: str) -> Geometry:

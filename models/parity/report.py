@@ -11,10 +11,10 @@ golden's times where it lists them, and our own times are compared as ``mid.step
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import tyro
@@ -22,8 +22,9 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from z1_ros.errors import CheckpointError, ConfigError
+from z1_ros.errors import CheckpointError
 from z1_ros.files import write_json
+from z1_ros.models.bundle.manifest import MANIFEST, load_bundle
 from z1_ros.models.checkpoint.layouts import EMBEDDING, HEAD, from_openpi, is_unused
 from z1_ros.models.checkpoint.loading import Checkpoint, describe, infer_geometry, load_checkpoint
 from z1_ros.models.network.geometry import Geometry
@@ -51,19 +52,14 @@ class ParityConfig:
     """Safetensors file of ``in.*``, ``mid.*``, ``out.*`` and ``grad.*``."""
     checkpoint: tyro.conf.Positional[Path]
     """The weights: openpi's or LeRobot's checkpoint, or a bundle; file or directory."""
-    dtype: str | None = None
-    """``float32`` or ``bfloat16``; what GOLDEN was made in if not given."""
+    dtype: Literal["float32", "bfloat16"] | None = None
+    """Type of the weights. By default the type that GOLDEN was made in."""
     inputs: Path | None = None
-    """Golden file with the ``in.*`` where GOLDEN has none."""
+    """Golden file to take the inputs ``in.*`` from, for a GOLDEN that has none."""
     vision_heads: int | None = None
-    """Attention heads of the vision tower where neither GOLDEN nor CHECKPOINT tells."""
+    """Attention heads of the vision tower, for files that do not tell."""
     json: Path | None = None
-    """Write the figures here."""
-
-    def __post_init__(self) -> None:
-        """Check the choice."""
-        if self.dtype is not None and self.dtype not in DTYPES:
-            raise ConfigError(f"dtype is {self.dtype!r}, expected one of {sorted(DTYPES)}")
+    """JSON file to write the comparison to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,7 +200,7 @@ def compare(
         if key not in values:
             rows.append(Comparison(key, math.inf, tolerance, "the network has no such weight"))
         elif key in golden:
-            # What padding holds is everyone's own affair: nothing attends to it.
+            # Nothing attends to padding, so implementations may differ there.
             mask = valid if key.startswith("mid.kv") else None
             # What all keys share does not change a softmax: this gradient is zero, and in both
             # implementations rounding errors of larger ones.
@@ -245,7 +241,7 @@ def _compare(
 
 
 def run(config: ParityConfig) -> dict[str, Any]:
-    """Compare, and return the figures.
+    """Compare, and return what was measured.
 
     Raises:
         CheckpointError: Golden or checkpoint is unreadable, or they do not belong together.
@@ -256,7 +252,7 @@ def run(config: ParityConfig) -> dict[str, Any]:
     if precision not in DTYPES:
         raise CheckpointError(f"{golden.path} was made in {precision!r}; choose one with --dtype")
     heads = {} if config.vision_heads is None else {"vision_heads": config.vision_heads}
-    geometry = infer_geometry(checkpoint, **{**golden.sizes, **heads})
+    geometry = infer_geometry(checkpoint, **{**_bundle_sizes(checkpoint), **golden.sizes, **heads})
     if golden["in.tokens"].max() >= geometry.vocab:
         raise CheckpointError(f"{golden.path} has tokens beyond the vocabulary {geometry.vocab}")
     tolerances, dtype = TOLERANCES[precision], DTYPES[precision]
@@ -285,6 +281,14 @@ def run(config: ParityConfig) -> dict[str, Any]:
     }
 
 
+def _bundle_sizes(checkpoint: Checkpoint) -> Mapping[str, int]:
+    """Return the sizes that the manifest of a bundle states; nothing where there is none."""
+    folder = checkpoint.directory
+    if folder is None or not (folder / MANIFEST).is_file():
+        return {}
+    return load_bundle(folder).manifest.geometry
+
+
 def _worst(rows: list[Comparison]) -> float:
     """Return the largest error in units of its tolerance."""
     ratios = [row.error / row.tolerance for row in rows if row.tolerance]
@@ -301,9 +305,9 @@ def print_report(report: dict[str, Any]) -> None:
     for title in ("error", "tolerance", "ok"):
         table.add_column(title, justify="right")
     for row in report["rows"]:
-        figures = (f"{row['error']:.1e}", f"{row['tolerance']:.0e}", "yes" if row["ok"] else "NO")
+        cells = (f"{row['error']:.1e}", f"{row['tolerance']:.0e}", "yes" if row["ok"] else "NO")
         key = f"{row['key']} ({row['note']})" if row["note"] else row["key"]
-        table.add_row(key, *figures, style=None if row["ok"] else "red")
+        table.add_row(key, *cells, style=None if row["ok"] else "red")
     console.print(table)
     for line in _remarks(report):
         console.print(line, highlight=False)

@@ -1,4 +1,4 @@
-"""A policy can be exchanged under a loop, and each answer is one policy's."""
+"""A policy can be exchanged under a loop, and each chunk is one policy's."""
 
 import threading
 
@@ -62,7 +62,7 @@ def test_the_gripper_keeps_its_last_command_over_an_exchange():
     assert loop.act(env.observe())[-1] == 0.25
 
 
-def test_an_answer_of_the_old_policy_that_comes_after_the_exchange_is_thrown_away():
+def test_a_chunk_of_the_old_policy_that_comes_after_the_exchange_is_dropped():
     old, new = Constant(0.25), Constant(0.5)
     old.go.clear()
     env, policy = FakeEnv(), ReplaceablePolicy(old)

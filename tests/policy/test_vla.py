@@ -104,7 +104,7 @@ def test_noise_depends_on_seed_and_stamp_alone():
     assert abs(many.mean()) < 0.03 and abs(many.std() - 1) < 0.03
 
 
-def test_answers_do_not_depend_on_what_was_asked_before(bundle):
+def test_chunks_do_not_depend_on_what_was_asked_before(bundle):
     class Passing(Denoise):
         def run(self, inputs):
             return {"v_t": np.zeros_like(inputs["x_t"])}
@@ -155,7 +155,7 @@ def test_state_reaches_the_prompt_by_name(bundle):
         policy.infer(observation(state={k: v for k, v in state.items() if k != "gripper_qpos"}))
 
 
-def test_an_answer_that_is_not_finite_is_refused(bundle):
+def test_actions_that_are_not_finite_are_refused(bundle):
     with pytest.raises(ActionError, match="not finite"):
         policy_to(bundle, np.nan).infer(observation())
 

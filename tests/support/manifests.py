@@ -9,7 +9,7 @@ from z1_ros.models.bundle.manifest import (
     NormStats,
     PromptSpec,
 )
-from z1_ros.models.network.geometry import KITCHEN
+from z1_ros.models.network.geometry import SMALL
 from z1_ros.specs import PANDA, Contract, Field
 
 
@@ -30,6 +30,6 @@ MANIFEST_VALUE = Manifest(
     image=ImageSpec(size=96),
     prompt=PromptSpec(max_tokens=48),
     normalization=Normalization(state=stats(9), action=stats(7)),
-    geometry=asdict(KITCHEN),
+    geometry=asdict(SMALL),
     made_by={"command": "test"},
 )

@@ -17,13 +17,13 @@ class CombineConfig:
     """Put the action experts of several tasks' bundles into one bundle."""
 
     base: str
-    """Bundle that they were trained from; instructions of other tasks go to its own expert."""
+    """Bundle that the others were trained from; its own expert follows all other instructions."""
     experts: tuple[str, ...]
     """Bundles that z1-train or z1-teach made, one for each task."""
     out: Path
-    """Bundle to write."""
+    """Directory of the bundle to write."""
     robot: str = DEFAULT_SIMULATOR
-    """Simulator of the tasks: it says which instructions belong to a task."""
+    """Simulator of the tasks, which knows the instructions of each task."""
     export: bool = True
     """Export the graphs that the given bundles lack."""
 

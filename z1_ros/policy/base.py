@@ -10,8 +10,8 @@ from z1_ros.types import ActionChunk, Observation
 class Policy(Protocol):
     """Turns observations into action chunks.
 
-    The noise a flow policy starts from is a function of (seed, observation stamp) alone, so an
-    answer does not depend on how many were asked for before, nor on which process asks.
+    The noise a flow policy starts from is a function of (seed, observation stamp) alone, so a
+    chunk does not depend on how many were asked for before, nor on which process asks.
     """
 
     contract: Contract
@@ -32,7 +32,7 @@ class Policy(Protocol):
     def infer_batch(
         self, observations: Sequence[Observation], seeds: Sequence[int]
     ) -> list[ActionChunk]:
-        """Answer several observations at once, each with its own noise seed."""
+        """Return the chunks of several observations, each with its own noise seed."""
         ...
 
 

@@ -11,7 +11,7 @@ from z1_ros.types import ActionChunk, Observation
 class ReplaceablePolicy:
     """Passes everything on to the present policy; see ``z1_ros.policy.base.Policy``.
 
-    An answer is one policy's throughout: an inference under way ends with the policy it began with.
+    A chunk comes from one policy: an inference under way ends with the policy it began with.
     """
 
     def __init__(self, policy: Policy):
@@ -25,7 +25,7 @@ class ReplaceablePolicy:
         return self._policy.contract
 
     def replace(self, policy: Policy) -> None:
-        """Let ``policy`` answer from now on, with the seed of the latest reset."""
+        """Use ``policy`` from now on, with the seed of the latest reset."""
         with self._lock:
             policy.reset(self._seed)
             self._policy = policy
@@ -43,5 +43,5 @@ class ReplaceablePolicy:
     def infer_batch(
         self, observations: Sequence[Observation], seeds: Sequence[int]
     ) -> list[ActionChunk]:
-        """Answer several observations at once, each with its own noise seed."""
+        """Return the chunks of several observations, each with its own noise seed."""
         return self._policy.infer_batch(observations, seeds)

@@ -56,17 +56,17 @@ class VlaPolicy:
 
         Raises:
             ObservationError: A camera or state field is missing or malformed.
-            ActionError: The network's answer is not finite.
-            BundleError: Several task-wise experts follow the instruction.
+            ActionError: The actions are not finite.
+            BundleError: Several task experts follow the instruction.
         """
         return self.infer_batch([observation], [self._seed])[0]
 
     def infer_batch(
         self, observations: Sequence[Observation], seeds: Sequence[int]
     ) -> list[ActionChunk]:
-        """Answer several observations at once, each with its own noise seed.
+        """Return the chunks of several observations, each with its own noise seed.
 
-        Those that one expert follows make one batch.
+        Observations of one expert make one batch.
         """
         rows: dict[str, list[int]] = {}
         for row, observation in enumerate(observations):
@@ -79,7 +79,7 @@ class VlaPolicy:
         return [chunks[row] for row in range(len(observations))]
 
     def infer_each(self, observation: Observation) -> list[ActionChunk]:
-        """Return every expert's answer, whatever the instruction: shows that all of them work."""
+        """Return a chunk of every expert, whatever the instruction: shows that all of them work."""
         names = (BASE, *self.manifest.experts)
         return [self._infer([observation], [self._seed], name)[0] for name in names]
 
@@ -114,5 +114,5 @@ class VlaPolicy:
             raise ActionError(f"{by} {self.manifest.name!r} gave actions that are not finite")
         scaling = self.manifest.normalization
         wanted = x[..., : len(self.contract.action_dims)]
-        mode = scaling.action_mode or scaling.mode
+        mode = scaling.mode_of_actions
         return unnormalize(wanted, scaling.action, mode, scaling.form)

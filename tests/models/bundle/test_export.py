@@ -1,4 +1,4 @@
-"""Export: graphs that answer as the network does, or nothing is written."""
+"""Export: graphs that give the network's numbers, or nothing is written."""
 
 import subprocess
 import sys
@@ -58,11 +58,11 @@ def test_policies_of_both_backends_give_the_same_actions_at_any_batch_size(expor
     assert np.abs(batch[1].actions - one.actions).max() > 1e-3
 
 
-def test_onnxruntime_answers_are_the_same_to_the_bit(exported):
+def test_onnxruntime_gives_the_same_chunks_to_the_bit(exported):
     bundle, _ = exported
     first, second = load_policy(bundle.path, threads=2), load_policy(bundle.path, threads=2)
-    answers = [p.infer(observation()).actions for p in (first, second) for _ in range(3)]
-    assert all(np.array_equal(answers[0], answer) for answer in answers)
+    chunks = [p.infer(observation()).actions for p in (first, second) for _ in range(3)]
+    assert all(np.array_equal(chunks[0], chunk) for chunk in chunks)
 
 
 def test_graphs_need_no_float64_and_name_no_folder_of_the_machine(exported):

@@ -21,7 +21,7 @@ from z1_ros.models.bundle.tokenizer import (
     kitchen_tokenizer,
     prompt_text,
 )
-from z1_ros.models.network.geometry import KITCHEN
+from z1_ros.models.network.geometry import SMALL
 
 GOLDEN = json.loads((DATA_ROOT / "processor" / "processor_golden.json").read_text("utf-8"))
 BINS = (-1, 0, 20, 255, 128, 7, 99, 200, 13)
@@ -36,7 +36,7 @@ def path(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def tokenizer(path):
-    return PromptTokenizer(path, KITCHEN.prompt_tokens)
+    return PromptTokenizer(path, SMALL.prompt_tokens)
 
 
 def test_prompt_is_that_of_the_published_processor():
@@ -60,20 +60,20 @@ def test_longest_task_template_fits_with_room(tokenizer):
 
 def test_tokens_start_with_bos_and_are_padded_on_the_right(tokenizer):
     tokens, mask = tokenizer.encode("open the left drawer", BINS)
-    assert tokens.shape == mask.shape == (KITCHEN.prompt_tokens,)
+    assert tokens.shape == mask.shape == (SMALL.prompt_tokens,)
     assert tokens[0] == BOS_ID
     assert mask.tolist() == sorted(mask.tolist(), reverse=True)
     assert (tokens[~mask] == PAD_ID).all()
 
 
 def test_ids_fit_the_kitchen_geometry(tokenizer):
-    assert tokenizer.vocab <= KITCHEN.vocab
+    assert tokenizer.vocab <= SMALL.vocab
 
 
 @settings(max_examples=200, deadline=None)
 @given(st.text(max_size=200))
 def test_any_instruction_tokenises_and_the_state_is_never_cut(path, instruction):
-    tokenizer = PromptTokenizer(path, KITCHEN.prompt_tokens)
+    tokenizer = PromptTokenizer(path, SMALL.prompt_tokens)
     tokens, mask = tokenizer.encode(instruction, BINS)
     # "," before the state may merge with nothing, so the tail is the same whatever came before.
     tail = tokenizer.ids(prompt_text("x", BINS))[-12:]
@@ -121,7 +121,7 @@ def test_no_longer_part_of_the_instruction_would_have_fitted(tokenizer, words, b
 
 
 def test_a_book_for_an_instruction_takes_few_attempts(path):
-    tokenizer = PromptTokenizer(path, KITCHEN.prompt_tokens)
+    tokenizer = PromptTokenizer(path, SMALL.prompt_tokens)
     attempts, ids = [], tokenizer.ids
     tokenizer.ids = lambda text: attempts.append(text) or ids(text)
     tokenizer.encode("open the drawer " * 5000, BINS)

@@ -166,7 +166,7 @@ def test_openpis_configuration_tells_the_inputs(tmp_path):
         ({"type": "smolvla"}, "says type 'smolvla'; only 'pi05' is supported"),
         ({"type": "pi05", "use_visual_memory": True}, "says use_visual_memory True"),
         ({"type": "pi05", "min_period": 0.1}, "says min_period 0.1; only 0.004"),
-        ({"type": "pi05", "input_features": 3}, "is malformed"),
+        ({"type": "pi05", "input_features": 3}, "input_features must map names"),
         ("{", "is not readable JSON"),
         ("[]", "must hold a JSON object"),
         ("[" * 100_000, "is not readable JSON"),

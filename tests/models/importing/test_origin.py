@@ -6,7 +6,10 @@ import pytest
 from support.foreign import DATA, edit_json, write_json
 
 from z1_ros.errors import CheckpointError
-from z1_ros.models.importing.origin import OPENPI_SLOTS, Origin, read_origin
+from z1_ros.models.checkpoint.foreign_config import OPENPI_SLOTS, read_config
+from z1_ros.models.checkpoint.layouts import Layout
+from z1_ros.models.checkpoint.loading import Checkpoint
+from z1_ros.models.importing.origin import Origin, read_origin
 
 CONFIG, PREPROCESSOR = "config.json", "policy_preprocessor.json"
 
@@ -18,8 +21,9 @@ def lerobot(tmp_path):
     return tmp_path
 
 
-def read(path, ignored=()):
-    return read_origin(path, "lerobot", ignored)
+def read(path, ignored=(), layout="lerobot"):
+    config = read_config(path) if path.is_dir() else None
+    return read_origin(Checkpoint(path, Layout(name=layout, depth=2), (), config), ignored)
 
 
 def test_a_lerobot_policy_says_nearly_everything(lerobot):
@@ -37,10 +41,11 @@ def test_a_lerobot_policy_says_nearly_everything(lerobot):
 
 def test_openpi_and_bare_weights_have_openpis_slots(tmp_path):
     write_json(tmp_path / CONFIG, {"action_dim": 32, "action_horizon": 10})
-    for path, layout in ((tmp_path, "openpi"), (None, "openpi")):
-        said = read_origin(path, layout)
+    bare = tmp_path / "weights.safetensors"
+    for path in (tmp_path, bare):
+        said = read(path, layout="openpi")
         assert (said.kind, said.slots, said.replan_steps) == ("openpi", OPENPI_SLOTS, 5)
-    assert read_origin(None, "lerobot").kind == "lerobot"
+    assert read(bare).kind == "lerobot"
 
 
 def test_empty_cameras_come_last(lerobot):
@@ -93,10 +98,10 @@ def test_an_old_release_leaves_a_note(lerobot):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"type": "pi0"}, "policy of type 'pi0'; only 'pi05'"),
+        ({"type": "pi0"}, "says type 'pi0'; only 'pi05'"),
         ({"use_relative_actions": True}, "relative actions are not supported"),
         ({"use_peft": True}, "must be merged first"),
-        ({"n_obs_steps": 2}, "n_obs_steps is 2, expected 1"),
+        ({"n_obs_steps": 2}, "says n_obs_steps 2; only 1"),
         ({"image_resolution": [224, 256]}, "expected two equal sides"),
         ({"n_action_steps": 0}, "n_action_steps is 0, expected a whole number"),
         ({"num_inference_steps": True}, "num_inference_steps is True"),

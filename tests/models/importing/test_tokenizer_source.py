@@ -29,19 +29,19 @@ def bundle(tmp_path):
 
 @pytest.fixture
 def hub(monkeypatch):
-    """A hub whose answers, by file name, are paths or errors; records what was asked for."""
-    answers, asked = {}, []
+    """A hub whose replies, by file name, are paths or errors; records what was asked for."""
+    replies, asked = {}, []
 
     def download(repository: str, name: str) -> str:
         asked.append((repository, name))
-        answer = answers[name]
-        if isinstance(answer, type):
-            raise answer.__new__(answer)
-        return str(answer)
+        reply = replies[name]
+        if isinstance(reply, type):
+            raise reply.__new__(reply)
+        return str(reply)
 
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
-    answers["asked"] = asked
-    return answers
+    replies["asked"] = asked
+    return replies
 
 
 def test_a_file_keeps_its_content_under_the_bundles_name_for_it(model, bundle):

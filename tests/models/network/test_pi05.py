@@ -7,7 +7,7 @@ from support.micro import DATA, MICRO, OPENPI
 
 from z1_ros.models.checkpoint.layouts import from_openpi
 from z1_ros.models.checkpoint.loading import load_checkpoint
-from z1_ros.models.network.geometry import FULL, KITCHEN
+from z1_ros.models.network.geometry import FULL, SMALL
 from z1_ros.models.network.pi05 import Pi05, draw_time, noisy_actions
 
 
@@ -91,11 +91,11 @@ def test_full_geometry_has_the_published_size():
 
 
 def test_kitchen_geometry_stays_small():
-    count = sum(p.numel() for p in Pi05(KITCHEN).parameters())
+    count = sum(p.numel() for p in Pi05(SMALL).parameters())
     assert 8 * count < 22e6  # weights and two graphs in float32
 
 
-def test_repeated_prefix_gives_each_draw_the_answer_it_gets_alone(network, golden):
+def test_repeated_prefix_gives_each_draw_the_velocity_it_gets_alone(network, golden):
     with torch.no_grad():
         prefix = network.prefix(*prefix_inputs(golden))
         noise = torch.randn(6, 10, 32, generator=torch.Generator().manual_seed(0))

@@ -6,11 +6,11 @@ import pytest
 import torch
 
 from z1_ros.models.bundle.export import example_draws, example_inputs
-from z1_ros.models.network.geometry import KITCHEN
+from z1_ros.models.network.geometry import SMALL
 from z1_ros.models.network.pi05 import Pi05, noisy_actions
 
 SMALL = replace(
-    KITCHEN, image_size=32, vision_depth=2, depth=3, vocab=300, prompt_tokens=12, horizon=4
+    SMALL, image_size=32, vision_depth=2, depth=3, vocab=300, prompt_tokens=12, horizon=4
 )
 
 
@@ -44,7 +44,7 @@ def test_a_cast_keeps_vision_norms_time_and_action_projections_in_float32(networ
     assert torch.equal(network.time.rates, rates)
 
 
-def test_a_cast_network_answers_in_float32_close_to_the_exact_one(network):
+def test_a_cast_network_gives_float32_close_to_the_exact_one(network):
     inputs, noise = example_inputs(SMALL, 2, 0), example_draws(SMALL, 2, 0)["x_t"]
     with torch.no_grad():
         exact = network.sample(network.prefix(**inputs), noise, 5)

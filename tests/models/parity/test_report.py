@@ -187,23 +187,23 @@ def test_the_precision_of_rotary_frequencies_is_found_and_told(rope, tmp_path, c
 
 
 def test_the_command_prints_a_table_and_ends_with_a_code(tmp_path, capsys):
-    figures = tmp_path / "figures.json"
+    report_file = tmp_path / "report_file.json"
     args = [str(GOLDEN), str(OPENPI)]
-    assert run_command("parity", main, ParityConfig, [*args, "--json", str(figures)]) == 0
+    assert run_command("parity", main, ParityConfig, [*args, "--json", str(report_file)]) == 0
     printed = capsys.readouterr().out
     assert "all 53 keys are within tolerance" in printed
-    assert all(row["key"] in printed for row in json.loads(figures.read_text())["rows"])
+    assert all(row["key"] in printed for row in json.loads(report_file.read_text())["rows"])
     weights = openpi_weights()
     weights["action_out_proj.bias"] = torch.full((32,), torch.inf)
     off = str(saved(weights, tmp_path / "off.safetensors"))
-    args = [str(GOLDEN), off, "--json", str(figures)]
+    args = [str(GOLDEN), off, "--json", str(report_file)]
     assert run_command("parity", main, ParityConfig, args) == 1
     assert "keys are above tolerance" in capsys.readouterr().out
 
     def no_constant(name):
         raise AssertionError(f"{name} is not JSON")
 
-    assert json.loads(figures.read_text(), parse_constant=no_constant)["failed"] > 0
+    assert json.loads(report_file.read_text(), parse_constant=no_constant)["failed"] > 0
 
 
 @pytest.mark.parametrize(

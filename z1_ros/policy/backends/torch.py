@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from z1_ros.errors import BackendUnavailable
+from z1_ros.models.bundle.graphs import OUTPUTS
 from z1_ros.models.bundle.manifest import Bundle
 from z1_ros.models.bundle.task_experts import denoise_graph
 
@@ -61,14 +62,14 @@ def torch_backends(bundle: Bundle, threads: int) -> dict[str, TorchBackend]:
 
 def _prefix(network: Pi05) -> Callable[..., dict[str, Any]]:
     def prefix(**inputs: torch.Tensor) -> dict[str, Any]:
-        return network.prefix(**inputs)._asdict()
+        return dict(zip(OUTPUTS["prefix"], network.prefix(**inputs), strict=True))
 
     return prefix
 
 
 def _denoise(network: Pi05) -> Callable[..., dict[str, Any]]:
-
     def denoise(x_t: torch.Tensor, time: torch.Tensor, **prefix: torch.Tensor) -> dict[str, Any]:
-        return {"v_t": network.denoise(x_t, time, Prefix(**prefix)).cpu().numpy()}
+        encoded = Prefix(*(prefix[name] for name in OUTPUTS["prefix"]))
+        return {"v_t": network.denoise(x_t, time, encoded).cpu().numpy()}
 
     return denoise

@@ -1,0 +1,161 @@
+"""``config.json`` beside a checkpoint's weights, as LeRobot and openpi write it.
+
+LeRobot's says nearly everything about the inputs, openpi's two sizes. Sources: LeRobot
+``policies/pi05/configuration_pi05.py``; openpi ``src/openpi/models/{model,pi0_config}.py``.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from z1_ros.errors import CheckpointError
+from z1_ros.files import read_json
+
+CONFIG = "config.json"
+IMAGES = "observation.images."
+"""What LeRobot's names of image features begin with."""
+EMPTY_CAMERA = "empty_camera_"
+"""LeRobot's slots without a camera."""
+OPENPI_SLOTS = ("base_0_rgb", "left_wrist_0_rgb", "right_wrist_0_rgb")
+"""Image slots of openpi's models, always in this order."""
+OPENPI_PROMPT = 200
+"""Tokens to which openpi pads π0.5's prompts; its file does not say."""
+MAX_SLOTS = 64
+_ONLY = {
+    "use_visual_memory": False,
+    "use_proprioceptive_memory": False,
+    "min_period": 4e-3,
+    "max_period": 4.0,
+    "n_obs_steps": 1,
+}
+"""Settings of LeRobot's of which the network has one value."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ForeignConfig:
+    """What a ``config.json`` states; empty or None where it does not say."""
+
+    path: Path
+    """The file."""
+    kind: Literal["openpi", "lerobot"]
+    """Whose file it is."""
+    sizes: Mapping[str, int] = field(default_factory=dict)
+    """Sizes of the network by ``Geometry``'s names."""
+    slots: tuple[str, ...] = OPENPI_SLOTS
+    """Image slots in the network's order."""
+    vectors: Mapping[str, int] = field(default_factory=dict)
+    """``state`` and ``action`` -> numbers without padding."""
+    denoise_steps: int | None = None
+    """Euler steps."""
+    replan_steps: int | None = None
+    """Actions executed before the next inference."""
+    normalization: Any = None
+    """LeRobot's ``normalization_mapping``, unchecked."""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """Everything in the file."""
+
+
+def read_config(directory: Path) -> ForeignConfig | None:
+    """Read ``config.json`` in a checkpoint's folder; None if there is none.
+
+    Raises:
+        CheckpointError: It is malformed, or asks for what this network does not do.
+    """
+    path = directory / CONFIG
+    if not path.is_file():
+        return None
+    settings = read_json(path)
+    if "type" in settings or "input_features" in settings:
+        return _lerobot(settings, path)
+    names = {"action_dim": "action_dim", "action_horizon": "horizon"}
+    sizes = _sizes(settings, names, path)
+    if sizes:
+        sizes |= {"cameras": len(OPENPI_SLOTS), "prompt_tokens": OPENPI_PROMPT}
+    return ForeignConfig(path=path, kind="openpi", sizes=sizes, settings=settings)
+
+
+def _lerobot(settings: dict[str, Any], path: Path) -> ForeignConfig:
+    if settings.get("type") != "pi05":
+        raise CheckpointError(
+            f"{path} says type {settings.get('type')!r}; only 'pi05' is supported"
+        )
+    for name, expected in _ONLY.items():
+        if settings.get(name, expected) != expected:
+            raise CheckpointError(
+                f"{path} says {name} {settings[name]}; only {expected} is supported"
+            )
+    features = _features(settings, path)
+    slots = _slots(settings, features, path)
+    names = {
+        "chunk_size": "horizon",
+        "tokenizer_max_length": "prompt_tokens",
+        "max_action_dim": "action_dim",
+    }
+    sizes = _sizes(settings, names, path) | _image_size(settings, path)
+    return ForeignConfig(
+        path=path,
+        kind="lerobot",
+        sizes=sizes | ({"cameras": len(slots)} if slots else {}),
+        slots=slots,
+        vectors={
+            kind: features[name]["shape"][0]
+            for kind, name in (("state", "observation.state"), ("action", "action"))
+            # The base model's are padding that belongs to no robot.
+            if name in features
+            and features[name]["shape"][0] != settings.get(f"max_{kind}_dim", 32)
+        },
+        denoise_steps=_whole(settings, "num_inference_steps", path),
+        replan_steps=_whole(settings, "n_action_steps", path),
+        normalization=settings.get("normalization_mapping"),
+        settings=settings,
+    )
+
+
+def _features(settings: dict[str, Any], path: Path) -> dict[str, Any]:
+    features: dict[str, Any] = {}
+    for part in ("input_features", "output_features"):
+        found = settings.get(part) or {}
+        well = isinstance(found, dict) and all(map(_is_feature, found.values()))
+        if not well:
+            raise CheckpointError(f"{path}: {part} must map names to a type and a shape")
+        features |= found
+    return features
+
+
+def _is_feature(value: Any) -> bool:
+    shape = value.get("shape") if isinstance(value, dict) else None
+    return bool(shape) and isinstance(shape, list) and type(shape[0]) is int and "type" in value
+
+
+def _slots(settings: dict[str, Any], features: dict[str, Any], path: Path) -> tuple[str, ...]:
+    """Return the image slots; missing cameras come last, whatever their place in the features."""
+    slots = [name.removeprefix(IMAGES) for name, f in features.items() if f["type"] == "VISUAL"]
+    empty = _whole(settings, "empty_cameras", path, least=0) or 0
+    if len(slots) + empty > MAX_SLOTS:
+        raise CheckpointError(
+            f"{path} has {len(slots)} cameras and {empty:.3g} empty ones, more than {MAX_SLOTS}"
+        )
+    slots += [f"{EMPTY_CAMERA}{i}" for i in range(empty)]
+    return tuple(sorted(dict.fromkeys(slots), key=lambda slot: slot.startswith(EMPTY_CAMERA)))
+
+
+def _image_size(settings: dict[str, Any], path: Path) -> dict[str, int]:
+    sides = settings.get("image_resolution")
+    if sides is None:
+        return {}
+    if not isinstance(sides, list) or len(sides) != 2 or sides[0] != sides[1]:
+        raise CheckpointError(f"{path}: image_resolution is {sides}, expected two equal sides")
+    return _sizes({"image_resolution": sides[0]}, {"image_resolution": "image_size"}, path)
+
+
+def _sizes(settings: dict[str, Any], names: Mapping[str, str], path: Path) -> dict[str, int]:
+    found = {ours: _whole(settings, theirs, path) for theirs, ours in names.items()}
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def _whole(settings: dict[str, Any], key: str, path: Path, least: int = 1) -> int | None:
+    value = settings.get(key)
+    if value is not None and (type(value) is not int or value < least):
+        raise CheckpointError(f"{path}: {key} is {value!r}, expected a whole number from {least}")
+    return value
