@@ -22,7 +22,7 @@ from z1_ros.learning.grpo.update import clipped_loss, make_batch, score, step_we
 from z1_ros.learning.rollout.env_pool import EnvPool
 from z1_ros.learning.rollout.flow_sde import FlowSde
 from z1_ros.models.bundle.manifest import WEIGHTS, load_bundle
-from z1_ros.models.bundle.result import write_result
+from z1_ros.models.bundle.writer import write_result
 from z1_ros.policy.backends import load_policy
 
 

@@ -27,7 +27,7 @@ from z1_ros.learning.core.lora import plain_weights
 from z1_ros.learning.core.run_config import RunConfig
 from z1_ros.learning.core.run_log import CHECKPOINT, LOG, TENSORBOARD, RunLog
 from z1_ros.models.bundle.manifest import Bundle
-from z1_ros.models.bundle.result import write_result
+from z1_ros.models.bundle.writer import write_result
 from z1_ros.models.checkpoint.loading import read_facts, read_tensors, write_tensors
 from z1_ros.models.network.pi05 import Pi05
 
