@@ -28,6 +28,7 @@ from z1_ros.learning.rollout.env_pool import OpenPool, local_workers
 from z1_ros.learning.rollout.evaluate import evaluate_last
 from z1_ros.learning.rollout.plan import Sharing
 from z1_ros.models.bundle.manifest import load_bundle
+from z1_ros.runtime.lock import locked
 from z1_ros.sim.registry import EnvMaker, find_simulator, parse_task
 
 FACTORS: dict[str, tuple[str, ...]] = {
@@ -123,6 +124,11 @@ def main(config: AblateConfig, open_pool: OpenPool = local_workers) -> list[dict
         config: What to compare.
         open_pool: Where environments are.
     """
+    with locked(config.out):
+        return _run_cells(config, open_pool)
+
+
+def _run_cells(config: AblateConfig, open_pool: OpenPool) -> list[dict[str, Any]]:
     console = Console()
     cells = cells_of(config)
     # All at once: a setting that cannot be is refused before hours of training.

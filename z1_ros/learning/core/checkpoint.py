@@ -84,10 +84,9 @@ class TrainingCheckpoint:
         for key, tensor in read_tensors(self.path).items():
             kind, _, name = key.partition(".")
             groups.setdefault(kind, {})[name] = tensor
-        source = str(self.path)
-        assign(_Weights(self._trained), groups.get("model", {}), source)
+        self.put_weights(groups.get("model", {}), self.path)
         if self._average.tensors:
-            assign(_Weights(self._average.tensors), groups.get("ema", {}), source)
+            assign(_Weights(self._average.tensors), groups.get("ema", {}), str(self.path))
         if steps := facts.pop("optimizer_steps", 0):
             for name, parameter in self._trained.items():
                 # A fused optimiser counts its steps on the GPU.
@@ -97,6 +96,10 @@ class TrainingCheckpoint:
                     **{m: groups[m][name].to(parameter.device) for m in MOMENTS},
                 }
         return facts, groups
+
+    def put_weights(self, tensors: Mapping[str, Tensor], source: Path) -> None:
+        """Put weights into the trained parameters; CheckpointError if they do not fit."""
+        assign(_Weights(self._trained), tensors, str(source))
 
 
 def refuse_other_settings(path: Path, theirs: Any, ours: Any) -> None:

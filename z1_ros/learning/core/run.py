@@ -192,8 +192,10 @@ class TrainingRun:
     def _recall_best(self) -> None:
         """Recall what the best weights reached: an evaluation may be later than a checkpoint."""
         facts = read_facts(self.best_path)
-        self.counters.best_success = facts["best_success"]
-        self.counters.best_iteration = facts["best_iteration"]
+        for name in ("best_success", "best_iteration"):
+            if name not in facts:
+                raise CheckpointError(f"{self.best_path} is damaged: it lacks {name}")
+            setattr(self.counters, name, facts[name])
 
     @contextmanager
     def one_iteration(self) -> Iterator[dict[str, Any]]:
@@ -249,9 +251,7 @@ class TrainingRun:
     def load_best(self) -> None:
         """Put the best weights that were evaluated into the network."""
         if self.best_path.exists():
-            with torch.no_grad():
-                for name, tensor in read_tensors(self.best_path).items():
-                    self._trained[name].copy_(tensor)
+            self._checkpoint.put_weights(read_tensors(self.best_path), self.best_path)
             self._recall_best()
 
     def save(self) -> None:

@@ -42,14 +42,8 @@ class GrpoConfig:
     baseline: Literal["group", "alive"] = "alive"
     """What a chunk's return is compared with: the mean over the ``group``, or over those of its
     rollouts that were still running at that chunk (``alive``)."""
-    filter_low: float = 0.01
-    """Groups with a smaller mean reward are not trained on."""
-    filter_high: float = 1.0
-    """Groups with a larger mean reward are not trained on."""
-    step_weight: Literal["equal", "variance"] = "variance"
-    """Weight of a stochastic denoise step in the loss: ``equal``, or by the ``variance`` of its
-    noise. The gradient of a likelihood grows with 1 / std, while what the noise does to the actions
-    shrinks with it."""
+    filter_range: tuple[float, float] = (0.01, 1.0)
+    """Smallest and largest mean reward of groups that are trained on; the others are dropped."""
     flow_weight: float = 0.0
     """Weight, beside GRPO's loss, of flow matching on the chunks that did better than their group.
     Each noisy step has a probability ratio of its own; this keeps the steps one flow, so that what
@@ -62,7 +56,11 @@ class GrpoConfig:
     (``joint``); or the VLM by low-rank adapters (``lora``)."""
     learning_rate: float = 2e-4
     """Learning rate of the action expert."""
-    vlm_learning_rate: float = 2e-5
+    step_weight: tyro.conf.Suppress[Literal["equal", "variance"]] = "variance"
+    """Weight of a stochastic denoise step in the loss: ``equal``, or by the ``variance`` of its
+    noise. The gradient of a likelihood grows with 1 / std, while what the noise does to the actions
+    shrinks with it."""
+    vlm_learning_rate: tyro.conf.Suppress[float] = 2e-5
     """Learning rate of the VLM, or of its adapters, if they are trained."""
     clip: tyro.conf.Suppress[float] = 0.2
     """Probability ratios count from 1 - clip to 1 + clip."""
@@ -96,8 +94,9 @@ class GrpoConfig:
         require_positive(self, "clip", "learning_rate", "vlm_learning_rate", "lora_alpha")
         require_positive(self, "clip_norm", "max_kl", "gamma")
         require_at_most(self, 1, "clip", "gamma")
-        if not 0 <= self.filter_low < self.filter_high <= 1:
-            raise ConfigError("filter_low and filter_high must be 0 to 1, the first the smaller")
+        low, high = self.filter_range
+        if not 0 <= low < high <= 1:
+            raise ConfigError(f"filter_range is {low} {high}, expected 0 to 1, the first smaller")
         if self.sharing == "tree" and self.group_size & (self.group_size - 1):
             raise ConfigError(f"a tree needs a group_size of 2, 4, 8, …, it is {self.group_size}")
 

@@ -188,6 +188,7 @@ def refuse_large_update(metrics: dict[str, Any], max_kl: float) -> None:
 def fingerprint(config: Z1Config, bundle: Bundle) -> dict[str, Any]:
     """Return everything that shapes the numbers of a run."""
     return {
+        "method": "GRPO",
         "bundle": bundle.sha256,
         "robot": config.robot,
         "task": config.task,

@@ -78,7 +78,7 @@ def score(group: Group, config: GrpoConfig) -> Scored:
     if config.baseline == "alive":
         advantages = alive_advantages(advantages, returns, success, lengths)
     samples = samples_of(group.job.plan, lengths.tolist(), advantages)
-    passes = passes_filter(float(returns.mean()), config.filter_low, config.filter_high)
+    passes = passes_filter(float(returns.mean()), *config.filter_range)
     # Rows without an advantage have no gradient; the filter alone decides what is averaged over.
     return Scored(group, returns, samples, passes and bool(np.any(samples.advantage)))
 

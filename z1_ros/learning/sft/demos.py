@@ -10,6 +10,7 @@ on where it was; nothing is pickled.
 import hashlib
 import json
 import os
+import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -24,6 +25,7 @@ from z1_ros.errors import ConfigError
 from z1_ros.files import write_json
 from z1_ros.models.bundle.manifest import ImageSpec
 from z1_ros.policy.transforms import resize_with_pad
+from z1_ros.runtime.lock import locked
 from z1_ros.runtime.processes import run_jobs
 from z1_ros.sim.env import Env
 from z1_ros.sim.registry import (
@@ -35,6 +37,8 @@ from z1_ros.sim.registry import (
 )
 from z1_ros.specs import Embodiment, embodiment, require_seed
 
+OUTCOME = ("task", "seed", "instruction", "scene_id", "success", "steps", "frames")
+"""What every outcome holds."""
 FORMAT = "z1_ros.demos/1"
 HEADER = "demos.json"
 BLOCK = 64
@@ -157,6 +161,11 @@ def collect_episode(
 
 def main(config: DemosConfig) -> dict[str, dict[str, int]]:
     """Collect what is missing; returns per task how many episodes succeeded of how many."""
+    with locked(config.out):
+        return _collect(config)
+
+
+def _collect(config: DemosConfig) -> dict[str, dict[str, int]]:
     tasks = parse_tasks(config.tasks, find_simulator(config.robot).tasks)
     _write_header(config)
     seeds = range(config.seed_start, config.seed_start + config.episodes)
@@ -205,9 +214,26 @@ def read_header(directory: Path) -> dict[str, Any]:
 
 
 def read_outcomes(directory: Path, task: str) -> list[dict[str, Any]]:
-    """Return the outcomes of a task's finished episodes, by seed."""
-    paths = sorted((directory / task).glob("*.json"))
-    return [json.loads(path.read_text("utf-8")) for path in paths]
+    """Return the outcomes of a task's finished episodes, by seed.
+
+    Raises:
+        ConfigError: A file is damaged; it is named.
+    """
+    outcomes = []
+    for path in sorted((directory / task).glob("*.json")):
+        try:
+            outcome = json.loads(path.read_text("utf-8"))
+            missing = [name for name in OUTCOME if name not in outcome]
+        except (OSError, ValueError, TypeError) as error:
+            raise ConfigError(
+                f"{path} is damaged, remove it to collect it again: {error}"
+            ) from error
+        if missing:
+            raise ConfigError(
+                f"{path} is damaged, remove it to collect it again: no {missing[0]!r}"
+            )
+        outcomes.append(outcome)
+    return outcomes
 
 
 def digest(directory: Path, tasks: list[str]) -> str:
@@ -220,9 +246,25 @@ def digest(directory: Path, tasks: list[str]) -> str:
 def read_episode(
     directory: Path, task: str, seed: int, names: Sequence[str]
 ) -> dict[str, np.ndarray]:
-    """Return some arrays of a successful episode, as ``collect_episode`` made them."""
-    with np.load(_outcome_path(directory, task, seed).with_suffix(".npz")) as stored:
-        return {name: stored[name] for name in names}
+    """Return some arrays of a successful episode, as ``collect_episode`` made them.
+
+    Raises:
+        ConfigError: The file is missing or damaged, or holds a number that is not finite.
+    """
+    path = _outcome_path(directory, task, seed).with_suffix(".npz")
+    try:
+        with np.load(path) as stored:
+            arrays = {name: stored[name] for name in names}
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise ConfigError(f"{path} is missing or damaged: {error}") from error
+    for name, array in arrays.items():
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            step = np.argwhere(~np.isfinite(array))[0]
+            raise ConfigError(
+                f"{path}: {name} holds {array[tuple(step)]} in row {step[0]}, column {step[-1]}; "
+                "remove the episode's two files"
+            )
+    return arrays
 
 
 def _write_header(config: DemosConfig) -> None:

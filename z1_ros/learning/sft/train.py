@@ -16,6 +16,7 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 import tyro
+from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from z1_ros.errors import ConfigError
@@ -39,6 +40,7 @@ from z1_ros.models.bundle.tokenizer import PromptTokenizer
 from z1_ros.models.bundle.writer import write_bundle
 from z1_ros.models.checkpoint.loading import write_tensors
 from z1_ros.models.network.geometry import preset
+from z1_ros.runtime.lock import locked
 from z1_ros.sim.registry import DEFAULT_SIMULATOR, find_simulator, parse_tasks
 from z1_ros.specs import check_contract, embodiment
 
@@ -101,9 +103,20 @@ class SFTConfig:
 
 
 def main(config: SFTConfig) -> dict[str, Any]:
-    """Train and write the bundle; returns the final metrics."""
+    """Train and write the bundle; returns the final metrics.
+
+    Raises:
+        Z1Error: Bad settings, bundle or demonstrations, or training cannot go on.
+    """
     run = run_folder(config.bundle, config.run)
+    with locked(run):
+        return _train_bundle(config, run)
+
+
+def _train_bundle(config: SFTConfig, run: Path) -> dict[str, Any]:
     tasks = parse_tasks(config.tasks, find_simulator(config.robot).tasks)
+    console = Console(soft_wrap=True)
+    console.print(f"z1-sft: {', '.join(tasks)} to {config.bundle}; checkpoints and log: {run}")
     start, directory = _start(config, run)
     config = _settled(config, start)
     device = _device(config.device)
@@ -139,7 +152,8 @@ def main(config: SFTConfig) -> dict[str, Any]:
     }
     header = demos.read_header(directory)
     fill = partial(_fill, config, trainer, header, start, data.normalization, metrics)
-    write_bundle(config.bundle, fill, export=GRAPHS if config.export else ())
+    made = write_bundle(config.bundle, fill, export=GRAPHS if config.export else ())
+    console.print(f"held-out loss {metrics['held_out_loss']:.4f}; written to {made.path}")
     if config.json:
         write_json(config.json, metrics)
     return metrics
