@@ -15,6 +15,7 @@ from z1_ros.specs import (
     check_contract,
     embodiment,
     flatten_state,
+    ordered_actions,
     require_seed,
 )
 
@@ -104,3 +105,37 @@ def test_training_and_evaluation_seeds_are_disjoint() -> None:
 def test_unknown_embodiment_lists_the_known_ones() -> None:
     with pytest.raises(ConfigError, match="Did you mean 'panda'"):
         embodiment("pnada")
+
+
+DIMS = ("a.x", "a.y", "b.z")
+
+
+def test_actions_come_out_in_the_wanted_order_and_keep_their_type() -> None:
+    one = np.array([1.0, 2.0, 3.0])
+    assert ordered_actions(one, DIMS) is one
+    assert ordered_actions(one, DIMS, DIMS) is one
+    swapped = ordered_actions(one, DIMS, ("b.z", "a.x", "a.y"))
+    assert swapped.tolist() == [2, 3, 1] and swapped.dtype == np.float64
+    several = np.arange(6, dtype=np.float32).reshape(2, 3)
+    swapped = ordered_actions(several, DIMS, DIMS[::-1], ndim=2)
+    assert swapped.tolist() == [[2, 1, 0], [5, 4, 3]] and swapped.dtype == np.float32
+
+
+@pytest.mark.parametrize(
+    ("actions", "dims", "ndim", "says"),
+    [
+        (np.zeros(2), None, 1, r"shape is \(2,\), expected \(3,\)"),
+        (np.zeros((1, 3)), None, 1, r"shape is \(1, 3\), expected \(3,\)"),
+        (np.zeros(3), None, 2, r"shape is \(3,\), expected \(k, 3\)"),
+        (np.zeros(()), None, 1, r"shape is \(\), expected"),
+        (np.array([0, np.nan, 0]), None, 1, "a value is not a finite number"),
+        (np.array([0, 0, -np.inf]), DIMS, 1, "a value is not a finite number"),
+        (np.array(["1", "2", "3"]), None, 1, "a value is not a finite number"),
+        (np.zeros(3), DIMS[:2], 1, r"dimensions are \['a.x', 'a.y'\], expected"),
+        (np.zeros(3), ("a.x", "a.x", "b.z"), 1, "dimensions are"),
+        (np.zeros(3), ("a.x", "a.y", "b.q"), 1, "'b.q'"),
+    ],
+)
+def test_actions_that_cannot_be_trusted_are_one_sentence(actions, dims, ndim, says) -> None:
+    with pytest.raises(ActionError, match=says):
+        ordered_actions(actions, DIMS, dims, ndim=ndim)

@@ -10,7 +10,6 @@ from support.fakes import FakeEnv, HashPolicy, contract_of
 
 from z1_ros.errors import ConfigError, ObservationError
 from z1_ros.runtime.guard import Guard
-from z1_ros.runtime.latency import LatencyStats
 from z1_ros.runtime.loop import ControlLoop, Observe, StepLoop
 from z1_ros.specs import PANDA
 from z1_ros.types import ActionChunk, Observation
@@ -315,13 +314,3 @@ def test_a_queue_that_would_run_dry_is_refilled_early(realtime):
         loop.tick(seeing(step))
     asked(policy, 2)
     assert loop.queue.consumed < 8
-
-
-def test_latency_percentiles_ignore_the_skipped_and_honour_the_window():
-    stats = LatencyStats(window=3, skip=1)
-    assert np.isnan(stats.summary()["p50_ms"])
-    for seconds in (9.0, 5.0, 0.01, 0.02, 0.03):
-        stats.add(seconds)
-    assert stats.count == 4
-    assert stats.percentile_ms(50) == pytest.approx(20)
-    assert stats.percentile_ms(99) < 31
