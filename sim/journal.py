@@ -34,15 +34,7 @@ class Journal:
         self._stream: BinaryIO | None = None
         if self.path is None:
             return
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._stream = self.path.open("a+b")
-        try:
-            fcntl.flock(self._stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            self._stream.close()
-            raise ConfigError(
-                f"another evaluation is writing {self.path}; choose another --json"
-            ) from None
+        self._stream = self._open(self.path)
         self._stream.seek(0)
         data = self._stream.read()
         head = json.dumps(dict(settings)).encode() + b"\n"
@@ -53,6 +45,23 @@ class Journal:
         self._stream.truncate(len(whole))
         if not whole:
             self._write(dict(settings))
+
+    def _open(self, path: Path) -> BinaryIO:
+        """Return the file, which no other process may write meanwhile."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.exists() and not path.is_file():
+            raise self._damaged("it is no regular file")
+        stream = path.open("a+b")
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            stream.close()
+            raise ConfigError(
+                f"another evaluation is writing {path}; choose another --json"
+            ) from None
+        except OSError:
+            pass  # a file system without locks refuses nobody
+        return stream
 
     def _parse(self, data: bytes, settings: dict[str, Any]) -> list[EpisodeResult]:
         """Return the episodes of the file, which must begin with the same settings."""

@@ -12,9 +12,11 @@ from z1_ros.errors import ConfigError
 from z1_ros.models.bundle.manifest import WEIGHTS, write_manifest
 from z1_ros.models.bundle.random_bundle import write_random_bundle
 from z1_ros.models.checkpoint.loading import load_network, write_tensors
-from z1_ros.models.network.geometry import FULL, SMALL
+from z1_ros.models.network.geometry import FULL, preset
 from z1_ros.policy.backends import load_policy
 from z1_ros.specs import PANDA
+
+SMALL = preset("small")
 
 
 def test_a_random_bundle_is_complete_seeded_and_acts_without_graphs(tmp_path):

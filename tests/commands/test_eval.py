@@ -88,7 +88,8 @@ def test_results_come_in_the_order_of_the_jobs(tmp_path) -> None:
         ({"robot": "kitchn"}, "Did you mean 'kitchen'"),
         ({"workers": 100_000}, "expected 0 to 256 workers"),
         ({"threads": 0}, "1 to 256 threads"),
-        ({"json": Path("/")}, "is a folder, expected a file"),
+        ({"json": Path("/")}, "json: / is no regular file"),
+        ({"json": Path("/dev/null")}, "json: /dev/null is no regular file"),
     ],
     ids=str,
 )

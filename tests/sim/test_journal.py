@@ -1,6 +1,7 @@
 """The journal of an evaluation: it goes on where it may, and refuses in one sentence."""
 
 import json
+import os
 
 import pytest
 
@@ -40,6 +41,12 @@ def test_a_half_written_line_is_dropped_and_written_over(tmp_path) -> None:
     journal.add(result(10_001))
     del journal
     assert Journal(tmp_path / "r.json", SETTINGS).finished == [result(10_000), result(10_001)]
+
+
+def test_what_is_no_regular_file_is_refused(tmp_path) -> None:
+    os.mkfifo(tmp_path / "r.json.partial")
+    with pytest.raises(ConfigError, match="no regular file"):
+        Journal(tmp_path / "r.json", SETTINGS)
 
 
 @pytest.mark.parametrize("written", [0, 1, 20])

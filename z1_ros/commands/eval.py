@@ -67,8 +67,8 @@ class EvalConfig:
                 f"workers is {self.workers} and threads {self.threads}, "
                 "expected 0 to 256 workers and 1 to 256 threads"
             )
-        if self.json is not None and self.json.is_dir():
-            raise ConfigError(f"json: {self.json} is a folder, expected a file to write")
+        if self.json is not None and self.json.exists() and not self.json.is_file():
+            raise ConfigError(f"json: {self.json} is no regular file")
 
     @property
     def jobs(self) -> list[Job]:
