@@ -2,8 +2,12 @@
 
 import os
 import signal
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
+from support import ROOT
 
 from z1_ros.errors import ConfigError, ProcessLost
 from z1_ros.runtime.processes import one_thread_each, run_jobs
@@ -46,3 +50,35 @@ def test_the_environment_is_as_before(monkeypatch: pytest.MonkeyPatch) -> None:
     with one_thread_each():
         assert os.environ["OMP_NUM_THREADS"] == "1"
     assert os.environ["OMP_NUM_THREADS"] == "3" and "LP_NUM_THREADS" not in os.environ
+
+
+def test_ctrl_c_while_workers_import_is_no_traceback(tmp_path: Path) -> None:
+    """A terminal sends it to all processes of the command."""
+    (tmp_path / "slow_to_import.py").write_text(
+        "import sys, time\n"
+        "if '--multiprocessing-fork' in sys.orig_argv:\n"
+        "    print('importing', flush=True)\n"
+        "    time.sleep(60)\n"
+        "def run(n): return n\n"
+    )
+    code = (
+        "import slow_to_import\n"
+        "from z1_ros.runtime.processes import run_jobs\n"
+        "if __name__ == '__main__':\n"
+        "    try:\n"
+        "        list(run_jobs(2, slow_to_import.run, (0,), slow_to_import.run, [(1,), (2,)]))\n"
+        "    except KeyboardInterrupt:\n"
+        "        pass\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        env={**os.environ, "PYTHONPATH": f"{tmp_path}:{ROOT}"},
+    )
+    assert process.stdout is not None and process.stdout.readline() == "importing\n"
+    os.killpg(process.pid, signal.SIGINT)
+    _, said = process.communicate(timeout=30)
+    assert (process.returncode, said) == (0, "")

@@ -4,6 +4,7 @@ They import a command only when it is called: until then Ctrl-C ends the process
 and so does a library that is missing.
 """
 
+import os
 import signal
 from collections.abc import Callable
 from importlib import import_module
@@ -19,6 +20,9 @@ def _entry(name: str, module: str) -> Callable[[], int]:
         # A background job inherits that Ctrl-C is ignored, and keeps it.
         if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
             signal.signal(signal.SIGINT, EndAtOnce(name))
+        # A process of Python's own cleans up after an end at once, and would speak of it last.
+        warnings = (os.environ.get("PYTHONWARNINGS"), "ignore:resource_tracker")
+        os.environ["PYTHONWARNINGS"] = ",".join(filter(None, warnings))
         return guarded(name, lambda: import_module(f"z1_ros.commands.{module}").cli())
 
     COMMANDS[name.removeprefix("z1-")] = entry

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from multiprocessing.resource_tracker import ensure_running
 from typing import Any
 
 from z1_ros.errors import ProcessLost
@@ -56,33 +57,41 @@ def run_jobs(
     context = multiprocessing.get_context("spawn")
     with one_thread_each():
         pool = ProcessPoolExecutor(workers, context, _begin, (start, start_args))
-        done = False
-        try:
-            for future in as_completed([pool.submit(run, *job) for job in jobs]):
-                yield future.result()
-            done = True
-        except BrokenProcessPool as error:
-            raise ProcessLost(
-                f"one of {workers} worker processes was killed; if memory ran out, use fewer"
-            ) from error
-        finally:
-            if not done:
-                for child in multiprocessing.active_children():
-                    child.terminate()
-            pool.shutdown(cancel_futures=True)
+        futures = [pool.submit(run, *job) for job in jobs]
+    done = False
+    try:
+        for future in as_completed(futures):
+            yield future.result()
+        done = True
+    except BrokenProcessPool as error:
+        raise ProcessLost(
+            f"one of {workers} worker processes was killed; if memory ran out, use fewer"
+        ) from error
+    finally:
+        if not done:
+            for child in multiprocessing.active_children():
+                child.terminate()
+        pool.shutdown(cancel_futures=True)
 
 
 def _begin(start: Callable[..., None], args: tuple[Any, ...]) -> None:
     # The pool's own loop takes Ctrl-C for a failed job and goes on with the next.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     die_with_spawner()
     start(*args)
 
 
 @contextmanager
 def one_thread_each() -> Iterator[None]:
-    """Libraries of processes started inside use one thread; they read this when loaded."""
+    """Start worker processes inside: their libraries use one thread and Ctrl-C does not reach them.
+
+    While a process imports its libraries, Ctrl-C would end it with a traceback. It hears Ctrl-C
+    once it unblocks the signal; we hear it when the block ends.
+    """
     before = {name: os.environ.get(name) for name in _ONE_THREAD}
+    ensure_running()  # by itself it would start inside, and unblock the signal
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     os.environ.update(_ONE_THREAD)
     try:
         yield
@@ -92,3 +101,4 @@ def one_thread_each() -> Iterator[None]:
                 del os.environ[name]
             else:
                 os.environ[name] = value
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
