@@ -149,10 +149,31 @@ def read_bytes(path: Path, limit: int) -> bytes:
         return stream.read(limit)
 
 
+def parse_json(data: bytes) -> Any:
+    """Parse JSON strictly: each key once, and all text such that it can be written again.
+
+    Raises:
+        ValueError: It is none.
+        RecursionError: It is nested too deeply.
+    """
+    parsed = json.loads(data.decode("utf-8"), object_pairs_hook=_each_once)
+    if b"\\ud" in data.lower():
+        json.dumps(parsed, ensure_ascii=False).encode("utf-8")  # half a surrogate pair raises
+    return parsed
+
+
+def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    made = dict(pairs)
+    if len(made) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"key {next(n for n in made if names.count(n) > 1)!r} stands twice")
+    return made
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """Read a JSON object that another program wrote; raises CheckpointError if it is none."""
     try:
-        data = json.loads(read_bytes(path, JSON_LIMIT).decode("utf-8"))
+        data = parse_json(read_bytes(path, JSON_LIMIT))
     except FileNotFoundError as error:
         raise CheckpointError(f"no file {path}") from error
     except (OSError, ValueError, RecursionError) as error:
@@ -166,8 +187,3 @@ def file_stamp(path: Path) -> tuple[int, int, int, int]:
     """Return what changes when a file is written: inode, size [bytes], two times of change [ns]."""
     found = path.stat()
     return found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
-
-
-def file_stamps(directory: Path) -> dict[str, tuple[int, int, int, int]]:
-    """Return file name -> stamp of each regular file of ``directory``."""
-    return {p.name: file_stamp(p) for p in directory.glob("*") if p.is_file()}

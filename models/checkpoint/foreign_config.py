@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from z1_ros.errors import CheckpointError
 from z1_ros.files import read_json
+from z1_ros.models.network.geometry import LARGEST, MAX_WIDTH
 
 CONFIG = "config.json"
 IMAGES = "observation.images."
@@ -21,7 +22,7 @@ OPENPI_SLOTS = ("base_0_rgb", "left_wrist_0_rgb", "right_wrist_0_rgb")
 """Image slots of openpi's models, always in this order."""
 OPENPI_PROMPT = 200
 """Tokens to which openpi pads π0.5's prompts; its file does not say."""
-MAX_SLOTS = 64
+MAX_SLOTS, MAX_SIZE = LARGEST["cameras"], MAX_WIDTH
 _ONLY = {
     "use_visual_memory": False,
     "use_proprioceptive_memory": False,
@@ -134,7 +135,7 @@ def _slots(settings: dict[str, Any], features: dict[str, Any], path: Path) -> tu
     empty = _whole(settings, "empty_cameras", path, least=0) or 0
     if len(slots) + empty > MAX_SLOTS:
         raise CheckpointError(
-            f"{path} has {len(slots)} cameras and {empty:.3g} empty ones, more than {MAX_SLOTS}"
+            f"{path} has {len(slots)} cameras and {empty} empty ones, more than {MAX_SLOTS}"
         )
     slots += [f"{EMPTY_CAMERA}{i}" for i in range(empty)]
     return tuple(sorted(dict.fromkeys(slots), key=lambda slot: slot.startswith(EMPTY_CAMERA)))
@@ -156,6 +157,9 @@ def _sizes(settings: dict[str, Any], names: Mapping[str, str], path: Path) -> di
 
 def _whole(settings: dict[str, Any], key: str, path: Path, least: int = 1) -> int | None:
     value = settings.get(key)
-    if value is not None and (type(value) is not int or value < least):
-        raise CheckpointError(f"{path}: {key} is {value!r}, expected a whole number from {least}")
+    if value is not None and (type(value) is not int or not least <= value <= MAX_SIZE):
+        told = "too large" if type(value) is int and value > MAX_SIZE else f"{value!r:.60}"
+        raise CheckpointError(
+            f"{path}: {key} is {told}, expected a whole number from {least} to {MAX_SIZE}"
+        )
     return value

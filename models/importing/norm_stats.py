@@ -182,7 +182,7 @@ def _stats(data: Mapping[str, Any], file: Path, column: int, form: str) -> Stats
 def _vector(value: Any, what: str) -> np.ndarray:
     try:
         vector = np.asarray(value, np.float64)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise CheckpointError(f"{what} is not a list of numbers") from error
     if vector.ndim != 1:
         raise CheckpointError(f"{what} has shape {vector.shape}, expected one number per dimension")
