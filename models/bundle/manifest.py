@@ -21,11 +21,12 @@ from z1_ros.files import (
     read_json,
     real_place,
     require_writable,
+    shown,
     sweep,
     write_json,
 )
 from z1_ros.models.bundle.graphs import GRAPHS
-from z1_ros.models.bundle.parse import from_json, shown
+from z1_ros.models.bundle.parse import from_json
 from z1_ros.models.bundle.parts import (
     STATS_PARTS,
     ImageSpec,
@@ -79,7 +80,7 @@ class Manifest:
     """Text preparation."""
     normalization: Normalization
     """State and action scaling."""
-    geometry: Mapping[str, Any]
+    geometry: Mapping[str, int]
     """Network sizes (``z1_ros.models.network.geometry.Geometry`` as a dict)."""
     denoise_steps: int = 10
     """Euler steps from noise to actions."""

@@ -7,9 +7,9 @@ from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from z1_ros.errors import closest
+from z1_ros.files import SHOWN, shown
 
-SHOWN = 60
-"""Characters of a wrong value that an error shows."""
+MAX_TEXT = 500
 
 
 def from_json(cls: type, data: Any, optional: Collection[str] = (), name: str = "") -> Any:
@@ -37,18 +37,6 @@ def from_json(cls: type, data: Any, optional: Collection[str] = (), name: str = 
         if key not in data and f"{cls.__name__}.{key}" not in optional:
             raise ValueError(f"{within}{key} is missing")
     return cls(**{key: _value(hints[key], data[key], optional, f"{within}{key}") for key in data})
-
-
-def shown(value: Any) -> str:
-    """Return a value as errors show it: in one line, cut where it is long."""
-    text = f"{type(value).__name__} of {len(value)}" if isinstance(value, (list, dict)) else ""
-    text = text or ("null" if value is None else repr(value) if _is_short(value) else "a long one")
-    return text if len(text) <= SHOWN else f"{text[:SHOWN]}…"
-
-
-def _is_short(value: Any) -> bool:
-    # Python refuses to print numbers of more than 4300 digits.
-    return not isinstance(value, int) or value.bit_length() < 1000
 
 
 def _value(hint: Any, value: Any, optional: Collection[str], name: str) -> Any:
@@ -81,8 +69,10 @@ def _value(hint: Any, value: Any, optional: Collection[str], name: str) -> Any:
 
 
 def _text(value: Any, name: str) -> str:
-    if not isinstance(value, str) or not value or not value.isprintable():
-        raise ValueError(f"{name} must be text in one line, got {shown(value)}")
+    if not isinstance(value, str) or not value.isprintable() or not 1 <= len(value) <= MAX_TEXT:
+        raise ValueError(
+            f"{name} must be text in one line of 1 to {MAX_TEXT} characters, got {shown(value)}"
+        )
     return value
 
 

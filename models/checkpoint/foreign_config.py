@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from z1_ros.errors import CheckpointError
-from z1_ros.files import read_json
+from z1_ros.files import read_json, shown
 from z1_ros.models.network.geometry import LARGEST, MAX_WIDTH
 
 CONFIG = "config.json"
@@ -79,12 +79,12 @@ def read_config(directory: Path) -> ForeignConfig | None:
 def _lerobot(settings: dict[str, Any], path: Path) -> ForeignConfig:
     if settings.get("type") != "pi05":
         raise CheckpointError(
-            f"{path} says type {settings.get('type')!r}; only 'pi05' is supported"
+            f"{path} says type {shown(settings.get('type'))}; only 'pi05' is supported"
         )
     for name, expected in _ONLY.items():
         if settings.get(name, expected) != expected:
             raise CheckpointError(
-                f"{path} says {name} {settings[name]}; only {expected} is supported"
+                f"{path} says {name} {shown(settings[name])}; only {expected} is supported"
             )
     features = _features(settings, path)
     slots = _slots(settings, features, path)
@@ -146,7 +146,9 @@ def _image_size(settings: dict[str, Any], path: Path) -> dict[str, int]:
     if sides is None:
         return {}
     if not isinstance(sides, list) or len(sides) != 2 or sides[0] != sides[1]:
-        raise CheckpointError(f"{path}: image_resolution is {sides}, expected two equal sides")
+        raise CheckpointError(
+            f"{path}: image_resolution is {shown(sides)}, expected two equal sides"
+        )
     return _sizes({"image_resolution": sides[0]}, {"image_resolution": "image_size"}, path)
 
 
@@ -158,8 +160,7 @@ def _sizes(settings: dict[str, Any], names: Mapping[str, str], path: Path) -> di
 def _whole(settings: dict[str, Any], key: str, path: Path, least: int = 1) -> int | None:
     value = settings.get(key)
     if value is not None and (type(value) is not int or not least <= value <= MAX_SIZE):
-        told = "too large" if type(value) is int and value > MAX_SIZE else f"{value!r:.60}"
         raise CheckpointError(
-            f"{path}: {key} is {told}, expected a whole number from {least} to {MAX_SIZE}"
+            f"{path}: {key} is {shown(value)}, expected a whole number from {least} to {MAX_SIZE}"
         )
     return value

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, fields
 
 from z1_ros.errors import ConfigError, closest
+from z1_ros.files import shown
 
 MAX_WIDTH = 1 << 18
 MAX_PIXELS = 1 << 24
@@ -72,9 +73,8 @@ class Geometry:
         for field in fields(self):
             value, largest = getattr(self, field.name), LARGEST.get(field.name, MAX_WIDTH)
             if type(value) is not int or not 1 <= value <= largest:
-                told = value if type(value) is not int or value < 10 * MAX_WIDTH else "larger"
                 raise ConfigError(
-                    f"geometry: {field.name} is {told!r}, expected a whole number from 1 to "
+                    f"geometry: {field.name} is {shown(value)}, expected a whole number from 1 to "
                     f"{largest}"
                 )
         for whole, part in (
