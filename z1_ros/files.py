@@ -12,7 +12,7 @@ import re
 import shutil
 import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,9 @@ OWNER = ".z1-owner"
 """File of a staging folder that its process holds locked."""
 JSON_LIMIT = 16 << 20
 """Largest JSON file that is read [bytes]; an index of 100,000 tensors has 10 MB."""
+MAX_KEY, MAX_DEPTH = 1000, 64
+SHOWN = 60
+"""Characters of a wrong value that an error shows."""
 _SIGNATURE = "z1_ros staging folder"
 _STAGING = re.compile(r"\.(?P<name>.+)\.z1-[a-z0-9_]{8}")
 _OLDER = ".z1-older"
@@ -149,10 +152,55 @@ def read_bytes(path: Path, limit: int) -> bytes:
         return stream.read(limit)
 
 
+def parse_json(data: bytes) -> Any:
+    """Parse JSON strictly: each key once, and all text such that it can be written again.
+
+    Raises:
+        ValueError: It is none.
+        RecursionError: It is nested too deeply.
+    """
+    parsed = json.loads(data.decode("utf-8"), object_pairs_hook=_each_once)
+    if b"\\ud" in data.lower():
+        json.dumps(parsed, ensure_ascii=False).encode("utf-8")  # half a surrogate pair raises
+    level = [parsed]
+    for _ in range(MAX_DEPTH):
+        level = [child for value in level for child in _children(value)]
+    if level:
+        raise ValueError(f"it is nested more than {MAX_DEPTH} levels deep")
+    return parsed
+
+
+def _children(value: Any) -> Iterable[Any]:
+    return value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+
+
+def shown(value: Any) -> str:
+    """Return a value as errors show it: in one line, cut where it is long."""
+    text = f"{type(value).__name__} of {len(value)}" if isinstance(value, (list, dict)) else ""
+    text = text or ("null" if value is None else repr(value) if _is_short(value) else "a long one")
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}…"
+
+
+def _is_short(value: Any) -> bool:
+    # Python refuses to print numbers of more than 4300 digits.
+    return not isinstance(value, int) or value.bit_length() < 1000
+
+
+def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    made = dict(pairs)
+    for name in made:
+        if not name.isprintable() or len(name) > MAX_KEY:
+            raise ValueError(f"key {shown(name)} is not printable, or too long")
+    if len(made) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"key {next(n for n in made if names.count(n) > 1)!r} stands twice")
+    return made
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """Read a JSON object that another program wrote; raises CheckpointError if it is none."""
     try:
-        data = json.loads(read_bytes(path, JSON_LIMIT).decode("utf-8"))
+        data = parse_json(read_bytes(path, JSON_LIMIT))
     except FileNotFoundError as error:
         raise CheckpointError(f"no file {path}") from error
     except (OSError, ValueError, RecursionError) as error:
@@ -166,8 +214,3 @@ def file_stamp(path: Path) -> tuple[int, int, int, int]:
     """Return what changes when a file is written: inode, size [bytes], two times of change [ns]."""
     found = path.stat()
     return found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
-
-
-def file_stamps(directory: Path) -> dict[str, tuple[int, int, int, int]]:
-    """Return file name -> stamp of each regular file of ``directory``."""
-    return {p.name: file_stamp(p) for p in directory.glob("*") if p.is_file()}

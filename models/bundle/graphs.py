@@ -6,6 +6,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from z1_ros.errors import BundleError
 from z1_ros.models.network.geometry import Geometry
 
 GRAPHS = ("prefix", "denoise")
@@ -60,3 +61,48 @@ OUTPUTS: Mapping[str, Mapping[str, Port]] = {"prefix": _PREFIX, "denoise": {"v_t
 def kind_of(graph: str) -> str:
     """Return ``prefix`` or ``denoise``, whose inputs and outputs a graph of that name has."""
     return "prefix" if graph == "prefix" else "denoise"
+
+
+Found = Mapping[str, tuple[str, tuple[int | None, ...]]]
+"""Name -> type and shape as a graph states them; None is a dimension of any size."""
+
+
+def check_ports(
+    graph: str, inputs: Found, outputs: Found, geometry: Geometry, source: object
+) -> None:
+    """Compare what a graph takes and gives with what the geometry needs.
+
+    Args:
+        graph: Its name.
+        inputs: What it says of its inputs.
+        outputs: What it says of its outputs, where it may leave any size open.
+        geometry: Sizes of the network.
+        source: What to call it in errors.
+
+    Raises:
+        BundleError: A name, type or size differs.
+    """
+    kind = kind_of(graph)
+    for what, found, known in (
+        ("input", inputs, INPUTS[kind]),
+        ("output", outputs, OUTPUTS[kind]),
+    ):
+        if found.keys() != known.keys():
+            raise BundleError(
+                f"{source} has the {what}s {', '.join(found) or 'none'}; a graph {kind} has "
+                f"{', '.join(known)}"
+            )
+        for name, port in known.items():
+            dtype, shape = found[name]
+            wanted = port.sizes(geometry)
+            if what == "output" and len(shape) == len(wanted):
+                shape = tuple(w if s is None else s for s, w in zip(shape, wanted, strict=True))
+            if (dtype, shape) != (port.dtype, wanted):
+                raise BundleError(
+                    f"{source}: {what} {name} is {dtype} {_text(shape)}, the geometry of the "
+                    f"bundle needs {port.dtype} {_text(wanted)}"
+                )
+
+
+def _text(shape: tuple[int | None, ...]) -> str:
+    return f"({', '.join(BATCH if size is None else str(size) for size in shape)})"

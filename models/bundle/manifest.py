@@ -5,16 +5,38 @@ and the SHA-256 of every other file. Nothing in a bundle is ever unpickled.
 """
 
 import hashlib
-import json
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 from z1_ros.errors import BundleError, CheckpointError, ConfigError, closest
-from z1_ros.files import read_json, real_place, require_writable, sweep, write_json
+from z1_ros.files import (
+    JSON_LIMIT,
+    file_stamp,
+    parse_json,
+    read_bytes,
+    read_json,
+    real_place,
+    require_writable,
+    shown,
+    sweep,
+    write_json,
+)
 from z1_ros.models.bundle.graphs import GRAPHS
+from z1_ros.models.bundle.parse import from_json
+from z1_ros.models.bundle.parts import (
+    STATS_PARTS,
+    ImageSpec,
+    Normalization,
+    PromptSpec,
+    require_commands,
+    require_contract,
+    require_stats,
+)
+from z1_ros.models.bundle.parts import NormStats as NormStats
 from z1_ros.models.bundle.task_experts import (
     TaskExpert,
     check_expert_files,
@@ -23,97 +45,23 @@ from z1_ros.models.bundle.task_experts import (
     denoise_graph,
 )
 from z1_ros.models.checkpoint.weight_files import WEIGHTS as WEIGHTS
-from z1_ros.models.network.geometry import Geometry
-from z1_ros.specs import Contract, Field
+from z1_ros.models.network.geometry import LARGEST, Geometry
+from z1_ros.specs import Contract
 
 FORMAT = "z1_ros.bundle/1"
 MANIFEST = "manifest.json"
 TOKENIZER = "tokenizer.json"
 SENTENCEPIECE = "tokenizer.model"
-RESIZE_METHODS = ("area", "bilinear", "bilinear_antialias")
-NORMALIZATION_FORMS = ("lerobot", "openpi")
-STATS_PARTS = {"quantile": ("q01", "q99"), "mean_std": ("mean", "std")}
-"""The statistics that each normalisation mode needs."""
-FLOAT32_MAX = 3.4e38
+MAY_BE_MISSING = (
+    "Manifest.experts",
+    "TaskExpert.made_by",
+    *(f"NormStats.{part}" for parts in STATS_PARTS.values() for part in parts),
+)
+"""Keys that a manifest need not have; of the statistics, those that its mode needs are checked."""
 _GRAPH_FILE = re.compile(r"(prefix|denoise(_.+)?)\.onnx(\.data)?")
 """An export that was killed leaves such files without an entry in the manifest."""
 MODELS = Path(__file__).parents[1]
 """Folder of the bundles that are shipped with the package."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ImageSpec:
-    """How a camera image becomes a model input."""
-
-    size: int = 224
-    """Side of the square model image [px]."""
-    resize: str = "area"
-    """``area`` (antialiased), ``bilinear`` (in floating point and not antialiased, as in LeRobot)
-    or ``bilinear_antialias`` (Pillow's, as openpi serves its models)."""
-    slots: int = 3
-    """Image slots of the network; slots beyond the contract's cameras are masked out."""
-
-    def __post_init__(self) -> None:
-        """Check the choice; raises ValueError."""
-        _require_choice("image.resize", self.resize, RESIZE_METHODS)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class PromptSpec:
-    r"""How instruction and state become text (π0.5: ``Task: …, State: …;\nAction: ``)."""
-
-    max_tokens: int = 200
-    """Tokens the prompt is padded to."""
-    discrete_state: bool = True
-    """Put the normalised state into the prompt as 256 bins; else the state is not used at all."""
-
-    def __post_init__(self) -> None:
-        """Check the choice; raises ValueError."""
-        _require(
-            isinstance(self.discrete_state, bool), "prompt.discrete_state must be true or false"
-        )
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class NormStats:
-    """Statistics of one vector, in the contract's flat order; () where the mode needs none."""
-
-    mean: tuple[float, ...] = ()
-    """Mean of each number."""
-    std: tuple[float, ...] = ()
-    """Standard deviation of each number."""
-    q01: tuple[float, ...] = ()
-    """1 % quantile of each number."""
-    q99: tuple[float, ...] = ()
-    """99 % quantile of each number."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Normalization:
-    """How state and actions map to the model's range."""
-
-    mode: str = "quantile"
-    """``quantile`` maps [q01, q99] to [-1, 1]; ``mean_std`` is the z-score."""
-    action_mode: str | None = None
-    """Mode of the actions where it is not ``mode``."""
-    form: str = "lerobot"
-    """Whose formulas: ``lerobot`` or ``openpi``, which adds 1e-6 to every range."""
-    state: NormStats
-    """Of the state."""
-    action: NormStats
-    """Of the actions."""
-
-    @property
-    def mode_of_actions(self) -> str:
-        """Mode of the actions."""
-        return self.action_mode or self.mode
-
-    def __post_init__(self) -> None:
-        """Check the choices; raises ValueError."""
-        _require_choice("normalization.mode", self.mode, STATS_PARTS)
-        if self.action_mode is not None:
-            _require_choice("normalization.action_mode", self.action_mode, STATS_PARTS)
-        _require_choice("normalization.form", self.form, NORMALIZATION_FORMS)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -132,7 +80,7 @@ class Manifest:
     """Text preparation."""
     normalization: Normalization
     """State and action scaling."""
-    geometry: Mapping[str, Any]
+    geometry: Mapping[str, int]
     """Network sizes (``z1_ros.models.network.geometry.Geometry`` as a dict)."""
     denoise_steps: int = 10
     """Euler steps from noise to actions."""
@@ -153,42 +101,41 @@ class Manifest:
         Raises:
             ValueError: They do not; ``load_bundle`` makes a BundleError of it.
         """
-        for name in ("name", "embodiment", "format"):
-            _require(isinstance(getattr(self, name), str), f"{name} must be text")
-        for name in ("geometry", "experts", "made_by", "files"):
-            _require(isinstance(getattr(self, name), Mapping), f"{name} must be an object")
+        _check_names(self.files)
         check_experts(self.experts)
+        require_contract(self.contract)
         contract, horizon = self.contract, self.contract.horizon
         for name, value, high in (
-            ("contract.horizon", horizon, 1000),
+            ("contract.horizon", horizon, LARGEST["horizon"]),
             ("replan_steps", self.replan_steps, horizon),
             ("denoise_steps", self.denoise_steps, 1000),
-            ("image.size", self.image.size, 4096),
-            ("prompt.max_tokens", self.prompt.max_tokens, 4096),
         ):
-            whole = isinstance(value, int) and not isinstance(value, bool)
-            _require(whole and 1 <= value <= high, f"{name} is {value!r}, expected 1 to {high}")
-        _require(
-            len(contract.cameras) <= self.image.slots,
-            f"contract has {len(contract.cameras)} cameras for {self.image.slots} image slots",
-        )
-        scaling = self.normalization
-        state_dims = tuple(dim for field in contract.state for dim in field.dim_names)
-        _require_stats("state", scaling.state, scaling.mode, state_dims)
-        mode = scaling.mode_of_actions
-        _require_stats("action", scaling.action, mode, contract.action_dims)
+            whole = type(value) is int
+            _require(
+                whole and 1 <= value <= high, f"{name} is {shown(value)}, expected 1 to {high}"
+            )
         known = {f.name for f in fields(Geometry)}
         differ = sorted(known ^ set(self.geometry))
-        _require(not differ, f"geometry lacks or does not know: {', '.join(differ)}")
+        _require(not differ, f"geometry lacks or does not know: {', '.join(differ)[:200]}")
         geometry = Geometry(**self.geometry)
-        for name, value in (
-            ("horizon", horizon),
-            ("image_size", self.image.size),
-            ("cameras", self.image.slots),
-            ("prompt_tokens", self.prompt.max_tokens),
+        for name, value, wanted in (
+            ("contract.horizon", horizon, geometry.horizon),
+            ("image.size", self.image.size, geometry.image_size),
+            ("image.slots", self.image.slots, geometry.cameras),
+            ("prompt.max_tokens", self.prompt.max_tokens, geometry.prompt_tokens),
         ):
-            wanted = getattr(geometry, name)
-            _require(wanted == value, f"geometry.{name} is {wanted}, the manifest says {value}")
+            _require(wanted == value, f"{name} is {shown(value)}, the geometry says {wanted}")
+        for name, size, high in (
+            ("cameras", len(contract.cameras), geometry.cameras),
+            ("action dimensions", len(contract.action_dims), geometry.action_dim),
+        ):
+            _require(size <= high, f"the contract has {size} {name}, the network {high}")
+        scaling = self.normalization
+        state_dims = tuple(dim for field in contract.state for dim in field.dim_names)
+        require_stats("normalization.state", scaling.state, scaling.mode, state_dims)
+        mode = scaling.mode_of_actions
+        require_stats("normalization.action", scaling.action, mode, contract.action_dims)
+        require_commands(scaling.action, contract.action, self.embodiment)
 
     @property
     def graphs(self) -> tuple[str, ...]:
@@ -209,33 +156,12 @@ def _require(condition: bool, otherwise: str) -> None:
         raise ValueError(otherwise)
 
 
-def _require_choice(name: str, value: Any, known: Iterable[str]) -> None:
-    _require(
-        isinstance(value, str) and value in known,
-        f"{name} is {value!r}. {closest(str(value), known)}",
-    )
-
-
-def _require_stats(name: str, stats: NormStats, mode: str, dims: tuple[str, ...]) -> None:
-    """Raise ValueError unless ``stats`` has what ``mode`` needs for each of ``dims``."""
-    name = f"normalization.{name}"
-    for part in fields(stats):
-        values = getattr(stats, part.name)
-        if values == () and part.name not in STATS_PARTS[mode]:
-            continue
-        _require(
-            isinstance(values, tuple) and len(values) == len(dims) and all(map(_finite, values)),
-            f"{name}.{part.name} must be {len(dims)} finite numbers",
-        )
-    for dim, std in zip(dims, stats.std, strict=False):
-        _require(std >= 0, f"{name}.std of {dim} is {std}, below 0")
-    for dim, low, high in zip(dims, stats.q01, stats.q99, strict=False):
-        _require(low <= high, f"{name}.q99 of {dim} is {high}, below its q01 {low}")
-
-
-def _finite(value: Any) -> bool:
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    return number and abs(value) < FLOAT32_MAX
+def _check_names(files: Mapping[str, str]) -> None:
+    for name, sha256 in files.items():
+        plain = name == Path(name).name and name not in ("..", MANIFEST)
+        _require(plain, f"files names {name!r}, which is not a plain file name")
+        well = re.fullmatch(r"[0-9a-f]{64}", sha256) is not None
+        _require(well, f"files.{name} must be a SHA-256 in hex, got {shown(sha256)}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,6 +174,8 @@ class Bundle:
     """Its parsed manifest."""
     sha256: str
     """Hash of the manifest, which holds all other hashes: it identifies the bundle."""
+    stamps: Mapping[str, tuple[int, ...]] = field(default_factory=dict, compare=False, repr=False)
+    """File name -> stamp when it was hashed."""
 
     def file(self, name: str) -> Path:
         """Return the path of one of the bundle's files.
@@ -259,7 +187,35 @@ class Bundle:
             raise BundleError(
                 f"bundle {self.path} has no {name!r}. {closest(name, self.manifest.files)}"
             )
+        if name in self.stamps:
+            self._require_unchanged(name, self.manifest.files[name])
         return self.path / name
+
+    def read(self, name: str) -> bytes:
+        """Return the content of one of the bundle's files, which is what its hash is of.
+
+        Raises:
+            BundleError: The bundle has no such file, or it was changed.
+        """
+        data = self.file(name).read_bytes()
+        if hashlib.sha256(data).hexdigest() != self.manifest.files[name]:
+            raise BundleError(f"bundle {self.path} was written while it was loaded: {name} changed")
+        return data
+
+    def require_unchanged(self, names: Iterable[str] | None = None) -> None:
+        """Raise BundleError unless the files, by default all, are those that were hashed."""
+        for name in self.stamps if names is None else names:
+            expected = self.sha256 if name == MANIFEST else self.manifest.files[name]
+            self._require_unchanged(name, expected)
+
+    def _require_unchanged(self, name: str, sha256: str) -> None:
+        file = self.path / name
+        with suppress(OSError):
+            if file_stamp(file) == self.stamps.get(name) or file_sha256(file) == sha256:
+                return
+        raise BundleError(
+            f"bundle {self.path} was written while it was loaded ({name} changed); load it again"
+        )
 
     @property
     def tokenizer(self) -> Path:
@@ -270,7 +226,7 @@ class Bundle:
         """
         for name in (TOKENIZER, SENTENCEPIECE):
             if name in self.manifest.files:
-                return self.path / name
+                return self.file(name)
         raise BundleError(f"bundle {self.path} has no tokenizer: {TOKENIZER} or {SENTENCEPIECE}")
 
 
@@ -356,20 +312,20 @@ def load_bundle(path: str | Path) -> Bundle:
         BundleError: Missing directory, manifest or file; malformed manifest; hash mismatch.
     """
     directory = find_bundle(path)
-    manifest_path = directory / MANIFEST
+    manifest_path, stamps = directory / MANIFEST, {MANIFEST: file_stamp(directory / MANIFEST)}
     try:
-        text = manifest_path.read_bytes()
-        manifest = from_json(Manifest, json.loads(text.decode("utf-8")))
-    except (ValueError, TypeError, AttributeError) as error:
+        text = read_bytes(manifest_path, JSON_LIMIT)
+        data = parse_json(text)
+        stated = data.get("format", FORMAT) if isinstance(data, dict) else FORMAT
+        _require(stated == FORMAT, f"format is {shown(stated)}, expected {FORMAT!r}")
+        manifest = from_json(Manifest, data, MAY_BE_MISSING)
+    except (OSError, ValueError, RecursionError) as error:
         raise BundleError(f"{manifest_path} is malformed: {error}") from error
-    if manifest.format != FORMAT:
-        raise BundleError(f"{manifest_path} has format {manifest.format!r}, expected {FORMAT!r}")
     for name, expected in manifest.files.items():
         file = directory / name
-        if Path(name).name != name:
-            raise BundleError(f"{manifest_path} names {name!r}, which is not a plain file name")
         if not file.is_file():
             raise BundleError(f"bundle {directory} is incomplete: {name} is missing")
+        stamps[name] = file_stamp(file)
         actual = file_sha256(file)
         if actual != expected:
             raise BundleError(
@@ -377,7 +333,7 @@ def load_bundle(path: str | Path) -> Bundle:
                 f"manifest says {expected[:12]}…"
             )
     check_expert_files(manifest.experts, manifest.files, str(directory))
-    return Bundle(directory, manifest, hashlib.sha256(text).hexdigest())
+    return Bundle(directory, manifest, hashlib.sha256(text).hexdigest(), stamps)
 
 
 def write_manifest(
@@ -392,51 +348,15 @@ def write_manifest(
     """
     if names is None:
         names = (p.name for p in directory.iterdir() if p.is_file() and p.name != MANIFEST)
-    hashes = {name: file_sha256(directory / name) for name in sorted(names)}
-    manifest = replace(manifest, files=hashes)
+    names = sorted(names)
+    stamps = {name: file_stamp(directory / name) for name in names}
+    manifest = replace(manifest, files={name: file_sha256(directory / name) for name in names})
     write_json(directory / MANIFEST, asdict(manifest))
-    return Bundle(directory, manifest, file_sha256(directory / MANIFEST))
+    stamps[MANIFEST] = file_stamp(directory / MANIFEST)
+    return Bundle(directory, manifest, file_sha256(directory / MANIFEST), stamps)
 
 
 def file_sha256(path: Path) -> str:
     """Return the hex SHA-256 of a file."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-_NESTED: dict[tuple[str, str], type] = {
-    ("Manifest", "contract"): Contract,
-    ("Manifest", "image"): ImageSpec,
-    ("Manifest", "prompt"): PromptSpec,
-    ("Manifest", "normalization"): Normalization,
-    ("Normalization", "state"): NormStats,
-    ("Normalization", "action"): NormStats,
-    ("Contract", "state"): Field,
-    ("Contract", "action"): Field,
-}
-_NESTED_BY_NAME: dict[tuple[str, str], type] = {("Manifest", "experts"): TaskExpert}
-
-
-def from_json(cls: type, data: Any) -> Any:
-    """Build dataclass ``cls`` from parsed JSON; unknown or missing keys are a ValueError."""
-    if not isinstance(data, dict):
-        raise ValueError(f"{cls.__name__} must be an object, got {type(data).__name__}")
-    known = {f.name for f in fields(cls)}
-    for key in data:
-        if key not in known:
-            raise ValueError(f"{cls.__name__} has no key {key!r}. {closest(key, known)}")
-    values = {}
-    for key, value in data.items():
-        nested = _NESTED.get((cls.__name__, key))
-        if nested is not None and is_dataclass(nested):
-            several = isinstance(value, list)
-            value = (
-                tuple(from_json(nested, v) for v in value) if several else from_json(nested, value)
-            )
-        elif (cls.__name__, key) in _NESTED_BY_NAME and isinstance(value, dict):
-            nested = _NESTED_BY_NAME[cls.__name__, key]
-            value = {name: from_json(nested, v) for name, v in value.items()}
-        elif isinstance(value, list):
-            value = tuple(value)
-        values[key] = value
-    return cls(**values)

@@ -34,7 +34,7 @@ class TaskExpert:
         """Check types; raises ValueError."""
         given = self.instructions
         if not (isinstance(given, tuple) and given and all(_is_text(text) for text in given)):
-            raise ValueError("instructions of an expert must be a list of patterns, none empty")
+            raise ValueError("an expert's instructions must be a list of patterns, none empty")
         if not isinstance(self.made_by, Mapping):
             raise ValueError("made_by of an expert must be an object")
 

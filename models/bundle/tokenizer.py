@@ -20,7 +20,10 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from z1_ros.errors import BackendUnavailable, BundleError, ConfigError
+from z1_ros.files import read_bytes
 
+FILE_LIMIT = 256 << 20
+"""Largest tokenizer file that is read [bytes]; PaliGemma's has 35 MB."""
 PAD_ID = 0
 """Of every π0.5 tokenizer: what pads a prompt, and nothing else."""
 BOS_ID = 2
@@ -76,7 +79,7 @@ class _Vocabulary:
 
 
 def _read_json(path: Path) -> _Vocabulary:
-    tokenizer = Tokenizer.from_str(path.read_text("utf-8"))
+    tokenizer = Tokenizer.from_str(read_bytes(path, FILE_LIMIT).decode("utf-8"))
     tokenizer.no_truncation()
     tokenizer.no_padding()
     # A text that merely spells "<bos>" stays text, as in SentencePiece.
@@ -100,7 +103,7 @@ def _read_sentencepiece(path: Path) -> _Vocabulary:
         raise BackendUnavailable(
             f"{path} needs sentencepiece: pip install sentencepiece"
         ) from error
-    model = path.read_bytes()
+    model = read_bytes(path, FILE_LIMIT)
     if not model:
         raise ValueError("the file is empty")
     processor = SentencePieceProcessor(model_proto=model)

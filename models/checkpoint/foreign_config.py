@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from z1_ros.errors import CheckpointError
-from z1_ros.files import read_json
+from z1_ros.files import read_json, shown
+from z1_ros.models.network.geometry import LARGEST, MAX_WIDTH
 
 CONFIG = "config.json"
 IMAGES = "observation.images."
@@ -21,7 +22,7 @@ OPENPI_SLOTS = ("base_0_rgb", "left_wrist_0_rgb", "right_wrist_0_rgb")
 """Image slots of openpi's models, always in this order."""
 OPENPI_PROMPT = 200
 """Tokens to which openpi pads π0.5's prompts; its file does not say."""
-MAX_SLOTS = 64
+MAX_SLOTS, MAX_SIZE = LARGEST["cameras"], MAX_WIDTH
 _ONLY = {
     "use_visual_memory": False,
     "use_proprioceptive_memory": False,
@@ -78,12 +79,12 @@ def read_config(directory: Path) -> ForeignConfig | None:
 def _lerobot(settings: dict[str, Any], path: Path) -> ForeignConfig:
     if settings.get("type") != "pi05":
         raise CheckpointError(
-            f"{path} says type {settings.get('type')!r}; only 'pi05' is supported"
+            f"{path} says type {shown(settings.get('type'))}; only 'pi05' is supported"
         )
     for name, expected in _ONLY.items():
         if settings.get(name, expected) != expected:
             raise CheckpointError(
-                f"{path} says {name} {settings[name]}; only {expected} is supported"
+                f"{path} says {name} {shown(settings[name])}; only {expected} is supported"
             )
     features = _features(settings, path)
     slots = _slots(settings, features, path)
@@ -134,7 +135,7 @@ def _slots(settings: dict[str, Any], features: dict[str, Any], path: Path) -> tu
     empty = _whole(settings, "empty_cameras", path, least=0) or 0
     if len(slots) + empty > MAX_SLOTS:
         raise CheckpointError(
-            f"{path} has {len(slots)} cameras and {empty:.3g} empty ones, more than {MAX_SLOTS}"
+            f"{path} has {len(slots)} cameras and {empty} empty ones, more than {MAX_SLOTS}"
         )
     slots += [f"{EMPTY_CAMERA}{i}" for i in range(empty)]
     return tuple(sorted(dict.fromkeys(slots), key=lambda slot: slot.startswith(EMPTY_CAMERA)))
@@ -145,7 +146,9 @@ def _image_size(settings: dict[str, Any], path: Path) -> dict[str, int]:
     if sides is None:
         return {}
     if not isinstance(sides, list) or len(sides) != 2 or sides[0] != sides[1]:
-        raise CheckpointError(f"{path}: image_resolution is {sides}, expected two equal sides")
+        raise CheckpointError(
+            f"{path}: image_resolution is {shown(sides)}, expected two equal sides"
+        )
     return _sizes({"image_resolution": sides[0]}, {"image_resolution": "image_size"}, path)
 
 
@@ -156,6 +159,8 @@ def _sizes(settings: dict[str, Any], names: Mapping[str, str], path: Path) -> di
 
 def _whole(settings: dict[str, Any], key: str, path: Path, least: int = 1) -> int | None:
     value = settings.get(key)
-    if value is not None and (type(value) is not int or value < least):
-        raise CheckpointError(f"{path}: {key} is {value!r}, expected a whole number from {least}")
+    if value is not None and (type(value) is not int or not least <= value <= MAX_SIZE):
+        raise CheckpointError(
+            f"{path}: {key} is {shown(value)}, expected a whole number from {least} to {MAX_SIZE}"
+        )
     return value

@@ -29,6 +29,7 @@ _RENAMES = (
 )
 """Prefixes of openpi's layout and of ours; the longer of two comes first."""
 _LAYER = re.compile(r"(?:language_model|gemma_expert\.model|^expert)\.layers\.(\d+)\.")
+_ANY_LAYER = re.compile(r"layers\.(\d+)\.")
 _OURS = ("vision.", "projector.", "vlm.", "expert.", "time.", "action_in_proj.", "action_out_proj.")
 
 GOLDEN_KINDS = ("in.", "mid.", "out.", "grad.")
@@ -118,6 +119,7 @@ def find_layout(keys: Iterable[str], source: str) -> Layout:
         CheckpointError: It is none of π0.5's.
     """
     keys = set(keys)
+    _refuse_gaps(keys, source)
     depth = 1 + max((int(found[1]) for key in keys if (found := _LAYER.search(key))), default=0)
     if any(k.startswith("model.paligemma_with_expert.") for k in keys):
         name = "lerobot"
@@ -133,6 +135,20 @@ def find_layout(keys: Iterable[str], source: str) -> Layout:
             "vlm.… (z1_ros)"
         )
     return Layout(name=name, depth=depth, nested_vision=any("vision_model." in k for k in keys))
+
+
+def _refuse_gaps(keys: set[str], source: str) -> None:
+    """Raise CheckpointError if a layer's number is higher than there are tensors.
+
+    The numbers say how many layers are built.
+    """
+    for key in keys:
+        for number in _ANY_LAYER.findall(key):
+            if len(number) > 9 or int(number) >= len(keys):
+                raise CheckpointError(
+                    f"{source} names layer {number[:20]} ({key[:80]}) but holds only {len(keys)} "
+                    "tensors"
+                )
 
 
 def refuse_relatives(keys: Iterable[str], source: str) -> None:

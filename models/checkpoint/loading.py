@@ -90,12 +90,13 @@ class Checkpoint:
         return tuple(sorted({stored.dtype for stored in self.tensors.values()}))
 
 
-def describe(path: str | Path) -> Checkpoint:
+def describe(path: str | Path, *, with_config: bool = True) -> Checkpoint:
     """Read what a checkpoint is, from its files' headers alone.
 
     Args:
         path: A safetensors file, the index of a sharded one, or the directory of either: a
             checkpoint of openpi's PyTorch port or of LeRobot, or one of our bundles.
+        with_config: Read the ``config.json`` beside the weights as well.
 
     Raises:
         CheckpointError: There is none, it is unreadable, or of another model or format.
@@ -124,7 +125,7 @@ def describe(path: str | Path) -> Checkpoint:
         )
     refuse_relatives(stored, str(path))
     directory = _directory_of(path)
-    config = read_config(directory) if directory else None
+    config = read_config(directory) if directory and with_config else None
     layout = find_layout(stored, str(path))
     return Checkpoint(path, layout, tuple(stored.values()), config)
 
@@ -188,7 +189,7 @@ def _from_shapes(checkpoint: Checkpoint, kv_heads: int) -> dict[str, int]:
     depth = checkpoint.layout.depth
     used_first = sorted(named, key=lambda name: is_unused(name, depth))
     sizes = count_sizes({name: named[name].shape for name in used_first})
-    head_dim = max(1, sizes["keys"] // kv_heads)
+    head_dim = max(1, sizes["keys"] // max(1, kv_heads))
     sizes |= {
         "depth": depth,
         "kv_heads": kv_heads,
@@ -240,7 +241,7 @@ def load_network(path: str | Path, geometry: Geometry, dtype: torch.dtype | None
     Raises:
         CheckpointError: Also if the file is in another project's layout.
     """
-    checkpoint = describe(path)
+    checkpoint = describe(path, with_config=False)  # a bundle's manifest says everything
     if checkpoint.layout.name != "z1_ros":
         raise CheckpointError(
             f"{path} is in the layout of {checkpoint.layout.name}; z1-import makes a bundle of it"
@@ -315,6 +316,8 @@ def open_weights(path: str | Path) -> Any:
     Raises:
         CheckpointError: There is none, or it is cut short or no safetensors file.
     """
+    if Path(path).exists() and not Path(path).is_file():
+        raise CheckpointError(f"{path} is not a regular file")  # opening a pipe would wait
     try:
         return safe_open(path, "pt")
     except FileNotFoundError as error:

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 from z1_ros.errors import CheckpointError
-from z1_ros.files import read_json
+from z1_ros.files import read_json, shown
 
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -92,7 +92,8 @@ def read_index(path: Path) -> dict[str, str]:
     for shard in sorted(set(shards.values())):
         if Path(shard).name != shard or not shard.endswith(".safetensors"):
             raise CheckpointError(
-                f"{path} names the shard {shard!r}; expected the plain name of a .safetensors file"
+                f"{path} names the shard {shown(shard)}; expected the plain name of a "
+                ".safetensors file"
             )
         if not (path.parent / shard).is_file():
             count = sum(s == shard for s in shards.values())

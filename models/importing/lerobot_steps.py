@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from z1_ros.errors import CheckpointError
-from z1_ros.files import read_json
+from z1_ros.files import read_json, shown
 
 PREPROCESSOR, POSTPROCESSOR = "policy_preprocessor.json", "policy_postprocessor.json"
 
@@ -42,7 +42,7 @@ def _step(step: dict[str, Any], what: str) -> Step:
     # What it names is read, so it must lie beside the JSON file.
     plain = isinstance(state_file, str) and Path(state_file).name == state_file
     if state_file is not None and not plain:
-        raise CheckpointError(f"{what} has state_file {state_file!r}, not a plain file name")
+        raise CheckpointError(f"{what} has state_file {shown(state_file)}, not a plain file name")
     return Step(name, config, state_file)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from z1_ros.errors import CheckpointError, ConfigError, closest
-from z1_ros.files import read_json
+from z1_ros.files import read_json, shown
 from z1_ros.models.checkpoint.foreign_config import IMAGES
 from z1_ros.specs import Embodiment, Field
 
@@ -175,7 +175,9 @@ def _names_of(data: dict[str, Any], kind: str, path: Path, robot: Embodiment) ->
 def _span(field: Any, what: str) -> tuple[int, int]:
     start, end = (field.get(k) if isinstance(field, dict) else None for k in ("start", "end"))
     if type(start) is not int or type(end) is not int or not 0 <= start < end:
-        raise CheckpointError(f"{what} needs whole numbers start < end, got {start!r} and {end!r}")
+        raise CheckpointError(
+            f"{what} needs whole numbers start < end, got {shown(start)} and {shown(end)}"
+        )
     return start, end
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from z1_ros.errors import CheckpointError, ConfigError, closest
-from z1_ros.files import read_json
+from z1_ros.files import SHOWN, read_json, shown
 from z1_ros.models.bundle.manifest import NormStats
 from z1_ros.models.checkpoint.loading import read_tensors
 from z1_ros.models.importing.lerobot_steps import POSTPROCESSOR, PREPROCESSOR, find_step, read_steps
@@ -137,12 +137,15 @@ def modes_of(norm_map: Any, path: Path) -> dict[str, str]:
     known = ("MEAN_STD", "IDENTITY", *ENDS)
     norm_map = norm_map if isinstance(norm_map, dict) else {}
     if norm_map.get("VISUAL", "IDENTITY") != "IDENTITY":
-        raise CheckpointError(f"{path} normalises images by {norm_map['VISUAL']!r}; π0.5 does not")
+        raise CheckpointError(
+            f"{path} normalises images by {shown(norm_map['VISUAL'])}; π0.5 does not"
+        )
     modes = {kind: norm_map.get(kind.upper(), "IDENTITY") for kind in KINDS}
     for kind, mode in modes.items():
         if mode not in known:
             raise CheckpointError(
-                f"{path} normalises the {kind} by {mode!r}. {closest(str(mode), known)}"
+                f"{path} normalises the {kind} by {shown(mode)}. "
+                f"{closest(str(mode)[:SHOWN], known)}"
             )
     return modes
 
@@ -182,7 +185,7 @@ def _stats(data: Mapping[str, Any], file: Path, column: int, form: str) -> Stats
 def _vector(value: Any, what: str) -> np.ndarray:
     try:
         vector = np.asarray(value, np.float64)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise CheckpointError(f"{what} is not a list of numbers") from error
     if vector.ndim != 1:
         raise CheckpointError(f"{what} has shape {vector.shape}, expected one number per dimension")

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from z1_ros.errors import CheckpointError
+from z1_ros.files import SHOWN, shown
 from z1_ros.models.checkpoint.foreign_config import IMAGES, OPENPI_SLOTS
 from z1_ros.models.checkpoint.loading import Checkpoint
 from z1_ros.models.importing.lerobot_steps import (
@@ -129,11 +130,11 @@ def _check_steps(steps: list[Step], file: Path, ignored: tuple[str, ...]) -> Non
     for step in steps:
         if step.name in _RELATIVE_STEPS and step.config.get("enabled"):
             raise CheckpointError(
-                f"{file}: step {step.name!r} is enabled; actions relative to the state are not "
-                f"supported, train with absolute or delta commands of the robot"
+                f"{file}: step {shown(step.name)} is enabled; actions relative to the state are "
+                f"not supported, train with absolute or delta commands of the robot"
             )
         if step.name not in _KNOWN_STEPS and step.name not in ignored:
             raise CheckpointError(
-                f"{file} has a step {step.name!r} that is not known here; if the network's inputs "
-                f"and outputs do not depend on it, pass --ignore-steps {step.name}"
+                f"{file} has a step {shown(step.name)} that is not known here; if the network's "
+                f"inputs and outputs do not depend on it, pass --ignore-steps {step.name[:SHOWN]}"
             )

@@ -31,6 +31,10 @@ SWITCH = (
     "{} is 0 or 1 in the checkpoint; its statistics were mapped so that the policy commands "
     "-1 or 1."
 )
+CONSTANT = (
+    "By its statistics the checkpoint never changed {} in training, so the policy commands one "
+    "value there."
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -91,6 +95,10 @@ def plan_scaling(
     parts["action"] = rescale(parts["action"], switches)
     made = {k: norm_stats(parts[k], modes[k], f"the {k} in {stats.file.name}") for k in kinds}
     ours = {kind: "quantile" if modes[kind] in ENDS else "mean_std" for kind in kinds}
+    names = [name for field in fields["action"] for name in field.dim_names]
+    unmoved = made["action"].constant(ours["action"])
+    fixed = [name for name, is_constant in zip(names, unmoved, strict=True) if is_constant]
+    notes += [CONSTANT.format(", ".join(fixed))] if fixed else []
     return Scaling(
         state=fields.get("state", ()),
         action=fields["action"],

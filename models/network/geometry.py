@@ -3,6 +3,23 @@
 from dataclasses import dataclass, fields
 
 from z1_ros.errors import ConfigError, closest
+from z1_ros.files import shown
+
+MAX_WIDTH = 1 << 18
+MAX_PIXELS = 1 << 24
+"""Of all images of an observation together."""
+LARGEST = {
+    "image_size": 4096,
+    "cameras": 64,
+    "depth": 128,
+    "vision_depth": 128,
+    "vocab": 1 << 22,
+    "prompt_tokens": 4096,
+    "horizon": 1000,
+    "action_dim": 4096,
+}
+"""Largest sizes that are built, several times those of any published network; of all others it is
+``MAX_WIDTH``. A file that states more is damaged, and building it could take all memory."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -52,11 +69,13 @@ class Geometry:
     """Numbers per action, the unused ones at the end being padding."""
 
     def __post_init__(self) -> None:
-        """Raise ConfigError where sizes are not positive or do not fit together."""
+        """Raise ConfigError where sizes are out of range or do not fit together."""
         for field in fields(self):
-            if getattr(self, field.name) < 1:
+            value, largest = getattr(self, field.name), LARGEST.get(field.name, MAX_WIDTH)
+            if type(value) is not int or not 1 <= value <= largest:
                 raise ConfigError(
-                    f"geometry: {field.name} is {getattr(self, field.name)}, expected at least 1"
+                    f"geometry: {field.name} is {shown(value)}, expected a whole number from 1 to "
+                    f"{largest}"
                 )
         for whole, part in (
             ("image_size", "patch"),
@@ -70,6 +89,11 @@ class Geometry:
                 )
         if self.head_dim % 2 or self.expert_width % 2:
             raise ConfigError("geometry: head_dim and expert_width must be even")
+        if self.cameras * self.image_size**2 > MAX_PIXELS:
+            raise ConfigError(
+                f"geometry: {self.cameras} cameras of {self.image_size} × {self.image_size} px are "
+                f"more than {MAX_PIXELS} px"
+            )
 
     @property
     def image_tokens(self) -> int:

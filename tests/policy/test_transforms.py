@@ -13,15 +13,13 @@ from PIL import Image
 from support import DATA as DATA_ROOT
 
 from z1_ros.errors import BackendUnavailable, ConfigError, ObservationError
-from z1_ros.models.bundle.manifest import (
+from z1_ros.models.bundle.manifest import Bundle, Manifest, load_bundle
+from z1_ros.models.bundle.parts import (
     RESIZE_METHODS,
-    Bundle,
     ImageSpec,
-    Manifest,
     Normalization,
     NormStats,
     PromptSpec,
-    load_bundle,
 )
 from z1_ros.models.bundle.tokenizer import PromptTokenizer
 from z1_ros.policy.transforms import (

@@ -11,20 +11,18 @@ import cv2
 import numpy as np
 
 from z1_ros.errors import BackendUnavailable, ConfigError, ObservationError, closest
-from z1_ros.models.bundle.manifest import (
+from z1_ros.models.bundle.manifest import Manifest
+from z1_ros.models.bundle.parts import (
+    MIN_RANGE,
     NORMALIZATION_FORMS,
     STATS_PARTS,
     ImageSpec,
-    Manifest,
     NormStats,
 )
 from z1_ros.models.bundle.tokenizer import PromptTokenizer
 from z1_ros.specs import flatten_state
 from z1_ros.types import Observation
 
-MIN_RANGE = 1e-6
-"""A dimension whose range, or standard deviation, is no wider counts as constant; where its numbers
-are larger than 1, no wider than this part of them, which float32 hardly tells from rounding."""
 # What is added to the range or standard deviation, to normalise and to invert it.
 _EPSILON = {
     ("lerobot", "quantile"): (0, 0),

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from z1_ros.errors import ActionError, BundleError
+from z1_ros.errors import ActionError
 from z1_ros.models.bundle.manifest import Bundle
 from z1_ros.models.bundle.task_experts import BASE, denoise_graph
 from z1_ros.models.bundle.tokenizer import PromptTokenizer
@@ -41,11 +41,6 @@ class VlaPolicy:
         )
         self._seed = 0
         self._chunk_shape = (geometry["horizon"], geometry["action_dim"])
-        if len(self.contract.action_dims) > geometry["action_dim"]:
-            raise BundleError(
-                f"{bundle.path}: the contract has {len(self.contract.action_dims)} action "
-                f"dimensions but the network gives {geometry['action_dim']}"
-            )
 
     def reset(self, seed: int) -> None:
         """Begin an episode whose noise is drawn from ``seed``."""
@@ -108,6 +103,10 @@ class VlaPolicy:
         for step in range(steps):
             time = np.full(len(x), 1 - step / steps, np.float32)
             velocity = denoise.run({"x_t": x, "time": time, **prefix})["v_t"]
+            if velocity.shape != x.shape:
+                raise ActionError(
+                    f"bundle {self.manifest.name!r} gave v_t {velocity.shape}, expected {x.shape}"
+                )
             x = x - velocity / np.float32(steps)
         if not np.isfinite(x).all():
             by = f"expert {expert!r} of bundle" if expert else "bundle"

@@ -88,12 +88,12 @@ def test_overlapping_patterns_and_unusable_names_are_refused(experts, words):
     ("experts", "words"),
     [
         ([], "experts must be an object"),
-        ({"A": []}, "TaskExpert must be an object"),
+        ({"A": []}, "experts.A must be an object"),
         ({"A": {}}, "instructions"),
-        ({"A": {"instructions": []}}, "must be a list of patterns"),
-        ({"A": {"instructions": "open *"}}, "must be a list of patterns"),
-        ({"A": {"instructions": [" "]}}, "must be a list of patterns"),
-        ({"A": {"instructions": ["x"], "made_by": 3}}, "made_by of an expert"),
+        ({"A": {"instructions": []}}, "instructions must be a list"),
+        ({"A": {"instructions": "open *"}}, "instructions must be a list"),
+        ({"A": {"instructions": [" "]}}, "instructions must be a list"),
+        ({"A": {"instructions": ["x"], "made_by": 3}}, "experts.A.made_by must be an object"),
         ({"A": {"instruction": ["x"]}}, "Did you mean 'instructions'"),
     ],
 )

@@ -181,7 +181,7 @@ def test_everything_is_checked_before_weights_are_copied(openpi, monkeypatch):
         ({"cameras": "base_0_rgb=front"}, "no camera 'front'"),
         ({"embodiment": "pandaa"}, "Did you mean 'panda'"),
         ({"vision_heads": None}, "vision_heads"),
-        ({"vision_heads": 0}, "vision_heads is 0, expected at least 1"),
+        ({"vision_heads": 0}, "vision_heads is 0, expected a whole number from 1"),
         ({"vision_heads": 5}, "vision_width 48 is not a multiple of vision_heads 5"),
         ({"norm_stats": openpi / "nope.json"}, "no such path"),
         ({"checkpoint": openpi / "nope"}, "no checkpoint at"),

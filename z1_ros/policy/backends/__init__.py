@@ -3,10 +3,8 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from z1_ros.errors import BackendUnavailable, BundleError, ConfigError, closest, first_difference
-from z1_ros.files import file_stamps
-from z1_ros.models.bundle.manifest import Bundle, find_bundle, load_bundle
-from z1_ros.models.bundle.task_experts import denoise_graph
+from z1_ros.errors import BackendUnavailable, ConfigError, closest
+from z1_ros.models.bundle.manifest import Bundle, load_bundle
 from z1_ros.policy.base import Backend
 from z1_ros.policy.vla import VlaPolicy
 
@@ -29,12 +27,9 @@ def load_policy(bundle_path: str | Path, *, backend: str = "auto", threads: int 
     """
     if backend not in ("auto", *BACKENDS):
         raise ConfigError(f"no backend {backend!r}. {closest(backend, ('auto', *BACKENDS))}")
-    directory = find_bundle(bundle_path)
-    before = file_stamps(directory)
-    bundle = load_bundle(directory)
+    bundle = load_bundle(bundle_path)
     policy = VlaPolicy(bundle, _backends(bundle, backend, threads))
-    if file_stamps(directory) != before:
-        raise BundleError(f"bundle {directory} was written while it was loaded; load it again")
+    bundle.require_unchanged()
     return policy
 
 
@@ -60,14 +55,4 @@ def _backends(bundle: Bundle, backend: str, threads: int) -> Mapping[str, Backen
 def _onnx_backends(bundle: Bundle, threads: int) -> Mapping[str, Backend]:
     from z1_ros.policy.backends.onnx import OnnxBackend
 
-    made = {
-        name: OnnxBackend(bundle.file(f"{name}.onnx"), threads) for name in bundle.manifest.graphs
-    }
-    for graph in map(denoise_graph, bundle.manifest.experts):
-        if made[graph].inputs != made["denoise"].inputs:
-            differs = first_difference("inputs", made[graph].inputs, made["denoise"].inputs)
-            raise BundleError(
-                f"{bundle.path / graph}.onnx is no expert of this bundle: it differs from "
-                f"denoise.onnx in {differs}"
-            )
-    return made
+    return {name: OnnxBackend(bundle, name, threads) for name in bundle.manifest.graphs}

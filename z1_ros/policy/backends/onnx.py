@@ -1,11 +1,16 @@
 """onnxruntime on the CPU."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from z1_ros.errors import BackendUnavailable, BundleError
+from z1_ros.models.bundle.graphs import Found, check_ports
+from z1_ros.models.bundle.manifest import Bundle
+from z1_ros.models.network.geometry import Geometry
+from z1_ros.policy.backends.external_data import external_files
 
 try:
     import onnxruntime
@@ -15,21 +20,34 @@ except ImportError as error:
     ) from error
 
 
+_DTYPES = {"tensor(float)": "float32", "tensor(int64)": "int64", "tensor(bool)": "bool"}
+
+
 class OnnxBackend:
     """One graph in an onnxruntime session; deterministic for a given thread count."""
 
     name = "onnxruntime"
 
-    def __init__(self, path: Path, threads: int):
+    def __init__(self, bundle: Bundle, graph: str, threads: int):
         """Load a graph.
 
         Args:
-            path: ``prefix.onnx`` or ``denoise.onnx``.
+            bundle: A verified bundle.
+            graph: One of ``manifest.graphs``.
             threads: Intra-op threads.
 
         Raises:
-            BundleError: onnxruntime cannot load the file.
+            BundleError: onnxruntime cannot load the file, it reads a file that the manifest does
+                not list, or its inputs and outputs are not those of the bundle's geometry.
         """
+        file = f"{graph}.onnx"
+        path, data = bundle.path / file, bundle.read(file)
+        others = _external_files(data, path)
+        for name in others - bundle.manifest.files.keys():
+            raise BundleError(
+                f"{path} reads its weights from {name!r}, which is no file that the bundle's "
+                "manifest lists"
+            )
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
@@ -38,17 +56,34 @@ class OnnxBackend:
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         try:
             self._session = onnxruntime.InferenceSession(
-                str(path), options, providers=["CPUExecutionProvider"]
+                str(path) if others else data, options, providers=["CPUExecutionProvider"]
             )
         except Exception as error:  # onnxruntime's own exceptions share no public base
-            raise BundleError(f"onnxruntime cannot load {path}: {error}") from error
-        self.inputs = {
-            i.name: (i.type, *(n if isinstance(n, int) else None for n in i.shape))
-            for i in self._session.get_inputs()
-        }
-        """Type and shape of each input; None is any size."""
-        self._outputs = [output.name for output in self._session.get_outputs()]
+            reason = " ".join(str(error).split())
+            raise BundleError(f"onnxruntime cannot load {path}: {reason}") from error
+        bundle.require_unchanged(others)
+        inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
+        geometry = Geometry(**bundle.manifest.geometry)
+        check_ports(graph, _described(inputs), _described(outputs), geometry, path)
+        self._outputs = [output.name for output in outputs]
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Evaluate the graph on named arrays and return its named outputs."""
         return dict(zip(self._outputs, self._session.run(None, dict(inputs)), strict=True))
+
+
+def _external_files(data: bytes, path: Path) -> set[str]:
+    try:
+        return external_files(data)
+    except ValueError as error:
+        raise BundleError(f"{path} is no ONNX graph: {error}") from error
+
+
+def _described(ports: Iterable[Any]) -> Found:
+    return {
+        port.name: (
+            _DTYPES.get(port.type, port.type),
+            tuple(size if isinstance(size, int) else None for size in port.shape),
+        )
+        for port in ports
+    }

@@ -1,0 +1,188 @@
+"""Parts of a manifest, and what must hold of them: images, prompt, normalisation, contract."""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, Literal, get_args
+
+from z1_ros.errors import closest
+from z1_ros.specs import EMBODIMENTS, Contract, Field
+
+Resize = Literal["area", "bilinear", "bilinear_antialias"]
+Mode = Literal["quantile", "mean_std"]
+Form = Literal["lerobot", "openpi"]
+RESIZE_METHODS: tuple[str, ...] = get_args(Resize)
+NORMALIZATION_FORMS: tuple[str, ...] = get_args(Form)
+STATS_PARTS = {"quantile": ("q01", "q99"), "mean_std": ("mean", "std")}
+"""The statistics that each normalisation mode needs."""
+MIN_RANGE = 1e-6
+"""A dimension whose range, or standard deviation, is no wider counts as constant; where its numbers
+are larger than 1, no wider than this part of them, which float32 hardly tells from rounding."""
+MAX_NUMBER = 1e6
+"""No number of a robot is larger, in any unit in use: statistics beyond it are a mistake."""
+BEYOND_LIMITS = 10
+"""Statistics of actions may be beyond the robot's limits, but not by more than this factor."""
+MAX_HZ = 1000
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ImageSpec:
+    """How a camera image becomes a model input."""
+
+    size: int = 224
+    """Side of the square model image [px]."""
+    resize: Resize = "area"
+    """``area`` (antialiased), ``bilinear`` (in floating point and not antialiased, as in LeRobot)
+    or ``bilinear_antialias`` (Pillow's, as openpi serves its models)."""
+    slots: int = 3
+    """Image slots of the network; slots beyond the contract's cameras are masked out."""
+
+    def __post_init__(self) -> None:
+        """Check the choice; raises ValueError."""
+        require_choice("image.resize", self.resize, RESIZE_METHODS)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PromptSpec:
+    r"""How instruction and state become text (π0.5: ``Task: …, State: …;\nAction: ``)."""
+
+    max_tokens: int = 200
+    """Tokens the prompt is padded to."""
+    discrete_state: bool = True
+    """Put the normalised state into the prompt as 256 bins; else the state is not used at all."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class NormStats:
+    """Statistics of one vector, in the contract's flat order; () where the mode needs none."""
+
+    mean: tuple[float, ...] = ()
+    """Mean of each number."""
+    std: tuple[float, ...] = ()
+    """Standard deviation of each number."""
+    q01: tuple[float, ...] = ()
+    """1 % quantile of each number."""
+    q99: tuple[float, ...] = ()
+    """99 % quantile of each number."""
+
+    def constant(self, mode: str) -> tuple[bool, ...]:
+        """Whether each number is a constant to a normalisation of that mode."""
+        first, second = (getattr(self, part) for part in STATS_PARTS[mode])
+        spreads = [b - a if mode == "quantile" else b for a, b in zip(first, second, strict=True)]
+        return tuple(
+            spread <= MIN_RANGE * max(1, abs(a)) for a, spread in zip(first, spreads, strict=True)
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Normalization:
+    """How state and actions map to the model's range."""
+
+    mode: Mode = "quantile"
+    """``quantile`` maps [q01, q99] to [-1, 1]; ``mean_std`` is the z-score."""
+    action_mode: Mode | None = None
+    """Mode of the actions where it is not ``mode``."""
+    form: Form = "lerobot"
+    """Whose formulas: ``lerobot`` or ``openpi``, which adds 1e-6 to every range."""
+    state: NormStats
+    """Of the state."""
+    action: NormStats
+    """Of the actions."""
+
+    @property
+    def mode_of_actions(self) -> Mode:
+        """Mode of the actions."""
+        return self.action_mode or self.mode
+
+    def __post_init__(self) -> None:
+        """Check the choices; raises ValueError."""
+        require_choice("normalization.mode", self.mode, STATS_PARTS)
+        require_choice("normalization.action_mode", self.mode_of_actions, STATS_PARTS)
+        require_choice("normalization.form", self.form, NORMALIZATION_FORMS)
+
+
+def require_stats(name: str, stats: NormStats, mode: str, dims: Sequence[str]) -> None:
+    """Check that statistics can be those of a vector.
+
+    Args:
+        name: What to call them in errors.
+        stats: The statistics.
+        mode: Normalisation mode that uses them.
+        dims: Name of each number.
+
+    Raises:
+        ValueError: They lack what the mode needs, or a number is impossible.
+    """
+    for part in fields(stats):
+        values = getattr(stats, part.name)
+        if values == () and part.name not in STATS_PARTS[mode]:
+            continue
+        # NaN and infinity are not within the bound either.
+        well = isinstance(values, tuple) and len(values) == len(dims) and all(map(_fits, values))
+        if not well:
+            raise ValueError(
+                f"{name}.{part.name} must be {len(dims)} numbers within ±{MAX_NUMBER:,.0f}, "
+                "one for each dimension"
+            )
+    for dim, std in zip(dims, stats.std, strict=False):
+        if std < 0:
+            raise ValueError(f"{name}.std of {dim} is {std}, below 0")
+    for dim, low, high in zip(dims, stats.q01, stats.q99, strict=False):
+        if low > high:
+            raise ValueError(f"{name}.q99 of {dim} is {high}, below its q01 {low}")
+    if dims and all(stats.constant(mode)):
+        first, second = STATS_PARTS[mode]
+        what = f"{second} is {first}" if mode == "quantile" else f"{second} is 0"
+        raise ValueError(f"{name}: {what} in every dimension, so nothing could ever change")
+
+
+def _fits(value: Any) -> bool:
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return number and abs(value) <= MAX_NUMBER
+
+
+def require_contract(contract: Contract) -> None:
+    """Raise ValueError where a contract names nothing, or something twice."""
+    hz, names = contract.control_hz, {"contract.cameras": contract.cameras}
+    if not 0 < hz <= MAX_HZ:
+        raise ValueError(f"contract.control_hz is {hz:g}, expected up to {MAX_HZ}")
+    names["contract.action"] = tuple(field.name for field in contract.action)
+    for field in (*contract.state, *contract.action):
+        names[f"contract field {field.name}"] = field.dims
+    for what, found in names.items():
+        if not found:
+            raise ValueError(f"{what} must name at least one")
+    names["contract.state"] = tuple(field.name for field in contract.state)
+    for what, found in names.items():
+        if twice := [name for name, count in Counter(found).items() if count > 1]:
+            raise ValueError(f"{what} names {', '.join(twice[:3])} twice")
+
+
+def require_commands(stats: NormStats, fields_of: Sequence[Field], robot: str) -> None:
+    """Raise ValueError for statistics of actions far beyond what a robot can be commanded.
+
+    The network's numbers, unnormalised with them, would be commands of that size.
+
+    Args:
+        stats: Statistics of the actions.
+        fields_of: Action fields.
+        robot: Name of the embodiment; of an unknown one nothing is checked.
+    """
+    known = EMBODIMENTS[robot].action if robot in EMBODIMENTS else ()
+    limits, at = {own.name: max(abs(own.low), abs(own.high)) for own in known}, 0
+    for field in fields_of:
+        for part in fields(stats):
+            values = getattr(stats, part.name)[at : at + field.size]
+            for dim, value in zip(field.dim_names, values, strict=False):
+                if field.name in limits and abs(value) > BEYOND_LIMITS * limits[field.name]:
+                    raise ValueError(
+                        f"normalization.action.{part.name} of {dim} is {value:g}, but robot "
+                        f"{robot!r} takes commands within ±{limits[field.name]:g}"
+                    )
+        at += field.size
+
+
+def require_choice(name: str, value: Any, known: Iterable[str]) -> None:
+    """Raise ValueError unless ``value`` is one of ``known``."""
+    if not isinstance(value, str) or value not in known:
+        raise ValueError(f"{name} is {value!r}. {closest(str(value), known)}")
