@@ -1,5 +1,6 @@
-"""Keeps rollouts byte by byte, to compare two runs of them."""
+"""Keeps hashes of all that rollouts are made of, to compare two runs of them bit for bit."""
 
+import hashlib
 from collections import defaultdict
 
 import numpy as np
@@ -12,13 +13,13 @@ class Recorder:
         self._moves = defaultdict(list)
 
     def note(self, turn, move, reply):
-        """Keep the whole chunk, its log-probabilities, and what was seen next."""
+        """Hash the whole chunk, its log-probabilities, and what was seen next."""
         chunk = move.chunk
         parts = [chunk] if isinstance(chunk, np.ndarray) else [chunk.actions, chunk.log_probs]
         if reply.observation is not None:
             for named in (reply.observation.state, reply.observation.images):
                 parts += [value for _, value in sorted(named.items())]
-        kept = b"".join(np.asarray(part).tobytes() for part in parts)
+        kept = hashlib.sha256(b"".join(np.asarray(part).tobytes() for part in parts)).hexdigest()
         self._moves[turn.job.key, turn.segment].append((turn.chunk, reply.step, kept))
 
     @property
