@@ -35,9 +35,13 @@ def write_run(
             interval = wilson_interval(successes, n)
             record |= {"eval_success": successes / n, "eval_n": n, "eval_ci95": list(interval)}
         record["train_success"] = random.binomial(128, max(0.0, rate - 0.15)) / 128
-        record |= {"env_steps": 9000.0 * (i + 1), "elapsed_s": 50.0 * (i + 1), "kept_groups": 0.5}
+        record |= {
+            "env_steps": 9000.0 * (i + 1),
+            "elapsed_s": 50.0 * (i + 1),
+            "group_filter_rate": 0.5,
+        }
         lines.append(json.dumps(record))
     (folder / LOG).write_text("\n".join(lines) + "\n", "utf-8")
-    facts = {"identity": {"task": task, "seed": seed}}
+    facts = {"fingerprint": {"task": task, "seed": seed}}
     write_tensors(folder / CHECKPOINT, {"x": torch.zeros(1)}, facts)
     return folder

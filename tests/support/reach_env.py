@@ -16,6 +16,8 @@ class ReachEnv:
     """x and y of the end effector move in [-1, 1]; reaching the square is success."""
 
     horizon = 60
+    image_bytes = len(PANDA.cameras) * 3 * PX * PX
+    """As of ``EnvMaker``, so that the class itself may stand where a maker is asked for."""
 
     def __init__(self, task: str = "OpenDrawer", robot: Embodiment = PANDA):
         self.task = task
@@ -24,7 +26,7 @@ class ReachEnv:
         self.scene_id = ""
 
     def reset(self, seed: int) -> None:
-        """Draw a start and a target."""
+        """Choose a start and a target."""
         self.seed = seed
         random = np.random.default_rng(seed)
         self.position, self.target = random.uniform(-0.8, 0.8, (2, 2))
@@ -45,7 +47,7 @@ class ReachEnv:
         return Step(steps=self.steps, success=self.success, done=done, consumed=consumed)
 
     def observe(self) -> Observation:
-        """Draw both into one picture, shown by every camera."""
+        """Render both into one picture, shown by every camera."""
         image = np.full((PX, PX, 3), 60, np.uint8)
         for place, half, colour in (
             (self.target, 4, (230, 40, 40)),

@@ -21,7 +21,7 @@ CONFIG = TrainConfig(
 
 
 def made_frames(count: int = 64) -> Frames:
-    """Return frames whose chunk is told by the brightness of the first camera."""
+    """Return frames whose chunk follows from the brightness of the first camera."""
     random = torch.Generator().manual_seed(0)
     level = torch.rand(count, generator=random)
     images = torch.randint(0, 256, (count, 3, 32, 32, 3), generator=random).byte()
@@ -49,11 +49,13 @@ def made_network(geometry: Geometry = TINY, seed: int = 0) -> Pi05:
     return network
 
 
-def made_trainer(config: TrainConfig = CONFIG, network: Pi05 | None = None, **identity) -> Trainer:
+def made_trainer(
+    config: TrainConfig = CONFIG, network: Pi05 | None = None, **fingerprint
+) -> Trainer:
     """Return a trainer of a new network, or of a given one."""
     network = network or Pi05(TINY).init_weights(config.seed)
-    identity = {"tasks": ["A"], **identity}
-    return Trainer(network, config, REAL_DIMS, torch.device("cpu"), identity)
+    fingerprint = {"tasks": ["A"], **fingerprint}
+    return Trainer(network, config, REAL_DIMS, torch.device("cpu"), fingerprint)
 
 
 def take_steps(trainer: Trainer, frames: Frames, steps: int) -> list[float]:
@@ -61,10 +63,16 @@ def take_steps(trainer: Trainer, frames: Frames, steps: int) -> list[float]:
     return [trainer.train_step(frames).item() for _ in range(steps)]
 
 
+def parameters_of(network: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """Return a copy of a network's parameters."""
+    return {name: p.detach().clone() for name, p in network.named_parameters()}
+
+
 def weights_of(trainer: Trainer) -> dict[str, torch.Tensor]:
     """Return a copy of all weights and averages."""
-    own = {n: p.detach().clone() for n, p in trainer.network.named_parameters()}
-    return own | {f"ema.{n}": p.clone() for n, p in trainer.average.tensors.items()}
+    return parameters_of(trainer.network) | {
+        f"ema.{n}": p.clone() for n, p in trainer.average.tensors.items()
+    }
 
 
 def assert_equal(one: dict[str, torch.Tensor], two: dict[str, torch.Tensor]) -> None:

@@ -5,10 +5,11 @@ import pytest
 
 from z1_ros.errors import ConfigError
 from z1_ros.learning.grpo.advantage import (
+    EPSILON,
+    alive_advantages,
     calibrated_returns,
-    chunk_advantages,
     group_advantages,
-    kept_groups,
+    passes_filter,
 )
 
 SUCCESS = np.array([True, False, True, False])
@@ -27,31 +28,20 @@ def test_success_decays_with_its_chunks_and_failure_stays_zero(calibration):
 
 def test_mixed_groups_are_normalised_by_the_population():
     returns = np.array([1.0, 0, 0, 0, 0, 0, 0, 0])
-    found = group_advantages(returns, returns > 0, "population", "none")
+    found = group_advantages(returns, returns > 0, "none")
     np.testing.assert_allclose(found, [7**0.5] + [-(7**-0.5)] * 7, rtol=1e-5)
 
 
-def test_other_normalisations():
-    returns, success = np.array([1.0, 0, 0, 0]), np.array([True, False, False, False])
-    unbiased = group_advantages(returns, success, "unbiased", "none")
-    np.testing.assert_allclose(unbiased, np.array([0.75, -0.25, -0.25, -0.25]) / 0.5, rtol=1e-5)
-    plain = group_advantages(returns, success, "none", "none")
-    assert plain.tolist() == [0.75, -0.25, -0.25, -0.25]
-    loo = group_advantages(returns, success, "leave_one_out", "none")
-    np.testing.assert_allclose(loo, [1, -1 / 3, -1 / 3, -1 / 3])
-
-
-@pytest.mark.parametrize("normalization", ["population", "unbiased", "none", "leave_one_out"])
 @pytest.mark.parametrize("calibration", ["none", "decay", "penalty"])
-def test_a_group_that_failed_throughout_teaches_nothing(normalization, calibration):
-    found = group_advantages(np.zeros(4), np.zeros(4, bool), normalization, calibration)
+def test_a_group_that_failed_throughout_teaches_nothing(calibration):
+    found = group_advantages(np.zeros(4), np.zeros(4, bool), calibration)
     assert found.tolist() == [0, 0, 0, 0]
 
 
 def test_a_group_that_succeeded_throughout_is_compared_with_its_slowest():
     success, chunks = np.ones(3, bool), np.array([10, 30, 20])
     returns = calibrated_returns(success, chunks, 0.998, "decay")
-    found = group_advantages(returns, success, "population", "decay")
+    found = group_advantages(returns, success, "decay")
     np.testing.assert_allclose(found, 0.998**chunks - 0.998**30)
     assert found[1] == 0 and (found >= 0).all()
 
@@ -59,7 +49,7 @@ def test_a_group_that_succeeded_throughout_is_compared_with_its_slowest():
 def test_the_penalty_pushes_the_slower_successes_down():
     success, chunks = np.ones(3, bool), np.array([10, 30, 20])
     returns = calibrated_returns(success, chunks, 0.998, "penalty")
-    found = group_advantages(returns, success, "population", "penalty")
+    found = group_advantages(returns, success, "penalty")
     np.testing.assert_allclose(found, (returns - returns.mean()) / (returns.std() + 1e-6))
     assert found[1] < 0 < found[0]
 
@@ -68,42 +58,38 @@ def test_the_penalty_pushes_the_slower_successes_down():
 def test_without_decay_a_group_that_succeeded_throughout_teaches_nothing(calibration):
     success = np.ones(4, bool)
     returns = calibrated_returns(success, np.array([3, 9, 5, 7]), 1.0, calibration)
-    assert group_advantages(returns, success, "population", calibration).tolist() == [0] * 4
+    assert group_advantages(returns, success, calibration).tolist() == [0] * 4
 
 
 def test_groups_outside_the_bounds_are_dropped_and_bounds_count_as_inside():
     mean_returns = [0.0, 0.1, 0.125, 0.99, 0.992, 1.0]
-    found = kept_groups(np.array(mean_returns), 0.1, 0.99)
-    assert found.tolist() == [False, True, True, True, False, False]
+    found = [passes_filter(each, 0.1, 0.99) for each in mean_returns]
+    assert found == [False, True, True, True, False, False]
 
 
-def test_unknown_names_and_bad_decays_are_refused():
-    with pytest.raises(ConfigError, match="population"):
-        group_advantages(np.ones(2), np.ones(2, bool), "std", "none")
-    with pytest.raises(ConfigError, match="decay"):
-        calibrated_returns(SUCCESS, CHUNKS, 0.9, "gamma")
-    for gamma in (0.0, 1.1, float("nan")):
-        with pytest.raises(ConfigError, match="gamma"):
-            calibrated_returns(SUCCESS, CHUNKS, gamma, "decay")
+@pytest.mark.parametrize("gamma", [0.0, 1.1, float("nan")])
+def test_bad_decays_are_refused(gamma):
+    with pytest.raises(ConfigError, match="gamma"):
+        calibrated_returns(SUCCESS, CHUNKS, gamma, "decay")
 
 
 def test_those_still_running_are_compared_with_each_other():
     """Two rollouts are done after 2 chunks; of the others, one succeeds late."""
     success, lengths = np.array([True, True, True, False]), np.array([2, 2, 4, 5])
     returns = calibrated_returns(success, lengths, 0.5, "decay")
-    flat = group_advantages(returns, success, "none", "decay")
-    found = chunk_advantages(flat, returns, success, lengths)
+    flat = group_advantages(returns, success, "decay")
+    found = alive_advantages(flat, returns, success, lengths)
     wanted = np.zeros((4, 5))
     wanted[:, :2] = flat[:, None]
-    wanted[2:, 2:4] = np.array([[1], [-1]]) / 32
+    wanted[2:, 2:4] = np.array([[1], [-1]]) / 32 / (returns.std() + EPSILON)
     np.testing.assert_allclose(found, wanted, atol=1e-12)
 
 
 def test_one_that_runs_on_alone_is_not_blamed_for_it():
     success, lengths = np.array([True, True, False]), np.array([3, 3, 9])
     returns = calibrated_returns(success, lengths, 1.0, "none")
-    flat = group_advantages(returns, success, "population", "none")
-    found = chunk_advantages(flat, returns, success, lengths)
+    flat = group_advantages(returns, success, "none")
+    found = alive_advantages(flat, returns, success, lengths)
     np.testing.assert_allclose(found[:, :3], np.repeat(flat[:, None], 3, 1), rtol=1e-9)
     assert not found[:, 3:].any()
 
@@ -111,16 +97,6 @@ def test_one_that_runs_on_alone_is_not_blamed_for_it():
 def test_groups_without_a_failure_keep_their_own_baseline():
     success, lengths = np.ones(2, bool), np.array([2, 4])
     returns = calibrated_returns(success, lengths, 0.9, "decay")
-    flat = group_advantages(returns, success, "population", "decay")
-    found = chunk_advantages(flat, returns, success, lengths)
+    flat = group_advantages(returns, success, "decay")
+    found = alive_advantages(flat, returns, success, lengths)
     np.testing.assert_allclose(found, [[flat[0]] * 2 + [0] * 2, [0] * 4])
-
-
-def test_left_out_means_are_of_those_still_running():
-    success, lengths = np.array([True, False, True, False]), np.array([2, 2, 4, 5])
-    returns = calibrated_returns(success, lengths, 1.0, "none")
-    flat = group_advantages(returns, success, "leave_one_out", "none")
-    found = chunk_advantages(flat, returns, success, lengths, "leave_one_out")
-    np.testing.assert_allclose(found[:, 0], np.array([2, -2, 2, -2]) / 3)
-    np.testing.assert_allclose(found[:, 2], [0, 0, 1, -1])
-    assert not found[:, 4].any()

@@ -12,7 +12,6 @@ from z1_ros.learning.rollout.plan import (
     Segment,
     branch_points,
     plan_group,
-    prefix_at,
     samples_of,
     trainable,
 )
@@ -23,7 +22,7 @@ def table(plan):
 
 
 def rows(samples):
-    parts = (samples.segment, samples.chunk, samples.advantage, samples.weight)
+    parts = (samples.segment, samples.chunk, samples.advantage)
     return [tuple(row) for row in zip(*(part.tolist() for part in parts), strict=True)]
 
 
@@ -34,11 +33,11 @@ def test_without_sharing_every_rollout_is_a_whole_episode():
 
 
 @pytest.mark.parametrize("sharing", ["prefix", "tree"])
-def test_an_empty_prefix_shares_nothing(sharing):
+def test_without_shared_chunks_nothing_is_shared(sharing):
     assert plan_group(4, sharing, 0) == plan_group(4, "none", 0)
 
 
-def test_a_shared_prefix_is_run_once_and_masked():
+def test_shared_chunks_are_run_once_and_masked():
     plan = plan_group(3, "prefix", 5)
     assert table(plan) == [
         (-1, 0, 5, 0, 3),
@@ -51,7 +50,7 @@ def test_a_shared_prefix_is_run_once_and_masked():
 
 
 @pytest.mark.parametrize(
-    ("size", "prefix", "points"),
+    ("size", "shared_chunks", "points"),
     [
         (4, 15, [7, 15]),
         (8, 15, [3, 7, 15]),
@@ -60,8 +59,8 @@ def test_a_shared_prefix_is_run_once_and_masked():
         (16, 15, [1, 3, 7, 15]),
     ],
 )
-def test_branch_points_halve_towards_the_start(size, prefix, points):
-    assert branch_points(size, prefix) == points
+def test_branch_points_halve_towards_the_start(size, shared_chunks, points):
+    assert branch_points(size, shared_chunks) == points
 
 
 def test_a_tree_of_four():
@@ -105,64 +104,51 @@ def test_coinciding_branch_points_are_one_wider_split():
     )
 
 
-def test_an_episode_that_ends_inside_the_prefix_leaves_nothing_to_train_on():
+def test_an_episode_that_ends_within_the_shared_chunks_leaves_nothing_to_train_on():
     plan = plan_group(4, "prefix", 15)
     assert trainable(plan, [9] * 4).sum() == 0
-    samples = samples_of(plan, [9] * 4, np.zeros(4), np.ones(4), "leaf")
+    samples = samples_of(plan, [9] * 4, np.ones(4))
     assert len(samples.chunk) == 0
 
 
 def test_a_cluster_that_ends_early_keeps_its_own_part():
     plan = plan_group(4, "tree", 15)
-    samples = samples_of(plan, [9, 9, 17, 16], np.array([1.0, 1, -1, -1]), np.ones(4), "mean")
+    samples = samples_of(plan, [9, 9, 17, 16], np.array([1.0, 1, -1, -1]))
     assert rows(samples) == [
-        (1, 7, 1, 2),
-        (1, 8, 1, 2),
-        *((2, chunk, -1, 2) for chunk in range(7, 15)),
-        (5, 15, -1, 1),
-        (5, 16, -1, 1),
-        (6, 15, -1, 1),
+        *((1, chunk, 1) for chunk in (7, 7, 8, 8)),
+        *((2, chunk, -1) for chunk in range(7, 15) for _ in range(2)),
+        (5, 15, -1),
+        (5, 16, -1),
+        (6, 15, -1),
     ]
 
 
-def test_credit_of_a_part_that_some_rollouts_share():
+def test_a_part_that_some_rollouts_share_stands_once_for_each_of_them():
     plan = plan_group(4, "tree", 3)  # splits at 1 and 3
-    lengths, returns = [4, 4, 4, 4], np.array([1.0, 0.0, 0.0, 0.0])
-    advantages = (returns - returns.mean()) / returns.std()
-    leaf = samples_of(plan, lengths, advantages, returns, "leaf")
-    assert [r for r in rows(leaf) if r[1] == 1] == [
-        (1, 1, advantages[0], 1),
-        (1, 1, advantages[1], 1),
-        (2, 1, advantages[2], 1),
-        (2, 1, advantages[3], 1),
+    samples = samples_of(plan, [4, 4, 4, 4], np.array([3.0, 2.0, 1.0, 0.0]))
+    assert [row for row in rows(samples) if row[1] == 1] == [
+        (1, 1, 3),
+        (1, 1, 2),
+        (2, 1, 1),
+        (2, 1, 0),
     ]
-    mean = samples_of(plan, lengths, advantages, returns, "mean")
-    assert [r for r in rows(mean) if r[1] == 1] == [
-        (1, 1, advantages[:2].mean(), 2),
-        (2, 1, advantages[2:].mean(), 2),
-    ]
-    gain = samples_of(plan, lengths, advantages, returns, "td")
-    scale = 1 / returns.std()
-    gains = {r[0]: r[2] / scale for r in rows(gain)}
-    wanted = {1: 0.25, 2: -0.25, 3: 0.5, 4: -0.5, 5: 0, 6: 0}
-    assert gains == {number: pytest.approx(value) for number, value in wanted.items()}
 
 
-def test_no_success_is_pushed_down_by_the_gain_of_its_part():
-    plan = plan_group(4, "tree", 3)
-    lengths, returns = [4, 6, 5, 9], 0.9 ** np.array([4.0, 6.0, 5.0, 9.0])
-    found = samples_of(plan, lengths, returns - returns.min(), returns, "td")
-    assert found.advantage.min() == 0 < found.advantage.max()
+def test_advantages_may_differ_from_chunk_to_chunk():
+    plan = plan_group(2, "prefix", 1)
+    advantages = np.array([[9.0, 1.0, 2.0], [9.0, 3.0, 0.0]])
+    samples = samples_of(plan, [3, 2], advantages)
+    assert rows(samples) == [(1, 1, 1), (1, 2, 2), (2, 1, 3)]
 
 
 @given(
     size=st.sampled_from([2, 4, 8, 16]),
     sharing=st.sampled_from(["none", "prefix", "tree"]),
-    prefix=st.integers(0, 40),
+    shared_chunks=st.integers(0, 40),
     data=st.data(),
 )
-def test_every_rollout_is_covered_once_and_weights_add_up(size, sharing, prefix, data):
-    plan = plan_group(size, sharing, prefix)
+def test_every_rollout_is_covered_once_and_rows_add_up(size, sharing, shared_chunks, data):
+    plan = plan_group(size, sharing, shared_chunks)
     for rollout in range(size):
         parts = [plan.segments[i] for i in plan.path(rollout)]
         assert parts[0].start == 0 and parts[-1].end is None
@@ -175,31 +161,13 @@ def test_every_rollout_is_covered_once_and_weights_add_up(size, sharing, prefix,
         if segment.end is None:
             lengths[segment.first] = segment.start + data.draw(st.integers(1, 5))
     advantages = np.arange(size, dtype=float)
-    totals = [
-        samples_of(plan, lengths, advantages, advantages, credit) for credit in ("leaf", "mean")
-    ]
+    samples = samples_of(plan, lengths, advantages)
     wanted = trainable(plan, lengths)
-    for samples in totals:
-        assert samples.weight.sum() == wanted.sum()
-        assert (samples.advantage * samples.weight).sum() == pytest.approx(
-            (wanted * advantages[:, None]).sum()
-        )
+    assert len(samples.chunk) == wanted.sum()
+    assert samples.advantage.sum() == (wanted * advantages[:, None]).sum()
 
 
-def test_the_prefix_decays_evenly_and_then_stays():
-    assert [prefix_at(i, 15, 0, 5) for i in range(7)] == [15, 12, 9, 6, 3, 0, 0]
-    assert prefix_at(0, 15, 15, 10) == prefix_at(9, 15, 15, 10) == 15
-    assert prefix_at(0, 15, 4, 0) == 4
-
-
-@pytest.mark.parametrize(
-    "bad", [(1, "none", 0), (3, "tree", 4), (4, "forest", 4), (4, "prefix", -1)]
-)
+@pytest.mark.parametrize("bad", [(1, "none", 0), (3, "tree", 4), (4, "prefix", -1)])
 def test_impossible_groups_are_refused(bad):
     with pytest.raises(ConfigError):
         plan_group(*bad)
-
-
-def test_unknown_credit_is_refused():
-    with pytest.raises(ConfigError, match="leaf, mean, td"):
-        samples_of(plan_group(2, "none", 0), [1, 1], np.zeros(2), np.zeros(2), "best")

@@ -89,6 +89,8 @@ class TrainingCheckpoint:
             assign(_Weights(self._average.tensors), groups.get("ema", {}), str(self.path))
         if steps := facts.pop("optimizer_steps", 0):
             for name, parameter in self._trained.items():
+                if name not in groups.get(MOMENTS[0], {}):
+                    continue  # it never had a gradient
                 # A fused optimiser counts its steps on the GPU.
                 at = parameter.device if parameter.device.type == "cuda" else None
                 self._optimizer.state[parameter] = {

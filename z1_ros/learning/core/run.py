@@ -295,7 +295,8 @@ class TrainingRun:
                 f"iteration {self.counters.best_iteration}, are written to {bundle.path}; try a "
                 "lower learning_rate"
             )
-        self.log.say(f"{self.log.progress()}written to {bundle.path}")
+        progress = self.log.progress(self.counters.best_success)
+        self.log.say(f"{progress}written to {bundle.path}")
         return metrics
 
 

@@ -73,13 +73,13 @@ class RunLog:
         """Print a line at once."""
         self._console.print(text, markup=False, highlight=False)
 
-    def progress(self) -> str:
-        """Return the first and the last success rate in words; empty if there is but one."""
+    def progress(self, reached: float) -> str:
+        """Return in words how success rose to the rate ``reached``; empty before it could."""
         rates = [r for r in read_records(self._path.parent) if "eval_success" in r]
         if len(rates) < 2:
             return ""
-        first, last = (100 * rates[i]["eval_success"] for i in (0, -1))
-        return f"success {first:.0f} → {last:.0f} % (n = {rates[-1]['eval_n']:.0f}); "
+        first, n = rates[0]["eval_success"], rates[-1]["eval_n"]
+        return f"success {100 * first:.0f} → {100 * reached:.0f} % (n = {n:.0f}); "
 
     def write(self, record: dict[str, Any], remaining: str = "") -> None:
         """Log the metrics of an iteration, those that are numbers, and print the essential ones.
