@@ -120,7 +120,8 @@ def main(config: EvalConfig) -> dict[str, Any]:
     won = sum(result.success for result in results)
     console.print(
         f"{won} of {len(results)} episodes succeeded, after {duration(time.monotonic() - began_s)}"
-        + (f"; the report is {config.json}" if config.json is not None else "")
+        + (f"; the report is {config.json}" if config.json is not None else ""),
+        soft_wrap=True,
     )
     return report
 
