@@ -149,7 +149,8 @@ def _compared(row: Mapping[str, Any]) -> str:
     parts = []
     if row["ratio"] is not None:
         ratio = row["ratio"]
-        parts.append(f"{ratio['median']:.3g} × {row['baseline']} ({_range(ratio, 3)})")
+        spread = f" ({_range(ratio, 3)})" if row["n"] > 1 else ""
+        parts.append(f"{ratio['median']:.3g} × {row['baseline']}{spread}")
     if row["floor"] is not None:
         parts.append(f"{row['times_floor']:.3g} × floor {row['floor']:.3g}")
     return ", ".join(parts)

@@ -253,8 +253,8 @@ def main(config: RlBenchConfig, openers: Mapping[Through, Opener] | None = None)
     bundle = load_bundle(config.bundle)
     torch.set_num_threads(config.threads)
     console.print(
-        f"{config.bundle} on {config.task}: {config.blocks} blocks of {config.groups} groups of "
-        f"{config.group_size} for each of {', '.join(config.variants)}; starting environments"
+        f"{config.bundle} on {config.task}: {config.blocks} × {config.groups} groups of "
+        f"{config.group_size} rollouts for each of {', '.join(config.variants)}"
     )
     with ExitStack() as stack:
         sides, pools = _open(config, bundle, openers, stack)

@@ -92,8 +92,8 @@ def main(config: DemoConfig) -> int:
     simulator, seeds = find_simulator(config.robot), parse_seeds(config.seeds)
     runs = [TaskRun(task) for task in parse_tasks(config.tasks, simulator.tasks)]
     console.print(
-        f"{config.bundle} in the {simulator.label}, {config.mode}, {len(seeds)} scenes of each of "
-        f"{', '.join(run.task for run in runs)}; "
+        f"{config.bundle} in the {simulator.label}, {config.mode}: "
+        f"{', '.join(run.task for run in runs)}, {len(seeds)} × each\n"
         "sim_bridge_node → policy_node → guard_node → sim_bridge_node"
     )
     bundle = load_bundle(config.bundle)
