@@ -15,11 +15,16 @@ _left_out: dict[Path, frozenset[str]] = {}
 
 
 def pytest_ignore_collect(collection_path: Path) -> bool | None:
-    """Leave out a test file that could not be imported."""
-    if not (collection_path.name.startswith("test_") and collection_path.suffix == ".py"):
+    """Leave out a test file that could not be imported, and a folder whose conftest could not."""
+    conftest = collection_path / "conftest.py"
+    if conftest.is_file():
+        missing = missing_libraries(conftest)
+        files = collection_path.rglob("test_*.py") if missing else []
+    elif collection_path.name.startswith("test_") and collection_path.suffix == ".py":
+        missing, files = missing_libraries(collection_path), [collection_path]
+    else:
         return None
-    if missing := missing_libraries(collection_path):
-        _left_out[collection_path] = missing
+    _left_out.update(dict.fromkeys(files, missing) if missing else {})
     return True if missing else None
 
 
