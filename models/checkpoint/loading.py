@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from z1_ros.errors import CheckpointError
-from z1_ros.files import staged_file
+from z1_ros.files import MAX_KEY, shown, staged_file
 from z1_ros.models.checkpoint.foreign_config import ForeignConfig, read_config
 from z1_ros.models.checkpoint.layouts import (
     EMBEDDING,
@@ -109,6 +109,8 @@ def describe(path: str | Path, *, with_config: bool = True) -> Checkpoint:
     for file in files:
         with open_weights(file) as stream:
             for key in stream.keys():  # noqa: SIM118
+                if not key.isprintable() or len(key) > MAX_KEY:
+                    raise CheckpointError(f"{file} names a tensor {shown(key)}")
                 if shards.get(key, file.name) == file.name:
                     if key in stored:
                         raise CheckpointError(
