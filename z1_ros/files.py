@@ -119,6 +119,8 @@ def require_writable(path: Path) -> None:
     """
     place = real_place(path)
     parent = next(folder for folder in place.parents if folder.exists())
+    if not parent.is_dir():
+        raise ConfigError(f"{path} cannot be written: {parent} is not a folder")
     try:
         if os.path.ismount(place):
             raise ConfigError(f"{path} is a mount point; name a folder inside it")

@@ -8,6 +8,7 @@ writes SigLIP's names with ``vision_model.`` before 5.6 and without it since.
 """
 
 import re
+from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -28,8 +29,7 @@ _RENAMES = (
     ("action_out_proj.", "action_out_proj."),
 )
 """Prefixes of openpi's layout and of ours; the longer of two comes first."""
-_LAYER = re.compile(r"(?:language_model|gemma_expert\.model|^expert)\.layers\.(\d+)\.")
-_ANY_LAYER = re.compile(r"layers\.(\d+)\.")
+_LAYER = re.compile(r"(?:language_model|gemma_expert\.model|^expert)\.layers\.(\d{1,9})\.")
 _OURS = ("vision.", "projector.", "vlm.", "expert.", "time.", "action_in_proj.", "action_out_proj.")
 
 GOLDEN_KINDS = ("in.", "mid.", "out.", "grad.")
@@ -138,17 +138,22 @@ def find_layout(keys: Iterable[str], source: str) -> Layout:
 
 
 def _refuse_gaps(keys: set[str], source: str) -> None:
-    """Raise CheckpointError if a layer's number is higher than there are tensors.
+    """Raise CheckpointError if most of the layers below the highest are missing.
 
-    The numbers say how many layers are built.
+    The highest number says how many layers are built.
     """
+    stacks: defaultdict[str, set[int]] = defaultdict(set)
     for key in keys:
-        for number in _ANY_LAYER.findall(key):
-            if len(number) > 9 or int(number) >= len(keys):
-                raise CheckpointError(
-                    f"{source} names layer {number[:20]} ({key[:80]}) but holds only {len(keys)} "
-                    "tensors"
-                )
+        stack, _, rest = key.partition("layers.")
+        number = rest.partition(".")[0]
+        if rest and number.isdecimal():
+            stacks[stack].add(int(number) if len(number) < 10 else 10**9)
+    for stack, numbers in stacks.items():
+        if max(numbers) >= 2 * len(numbers):
+            raise CheckpointError(
+                f"{source} names layer {max(numbers)} of {stack}layers, but only "
+                f"{len(numbers) - 1} of the layers below it"
+            )
 
 
 def refuse_relatives(keys: Iterable[str], source: str) -> None:

@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from z1_ros.errors import CheckpointError
-from z1_ros.files import staged_file
+from z1_ros.files import MAX_KEY, parse_json, shown, staged_file
 from z1_ros.models.checkpoint.foreign_config import ForeignConfig, read_config
 from z1_ros.models.checkpoint.layouts import (
     EMBEDDING,
@@ -109,6 +109,8 @@ def describe(path: str | Path, *, with_config: bool = True) -> Checkpoint:
     for file in files:
         with open_weights(file) as stream:
             for key in stream.keys():  # noqa: SIM118
+                if not key.isprintable() or len(key) > MAX_KEY:
+                    raise CheckpointError(f"{file} names a tensor {shown(key)}")
                 if shards.get(key, file.name) == file.name:
                     if key in stored:
                         raise CheckpointError(
@@ -341,16 +343,34 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
 
 
 def read_facts(path: str | Path) -> dict[str, object]:
-    """Read the JSON object stored beside the tensors by ``write_tensors``."""
+    """Read the JSON object stored beside the tensors by ``write_tensors``.
+
+    Raises:
+        CheckpointError: The file is unreadable, or holds no JSON object.
+    """
     with open_weights(path) as stream:
-        return json.loads((stream.metadata() or {}).get("facts", "{}"))
+        text = (stream.metadata() or {}).get("facts", "{}")
+    try:
+        facts = parse_json(text.encode("utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path} holds facts that are no JSON: {error}") from error
+    if not isinstance(facts, dict):
+        raise CheckpointError(f"{path} holds facts that are no JSON object: {shown(facts)}")
+    return facts
 
 
 def write_tensors(
     path: str | Path, tensors: Mapping[str, Tensor], facts: Mapping[str, object] | None = None
 ) -> None:
-    """Write tensors, and facts as JSON, to one safetensors file in one step."""
+    """Write tensors, and facts as JSON, to one safetensors file in one step.
+
+    Raises:
+        OSError: It cannot be written.
+    """
     plain = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
     with staged_file(Path(path)) as partial:
-        save_file(plain, partial, metadata={"facts": json.dumps(facts)} if facts else None)
+        try:
+            save_file(plain, partial, metadata={"facts": json.dumps(facts)} if facts else None)
+        except SafetensorError as error:  # what safetensors makes of a full disk
+            raise OSError(f"{path}: {error}") from error
         partial.chmod(0o644)  # safetensors makes files that nobody else can read

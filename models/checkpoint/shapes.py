@@ -109,6 +109,6 @@ def count_sizes(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, int]:
         size: max(count, key=lambda value: (count[value], value == published[size]))
         for size, count in votes.items()
     }
-    layers = (re.match(r"vision\.encoder\.layers\.(\d+)\.", name) for name in shapes)
+    layers = (re.match(r"vision\.encoder\.layers\.(\d{1,9})\.", name) for name in shapes)
     depth = 1 + max((int(found[1]) for found in layers if found), default=FULL.vision_depth - 1)
     return {**published, **counted, "vision_depth": depth}

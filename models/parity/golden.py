@@ -1,6 +1,5 @@
 """Golden data: one batch of inputs, and what another implementation of π0.5 made of it."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ import torch
 from torch import Tensor
 
 from z1_ros.errors import CheckpointError
+from z1_ros.files import parse_json
 from z1_ros.models.checkpoint.layouts import GOLDEN_KINDS
 from z1_ros.models.checkpoint.loading import open_weights, read_tensors
 
@@ -146,8 +146,8 @@ def _read_json(path: Path, metadata: Mapping[str, str], name: str, kind: type) -
     if name not in metadata:
         return kind()
     try:
-        data = json.loads(metadata[name])
-    except ValueError as error:
+        data = parse_json(metadata[name].encode("utf-8"))
+    except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{path}: its metadata {name!r} is not JSON: {error}") from error
     if not isinstance(data, kind):
         raise CheckpointError(f"{path}: its metadata {name!r} must hold a {kind.__name__}")
@@ -163,6 +163,6 @@ def _stated_sizes(path: Path, geom: dict[str, Any]) -> dict[str, int]:
         try:
             if key in group:
                 sizes[name] = int(group[key])
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, OverflowError) as error:
             raise CheckpointError(f"{path}: its metadata 'geom' is malformed: {error}") from error
     return sizes

@@ -4,14 +4,14 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from support.tiny_bundle import TINY, tiny_contract, unit_stats, write_tiny_bundle
+from support.manifests import stats as unit_stats
+from support.tiny_bundle import TINY, observation, tiny_contract, write_tiny_bundle
 
 from z1_ros.errors import ActionError, BundleError, ConfigError, ObservationError
 from z1_ros.models.bundle.manifest import Normalization, NormStats, load_bundle, write_manifest
 from z1_ros.policy.backends import load_policy
 from z1_ros.policy.vla import VlaPolicy, flow_noise
 from z1_ros.specs import PANDA
-from z1_ros.types import Observation
 
 ACTIONS = len(tiny_contract().action_dims)
 
@@ -43,17 +43,6 @@ class Denoise:
 @pytest.fixture
 def bundle(tmp_path):
     return write_tiny_bundle(tmp_path / "tiny")
-
-
-def observation(stamp_ns=5, **changes):
-    random = np.random.default_rng(0)
-    values = {
-        "images": {c: random.integers(0, 256, (32, 32, 3), np.uint8) for c in PANDA.cameras},
-        "state": {f.name: random.uniform(-1, 1, f.size).astype(np.float32) for f in PANDA.state},
-        "instruction": "open the left drawer",
-        "stamp_ns": stamp_ns,
-    }
-    return Observation(**(values | changes))
 
 
 def policy_to(bundle, goal):

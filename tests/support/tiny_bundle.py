@@ -2,8 +2,11 @@
 
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
+from support.manifests import stats
 
 from z1_ros.models.bundle.manifest import (
     TOKENIZER,
@@ -12,7 +15,6 @@ from z1_ros.models.bundle.manifest import (
     ImageSpec,
     Manifest,
     Normalization,
-    NormStats,
     PromptSpec,
     write_manifest,
 )
@@ -21,6 +23,7 @@ from z1_ros.models.checkpoint.loading import write_tensors
 from z1_ros.models.network.geometry import Geometry
 from z1_ros.models.network.pi05 import Pi05
 from z1_ros.specs import PANDA, Contract, Field
+from z1_ros.types import Observation
 
 TINY = Geometry(
     image_size=32,
@@ -54,9 +57,16 @@ def tiny_contract() -> Contract:
     )
 
 
-def unit_stats(size: int) -> NormStats:
-    """Return statistics that normalise to the numbers themselves."""
-    return NormStats(mean=(0.0,) * size, std=(1.0,) * size, q01=(-1.0,) * size, q99=(1.0,) * size)
+def observation(stamp_ns: int = 5, **changes: Any) -> Observation:
+    """Return random images and state of a Panda."""
+    random = np.random.default_rng(0)
+    values = {
+        "images": {c: random.integers(0, 256, (48, 64, 3), np.uint8) for c in PANDA.cameras},
+        "state": {f.name: random.uniform(-1, 1, f.size).astype(np.float32) for f in PANDA.state},
+        "instruction": "open the left drawer",
+        "stamp_ns": stamp_ns,
+    }
+    return Observation(**(values | changes))
 
 
 def write_tiny_bundle(directory: Path) -> Bundle:
@@ -78,7 +88,7 @@ def write_tiny_bundle(directory: Path) -> Bundle:
         image=ImageSpec(size=TINY.image_size, slots=TINY.cameras),
         prompt=PromptSpec(max_tokens=TINY.prompt_tokens),
         normalization=Normalization(
-            state=unit_stats(contract.state_size), action=unit_stats(len(contract.action_dims))
+            state=stats(contract.state_size), action=stats(len(contract.action_dims))
         ),
         geometry=asdict(TINY),
         denoise_steps=3,

@@ -7,7 +7,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from support.tiny_bundle import TINY, write_tiny_bundle
+from support.tiny_bundle import TINY, observation, write_tiny_bundle
 
 from z1_ros.errors import BackendUnavailable, BundleError
 from z1_ros.models.bundle import export as export_onnx
@@ -15,8 +15,6 @@ from z1_ros.models.bundle.export import example_draws, example_inputs, export, r
 from z1_ros.models.bundle.manifest import GRAPHS, load_bundle
 from z1_ros.models.bundle.networks import load_bundle_network
 from z1_ros.policy.backends import load_policy
-from z1_ros.specs import PANDA
-from z1_ros.types import Observation
 
 
 @pytest.fixture(scope="module")
@@ -24,16 +22,6 @@ def exported(tmp_path_factory):
     bundle = write_tiny_bundle(tmp_path_factory.mktemp("export") / "tiny")
     differences = export(bundle)
     return load_bundle(bundle.path), differences
-
-
-def observation() -> Observation:
-    random = np.random.default_rng(0)
-    return Observation(
-        images={c: random.integers(0, 256, (48, 64, 3), np.uint8) for c in PANDA.cameras},
-        state={f.name: random.uniform(-1, 1, f.size).astype(np.float32) for f in PANDA.state},
-        instruction="open the left drawer",
-        stamp_ns=123_456_789,
-    )
 
 
 def test_graphs_join_the_manifest_and_agree_with_the_network(exported):

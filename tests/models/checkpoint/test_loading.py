@@ -1,5 +1,7 @@
 """Checkpoints of every layout load exactly, or one error says all that is wrong with them."""
 
+import os
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -261,6 +263,31 @@ def test_a_bundle_round_trips_with_its_facts(tmp_path):
     assert read_facts(path) == {"step": 7}
     for name, tensor in load_network(path, MICRO).state_dict().items():
         assert torch.equal(tensor, state[name])
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "[" * 100_000])
+def test_damaged_facts_are_one_sentence(tmp_path, text):
+    path = saved({"a": torch.zeros(1)}, tmp_path / "a.safetensors", facts=text)
+    assert "holds facts that are no JSON" in refusal(read_facts, path)
+
+
+def test_tensors_are_bounded_before_a_network_is_built(tmp_path):
+    for name, words in (
+        (f"{EXPERT}model.layers.999999999.mlp.up_proj.weight", "names layer 999999999 of"),
+        (f"{EXPERT}model.layers.{'9' * 5000}.mlp.up_proj.weight", "names a tensor"),
+        (f"{EXPERT}model.layers.77.mlp.up_proj.weight", "but only 2 of the layers below it"),
+        ("two\nlines", "names a tensor 'two"),
+    ):
+        path = saved({**openpi_weights(), name: torch.zeros(0, 1)}, tmp_path / "model.safetensors")
+        started = time.monotonic()
+        assert words in refusal(describe, path)
+        assert time.monotonic() - started < 1
+
+
+def test_a_pipe_is_not_waited_for(tmp_path):
+    path = tmp_path / "model.safetensors"
+    os.mkfifo(path)
+    assert "is not a regular file" in refusal(describe, path)
 
 
 def test_a_bundle_that_does_not_fit_is_refused_by_our_names(tmp_path):
