@@ -1,6 +1,7 @@
 """Privileged teachers, their rollouts, and short runs of z1-teach's loop on a small world."""
 
 from dataclasses import replace
+from functools import cache
 
 import numpy as np
 import torch
@@ -37,6 +38,7 @@ def made_teacher(seed=0, inputs=4, sigma=0.1):
     return Teacher(inputs, -limit, limit, first_noise(PANDA, sigma))
 
 
+@cache
 def straight_teacher():
     """Return a teacher that goes towards the square: trained, as it is quicker than by hand."""
     teacher, critic = made_teacher(), Critic(4)

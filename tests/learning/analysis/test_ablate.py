@@ -5,37 +5,17 @@ from dataclasses import replace
 
 import pytest
 from support.fake_runs import write_run
-from support.reach_env import ReachEnv
+from support.inline_worker import inline_pool
 from support.tiny_bundle import write_tiny_bundle
 
-from z1_ros.errors import ConfigError, TrainingError
+from z1_ros.errors import ConfigError, TrainingError, Z1Error
 from z1_ros.files import write_json
 from z1_ros.learning.analysis.ablate import DONE, AblateConfig, cells_of, main, write_results
 from z1_ros.learning.core.run_log import read_records
 from z1_ros.learning.grpo.config import GrpoConfig
-from z1_ros.learning.rollout.env_pool import EnvPool
-from z1_ros.learning.rollout.env_worker import EnvWorker
+from z1_ros.runtime.lock import locked
 
-GRPO = GrpoConfig(group_size=4, groups=1, prefix=1, learning_rate=1e-5)
-
-
-class InlineWorker:
-    """A worker without a process."""
-
-    def __init__(self):
-        self._worker = EnvWorker(ReachEnv)
-
-    def send(self, request):
-        self._reply = self._worker.handle(request)
-
-    def receive(self, timeout_s):
-        return self._reply
-
-    def hang_up(self):
-        pass
-
-    def close(self):
-        pass
+GRPO = GrpoConfig(group_size=4, groups=1, shared_chunks=1, learning_rate=1e-5)
 
 
 class Workers:
@@ -44,9 +24,9 @@ class Workers:
     def __init__(self):
         self.opened = 0
 
-    def __call__(self, make_env, count, image_bytes):
+    def __call__(self, maker, count):
         self.opened += 1
-        return EnvPool([InlineWorker() for _ in range(count)])
+        return inline_pool(count)
 
 
 def settings(tmp_path, **changes):
@@ -98,9 +78,9 @@ def test_every_cell_has_the_budget_and_a_row(finished):
     for row in rows:
         assert row["status"] == "done" and row["env_steps"] >= config.env_steps
         assert row["before"]["n"] == row["after"]["n"] == 2
-        assert 0 <= row["kept_groups"] <= 1
+        assert 0 <= row["group_filter_rate"] <= 1
         records = read_records(config.out / f"prefix-{row['calibration']}-expert-seed0")
-        # The last iteration is the first that reached the budget; its policy is measured.
+        # The last iteration is the first that reached the budget; its policy is evaluated.
         spent = [r["env_steps"] for r in records if "train_success" in r]
         assert spent[-1] == row["env_steps"] and all(s < config.env_steps for s in spent[:-1])
         assert records[-1]["eval_success"] == row["after"]["success"]
@@ -115,8 +95,18 @@ def test_finished_cells_are_not_run_again(finished):
     workers = Workers()
     assert main(config, workers) == rows
     assert workers.opened == 0
-    with pytest.raises(TrainingError, match="finished run with other settings"):
+    with pytest.raises(
+        TrainingError, match=r"cell\.json was made with env_steps = 250, now it is 300;"
+    ):
         main(replace(config, env_steps=300), workers)
+
+
+def test_two_ablations_in_one_folder_are_refused(tmp_path):
+    config, workers = settings(tmp_path), Workers()
+    config.out.mkdir()
+    with locked(config.out), pytest.raises(Z1Error, match="out is in use"):
+        main(config, workers)
+    assert workers.opened == 0
 
 
 def test_a_cell_that_was_cut_off_goes_on_with_the_same_numbers(tmp_path):
@@ -153,7 +143,7 @@ def test_a_policy_that_diverges_is_a_row(tmp_path):
     assert "(diverged)" in (tmp_path / "out" / "table.md").read_text("utf-8")
 
 
-def test_steps_to_reach_are_those_before_the_measurement(tmp_path):
+def test_steps_to_reach_are_those_before_the_evaluation(tmp_path):
     config = settings(tmp_path, reach=0.7)
     for i, cell in enumerate(cells_of(config)):
         folder = write_run(config.out / cell.folder, first=0.5, last=0.5 + 0.2 * i, n=200)
@@ -169,7 +159,7 @@ def test_steps_to_reach_are_those_before_the_measurement(tmp_path):
 
 @pytest.mark.parametrize(
     "bad",
-    [{"factors": ("sharign",)}, {"factors": ()}, {"seeds": ()}, {"env_steps": 0}, {"reach": 2.0}],
+    [{"factors": ()}, {"seeds": ()}, {"env_steps": 0}, {"reach": 2.0}],
     ids=str,
 )
 def test_bad_settings_are_refused(tmp_path, bad):

@@ -168,7 +168,7 @@ def test_adapters_learn_and_validation_sees_them():
     assert validation(made, frames, 3)["held_out_loss"] < 0.7 * before
 
 
-def test_adapters_of_the_expert_train_over_cached_prefixes():
+def test_adapters_of_the_expert_train_over_stored_features():
     config = replace(LORA, lora_targets="expert", freeze_vlm=True, feature_store_gb=1.0)
     made = made_trainer(config, made_network())
     assert not any(name.startswith(("vlm", "vision", "projector")) for name in made.parameters)

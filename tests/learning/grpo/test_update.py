@@ -81,10 +81,10 @@ def test_a_group_is_scored_by_its_successes():
     ("success", "config", "kept"),
     [
         ([False, False], {}, False),
-        ([True, True], {"filter_high": 0.9, "gamma": 1.0}, False),
+        ([True, True], {"filter_range": (0.0, 0.9), "gamma": 1.0}, False),
         ([True, True], {"calibration": "none"}, False),
         ([True, True], {}, True),
-        ([True, False], {"filter_low": 0.6, "gamma": 1.0}, False),
+        ([True, False], {"filter_range": (0.6, 1.0), "gamma": 1.0}, False),
     ],
 )
 def test_groups_outside_the_filter_or_without_an_advantage_are_not_trained_on(

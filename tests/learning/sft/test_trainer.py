@@ -20,25 +20,10 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from z1_ros.errors import CheckpointError, ConfigError, TrainingError
-from z1_ros.learning.core.loss import flow_loss
-from z1_ros.learning.sft.config import TrainConfig
+from z1_ros.errors import TrainingError
 from z1_ros.learning.sft.trainer import validation
-from z1_ros.models.checkpoint.loading import read_tensors, write_tensors
+from z1_ros.models.checkpoint.loading import read_tensors
 from z1_ros.models.network.pi05 import Pi05, noisy_actions
-
-
-def test_loss_is_the_mean_square_of_velocity_error_over_what_counts():
-    frames = made_frames(4)
-    network = Pi05(TINY).init_weights(0)  # velocity is exactly zero
-    prefix = network.prefix(**frames.inputs(torch.arange(2), None, torch.Generator()))
-    noise = torch.randn(6, TINY.horizon, TINY.action_dim)
-    valid = torch.zeros(2, TINY.horizon, dtype=torch.bool)
-    valid[0, :3] = valid[1, :1] = True
-    found = flow_loss(network, prefix, frames.chunks[:2], valid, noise, torch.rand(6), dims=7)
-    target = (noise - frames.chunks[:2].repeat_interleave(3, 0))[..., :7]
-    kept = torch.cat([target[:3, :3].reshape(-1, 7), target[3:, :1].reshape(-1, 7)])
-    torch.testing.assert_close(found, kept.square().mean())
 
 
 @pytest.mark.parametrize(("loss_dims", "dims"), [("real", REAL_DIMS), ("all", TINY.action_dim)])
@@ -108,62 +93,12 @@ def test_a_run_saved_before_its_first_step_resumes(tmp_path):
     assert take_steps(first, frames, 2) == take_steps(second, frames, 2)
 
 
-def test_a_checkpoint_of_other_settings_is_refused_by_name(tmp_path):
+def test_a_checkpoint_of_other_settings_is_refused_naming_the_one(tmp_path):
     made = made_trainer()
     take_steps(made, made_frames(), 1)
     made.save(tmp_path / "checkpoint.safetensors")
-    with pytest.raises(TrainingError, match=r"made with tasks = \['A'\], not \['B'\]"):
+    with pytest.raises(TrainingError, match=r"made with tasks = \['A'\], now it is \['B'\];"):
         made_trainer(tasks=["B"]).resume(tmp_path / "checkpoint.safetensors")
-
-
-def test_a_file_that_is_no_training_checkpoint_is_refused(tmp_path):
-    made = made_trainer()
-    write_tensors(tmp_path / "m.safetensors", made.weights(), {"identity": made.identity})
-    with pytest.raises(CheckpointError, match="is not a checkpoint of training: it has"):
-        made.resume(tmp_path / "m.safetensors")
-
-
-def test_the_schedule_warms_up_and_falls_to_its_floor():
-    made = made_trainer(replace(CONFIG, steps=100, warmup=0.1))
-    rates = []
-    for made.step in range(101):
-        rates.append(made.learning_rate())
-    assert rates[0] < rates[5] < rates[10] == max(rates)
-    assert rates[10] == pytest.approx(CONFIG.learning_rate)
-    assert rates[100] == pytest.approx(0.02 * CONFIG.learning_rate)
-
-
-def test_vlm_and_expert_have_their_own_learning_rates():
-    made = made_trainer(replace(CONFIG, vlm_learning_rate=0.0), made_network())
-    before = weights_of(made)
-    take_steps(made, made_frames(), 3)
-    after = weights_of(made)
-    moved = {n.split(".")[0] for n in made.parameters if not torch.equal(before[n], after[n])}
-    assert moved == {"expert", "time", "action_in_proj", "action_out_proj"}
-
-
-def test_matrices_decay_while_embeddings_norms_and_biases_do_not():
-    made = made_trainer()
-    groups = made._optimizer.param_groups
-    decay = {id(p): group["weight_decay"] for group in groups for p in group["params"]}
-    kept = {n for n, p in made.parameters.items() if decay[id(p)] == 0}
-    assert len(decay) == len(made.parameters)
-    assert {
-        "vision.embeddings.position_embedding.weight",
-        "vlm.embed_tokens.weight",
-        "vlm.last.input_layernorm.weight",
-        "vision.post_layernorm.weight",
-        "action_in_proj.bias",
-    } <= kept
-    assert (
-        not {
-            "vision.embeddings.patch_embedding.weight",
-            "vlm.last.k_proj.weight",
-            "expert.norm.dense.weight",
-            "action_in_proj.weight",
-        }
-        & kept
-    )
 
 
 def test_a_time_budget_shapes_the_schedule_and_ends_the_run(tmp_path):
@@ -287,21 +222,3 @@ def test_a_loss_that_is_not_finite_ends_the_run_before_it_is_saved(tmp_path):
     with pytest.raises(TrainingError, match="the loss is nan at step 1;"):
         list(made.train(frames, tmp_path / "c.safetensors", lambda _: {}))
     assert not (tmp_path / "c.safetensors").exists()
-
-
-@pytest.mark.parametrize(
-    ("wrong", "said"),
-    [
-        ({"precision": "fp16"}, "precision is 'fp16'"),
-        ({"loss_dims": "some"}, "loss_dims is 'some'"),
-        ({"ema": 1.0}, "fractions from 0"),
-        ({"batch_size": 0}, "at least 1"),
-        ({"feature_store_gb": 1.0}, "needs freeze_vlm"),
-        ({"feature_variants": 2}, "give feature_store_gb"),
-        ({"lora_rank": 4, "freeze_vlm": True}, "choose one"),
-        ({"lora_rank": 4, "lora_targets": "vlm,exprt"}, "Did you mean 'expert'"),
-    ],
-)
-def test_wrong_settings_are_refused(wrong, said):
-    with pytest.raises(ConfigError, match=said):
-        TrainConfig(**wrong)

@@ -1,0 +1,105 @@
+"""Episodes of the policy, recorded or relabelled: equal everywhere, and true to the world."""
+
+import numpy as np
+import pytest
+import torch
+from support.reach_env import ReachEnv
+from support.teaching import jobs, privileged_pool, relabel_by, straight_teacher
+from support.tiny_bundle import TINY
+
+from z1_ros.learning.distill.dagger import record_episodes, relabel_episodes
+from z1_ros.learning.distill.worker import PrivilegedWorker
+from z1_ros.learning.rollout.collector import Collector
+from z1_ros.learning.rollout.env_pool import local_workers
+from z1_ros.learning.rollout.env_worker import Begin, Request
+from z1_ros.learning.rollout.sampler import Sampler
+from z1_ros.specs import PANDA
+
+
+def as_bytes(episodes):
+    """Return everything of recorded episodes, comparable bit for bit."""
+    return [
+        (e.success, [s.tobytes() for s in e.privileged], [a.tobytes() for a in e.actions], e.starts)
+        for e in episodes
+    ]
+
+
+def recorded(sampler, pool=None, count=6):
+    return record_episodes(Collector(pool or privileged_pool()), sampler, jobs(count))
+
+
+def test_equal_seeds_give_equal_episodes_on_any_kind_of_worker(
+    tiny_bundle, tiny_network, tiny_sampler
+):
+    one = as_bytes(recorded(tiny_sampler))
+    assert one == as_bytes(recorded(tiny_sampler))
+    assert one != as_bytes(recorded(Sampler(tiny_network, tiny_bundle, PANDA, 1)))
+    with local_workers(ReachEnv, 4, PrivilegedWorker) as pool:
+        assert as_bytes(recorded(tiny_sampler, pool)) == one
+
+
+def test_states_and_actions_go_together(tiny_sampler):
+    checked = 0
+    for episode in recorded(tiny_sampler):
+        assert len(episode.privileged) == len(episode.actions)
+        moved = np.diff([s[:2] for s in episode.privileged], axis=0)
+        actions = np.array(episode.actions)[:, :2]
+        # Not where the guard slows a jump down, nor at the edge of the world.
+        free = np.abs(np.diff(actions, axis=0, prepend=0)).max(1)[:-1] < 1
+        free &= np.abs([s[:2] for s in episode.privileged[1:]]).max(1) < 1
+        np.testing.assert_allclose(moved[free], 0.1 * actions[:-1][free], atol=1e-5)
+        checked += free.sum()
+    assert checked > 20
+
+
+def test_each_chunk_but_the_last_leaves_a_state_to_start_from(tiny_sampler):
+    replan_steps = tiny_sampler.manifest.replan_steps
+    env = ReachEnv()
+    env.reset(0)
+    for episode in recorded(tiny_sampler):
+        steps = [at for at, _ in episode.starts]
+        assert steps == list(range(replan_steps, len(episode.actions), replan_steps))
+        for at, snapshot in episode.starts:
+            env.restore(snapshot)
+            assert env.steps == at
+            assert np.array_equal(env.privileged_state(), episode.privileged[at])
+
+
+def test_every_state_is_a_sample_of_what_the_teacher_would_do_there(tiny_sampler):
+    pool = privileged_pool(1)
+    wanted = relabel_by(straight_teacher(), TINY.horizon)
+    (group,), samples = relabel_episodes(Collector(pool), tiny_sampler, jobs(1), wanted)
+    acted = [r for r in pool._workers[0].requests if r.actions is not None]
+    assert len(samples) == group.lengths[0] == len(acted)
+    worker = PrivilegedWorker(ReachEnv)
+    worker.handle(Request(begin=Begin(seed=50)))
+    for i, request in enumerate(acted):
+        chunk, valid = worker.handle(request).relabelled
+        _, label, counts = samples.take(i)
+        assert torch.equal(counts[0], torch.from_numpy(valid))
+        torch.testing.assert_close(label[0], tiny_sampler.normalized(chunk))
+    counted = sum(int(samples.take(i)[2].sum()) for i in range(len(samples)))
+    assert samples.label_steps == counted
+
+
+def test_relabelling_changes_no_episode(tiny_sampler):
+    wanted = relabel_by(straight_teacher(), TINY.horizon)
+    groups, _ = relabel_episodes(Collector(privileged_pool()), tiny_sampler, jobs(), wanted)
+    plain = recorded(tiny_sampler)
+    assert [bool(g.success[0]) for g in groups] == [e.success for e in plain]
+    steps = [sum(x.steps for x in g.segments[0].executed) for g in groups]
+    assert steps == [len(e.actions) for e in plain]
+
+
+def test_a_sample_holds_what_the_policy_saw(tiny_sampler):
+    """In half precision."""
+    wanted = relabel_by(straight_teacher(), TINY.horizon)
+    _, samples = relabel_episodes(Collector(privileged_pool(1)), tiny_sampler, jobs(1), wanted)
+    env = ReachEnv()
+    env.reset(50)
+    seen, _ = tiny_sampler.encode([env.observe()])
+    found, _, _ = samples.take(0)
+    torch.testing.assert_close(found.k, seen.k.half().float())
+    assert found.k.dtype == torch.float32 and torch.equal(found.valid, seen.valid)
+    with pytest.raises(KeyError):
+        samples.take(len(samples))
