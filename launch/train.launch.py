@@ -8,7 +8,7 @@ The arguments are the fields of ``TrainGraphConfig``; the graphs are declared in
 
 from launch import LaunchContext, LaunchDescription
 
-from z1_ros.graph.launching import actions_of, describe, learner, read_arguments, say_who_sees
+from z1_ros.graph.launching import actions_of, describe, learner, read_arguments, seen_by
 from z1_ros.graph.train_graph import TrainGraphConfig, train_graph
 
 
@@ -19,6 +19,7 @@ def generate_launch_description() -> LaunchDescription:
 
 def start(context: LaunchContext) -> list:
     """Return all actions; launch reports a Z1Error as one line and ends with code 1."""
-    made = train_graph(read_arguments(TrainGraphConfig(), context, "train.launch.py"))
+    config = read_arguments(TrainGraphConfig(), context, "train.launch.py")
+    made = train_graph(config)
     nodes = [a for graph in made.workers for node in graph.nodes for a in actions_of(node, graph)]
-    return [say_who_sees(made.workers[0]), *nodes, learner(made)]
+    return seen_by(config.discovery, [*nodes, learner(made)])

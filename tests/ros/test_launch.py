@@ -1,6 +1,7 @@
 """The launch files, where ROS 2's launch is installed (rclpy's PyPI wheels do not bring it)."""
 
 import importlib.util
+import os
 
 import pytest
 from support import ROOT
@@ -8,12 +9,19 @@ from support import ROOT
 pytest.importorskip("launch_ros")
 
 from launch import LaunchContext
-from launch.actions import DeclareLaunchArgument, ExecuteProcess, LogInfo
+from launch.actions import (
+    DeclareLaunchArgument,
+    ExecuteProcess,
+    PopEnvironment,
+    PushEnvironment,
+    SetEnvironmentVariable,
+)
 from launch_ros.actions import LifecycleNode, Node
 
 from z1_ros.config import flatten
 from z1_ros.errors import ConfigError, GraphError
 from z1_ros.graph import launching
+from z1_ros.graph.dds import RANGE
 from z1_ros.graph.policy_graph import PolicyGraphConfig
 from z1_ros.graph.train_graph import TrainGraphConfig
 
@@ -66,9 +74,23 @@ def test_training_starts_two_nodes_a_worker_and_the_learner():
     actions = start("train", workers="3", out="somewhere")
     nodes = [a for a in actions if isinstance(a, Node)]
     assert [n.node_executable for n in nodes] == ["sim_bridge_node", "guard_node"] * 3
-    said, *_, learner = actions
-    assert isinstance(said, LogInfo)
-    assert isinstance(learner, ExecuteProcess) and not isinstance(learner, Node)
+    processes = [a for a in actions if isinstance(a, ExecuteProcess)]
+    assert len([a for a in processes if a not in nodes]) == 1, "the learner"
+
+
+@pytest.mark.parametrize(("discovery", "seen"), [("auto", "LOCALHOST"), ("subnet", "SUBNET")])
+def test_who_sees_the_processes_is_said_and_what_follows_is_not_concerned(
+    monkeypatch, discovery, seen
+):
+    for name in (RANGE, "FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE"):
+        monkeypatch.delenv(name, raising=False)
+    context, ranges = LaunchContext(), []
+    for action in start("policy", discovery=discovery):
+        if isinstance(action, PushEnvironment | SetEnvironmentVariable | PopEnvironment):
+            action.execute(context)
+        ranges.append((type(action).__name__, os.environ.get(RANGE)))
+    assert ("LogInfo", seen) in ranges and ("LifecycleNode", seen) in ranges
+    assert ranges[-1] == ("PopEnvironment", None)
 
 
 def test_mistakes_are_one_sentence():

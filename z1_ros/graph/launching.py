@@ -14,6 +14,8 @@ from launch.actions import (
     ExecuteProcess,
     LogInfo,
     OpaqueFunction,
+    PopEnvironment,
+    PushEnvironment,
     RegisterEventHandler,
     SetEnvironmentVariable,
     Shutdown,
@@ -138,9 +140,15 @@ def actions_of(spec: NodeSpec, graph: Graph) -> list:
     return [*bring_up(node), node]
 
 
-def say_who_sees(graph: Graph) -> LogInfo:
-    """Return the line of the log on who can find the nodes."""
-    return LogInfo(msg=f"z1_ros: {dds.describe(graph.discovery)}")
+def seen_by(discovery: dds.Discovery, actions: list) -> list:
+    """Return the actions, before them a line of the log on who can find the nodes.
+
+    The node of ROS 2's launch, which brings up lifecycle nodes, is seen as they are; what an
+    including launch file starts afterwards is not concerned.
+    """
+    variables = [SetEnvironmentVariable(*pair) for pair in dds.dds_env(discovery).items()]
+    said = LogInfo(msg=f"z1_ros: {dds.describe(discovery)}")
+    return [PushEnvironment(), *variables, said, *actions, PopEnvironment()]
 
 
 def learner(made: TrainGraph) -> ExecuteProcess:
