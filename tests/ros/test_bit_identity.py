@@ -8,7 +8,7 @@ import base64
 
 import pytest
 from support.fakes import FakeEnv, HashPolicy, contract_of
-from support.graphs import fake_graph
+from support.graphs import PATIENCE_S, fake_graph
 
 from z1_ros.runtime.guard import Guard
 from z1_ros.runtime.loop import StepLoop
@@ -35,7 +35,7 @@ def test_fake_episodes_are_bit_identical_in_any_order(delay_steps):
         mode="lockstep", delay_steps=delay_steps, env={"FAKE_HORIZON": str(HORIZON)}
     ) as runner:
         for task, seed in [*EPISODES, EPISODES[0]]:
-            result = runner.client.run_episode(task, seed, timeout_s=30)
+            result = runner.client.run_episode(task, seed, timeout_s=PATIENCE_S)
             snapshot = base64.b64decode(runner.client.trigger("sim_bridge_node/snapshot"))
             assert result.success
             assert snapshot == in_process(task, seed, delay_steps)
@@ -48,7 +48,7 @@ def test_the_mobile_robots_whole_observation_reaches_the_policy(tmp_path):
     env = {"FAKE_HORIZON": str(HORIZON)}
     task, seed = EPISODES[0]
     with fake_graph(mode="lockstep", params_file=str(robot), env=env) as runner:
-        assert runner.client.run_episode(task, seed, timeout_s=30).success
+        assert runner.client.run_episode(task, seed, timeout_s=PATIENCE_S).success
         snapshot = base64.b64decode(runner.client.trigger("sim_bridge_node/snapshot"))
     assert snapshot == in_process(task, seed, 0, PANDA_OMRON)
 
@@ -61,7 +61,7 @@ def test_an_abandoned_episode_leaves_no_trace_in_the_next():
         for _ in range(8):
             client.set_parameters("sim_bridge_node", {"seed": 10_005})
             client.trigger("sim_bridge_node/reset")
-        client.run_episode(task, seed, timeout_s=30)
+        client.run_episode(task, seed, timeout_s=PATIENCE_S)
         snapshot = base64.b64decode(client.trigger("sim_bridge_node/snapshot"))
         assert snapshot == in_process(task, seed, 0)
 

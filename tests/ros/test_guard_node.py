@@ -3,7 +3,7 @@
 import pytest
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from std_msgs.msg import Bool
-from support.graphs import actions, fake_graph, is_hold, moving
+from support.graphs import PATIENCE_S, actions, fake_graph, is_hold, moving
 
 from z1_ros.errors import GraphError
 from z1_ros.graph.policy_graph import PolicyGraphConfig, policy_graph
@@ -13,28 +13,24 @@ from z1_ros.graph.policy_graph import PolicyGraphConfig, policy_graph
 def test_emergency_stop_latches_until_it_is_released_and_reset(mode):
     with fake_graph(env={"FAKE_HORIZON": "1000000"}, mode=mode) as runner:
         client, safe = runner.client, actions(runner)
+        said = lambda: client.status("guard_node")  # noqa: E731
         moving(safe)
         button = client.node.create_publisher(Bool, "estop", 1)
-        client.wait(lambda: button.get_subscription_count() > 0, 5, "the guard listens")
+        safe.wait(button.get_subscription_count, "the guard listens")
         button.publish(Bool(data=True))
-        stopped = "stopped: emergency stop pressed"
-        client.wait(lambda: client.status("guard_node")[0] == stopped, 5, "it is named")
+        safe.wait(lambda: said()[0] == "stopped: emergency stop pressed", "it is named")
         # Actions from before the stop may still be on their way; a topic keeps its order.
-        client.wait(lambda: safe.seen and is_hold(safe.seen[-1][1]), 5, "a hold arrives")
-        safe.seen.clear()
-        safe.collect(0.3)
-        assert safe.seen
-        assert all(is_hold(action) for _, action in safe.seen)
+        safe.wait(lambda: safe.seen and is_hold(safe.seen[-1]), "a hold arrives")
+        assert all(is_hold(action) for action in safe.more(5))
         with pytest.raises(GraphError, match="still pressed"):
             client.trigger("guard_node/reset")
         button.publish(Bool(data=False))
-        safe.seen.clear()
-        safe.collect(0.3)
-        assert all(is_hold(action) for _, action in safe.seen), "releasing alone changes nothing"
+        safe.wait(lambda: said()[1]["estop"] == "false", "the release is heard")
+        assert all(is_hold(action) for action in safe.more(5)), "releasing alone changes nothing"
         assert client.trigger("guard_node/reset") == "released: emergency stop pressed"
         safe.seen.clear()
         moving(safe)
-        assert int(client.status("guard_node")[1]["stopped"]) > 0
+        safe.wait(lambda: int(said()[1]["stopped"]) > 0, "the replaced actions are counted")
 
 
 @pytest.mark.parametrize("reliability", ["RELIABLE", "BEST_EFFORT"])
@@ -48,7 +44,7 @@ def test_a_button_of_either_reliability_is_heard(reliability):
             button.publish(Bool(data=True))
             return client.status("guard_node")[1].get("estop") == "true"
 
-        client.wait(stopped, 5, "the guard hears")
+        client.wait(stopped, PATIENCE_S, "the guard hears")
 
 
 def test_a_latched_button_pressed_before_the_guard_starts_is_heard():
@@ -59,6 +55,7 @@ def test_a_latched_button_pressed_before_the_guard_starts_is_heard():
         button.publish(Bool(data=True))
         nodes = policy_graph(PolicyGraphConfig()).nodes
         runner._spawn(next(node for node in nodes if node.name == "guard_node"))
-        client.wait(lambda: client.status("guard_node")[1].get("estop") == "true", 10, "a stop")
+        pressed = lambda: client.status("guard_node")[1].get("estop") == "true"  # noqa: E731
+        client.wait(pressed, PATIENCE_S, "a stop")
         with pytest.raises(GraphError, match="still pressed"):
             client.trigger("guard_node/reset")

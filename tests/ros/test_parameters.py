@@ -4,7 +4,7 @@ import subprocess
 import sys
 
 import pytest
-from support.graphs import fake_graph
+from support.graphs import PATIENCE_S, fake_graph
 
 from z1_ros.errors import ConfigError
 
@@ -47,7 +47,7 @@ def test_a_params_file_reaches_namespaced_nodes_and_changes_are_checked(tmp_path
         described = client.call(DescribeParameters, name, request).descriptors[0]
         assert described.description.startswith("Hold when a camera's latest image")
         assert described.floating_point_range[0].to_value == 10.0
-        assert client.run_episode("OpenDrawer", 10_000, timeout_s=20).success
+        assert client.run_episode("OpenDrawer", 10_000, timeout_s=PATIENCE_S).success
 
 
 @pytest.mark.parametrize("node", ["policy_node", "guard_node", "sim_bridge_node"])
@@ -70,7 +70,7 @@ def test_a_second_graph_in_the_same_domain_ends_itself_and_leaves_the_first_alon
         )
         assert twin.returncode == 1
         assert "another /guard_node is already running in ROS domain" in twin.stderr
-        assert runner.client.run_episode("OpenDrawer", 10_000, timeout_s=20).success
+        assert runner.client.run_episode("OpenDrawer", 10_000, timeout_s=PATIENCE_S).success
 
 
 def test_an_unknown_task_is_refused_by_name():

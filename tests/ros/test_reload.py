@@ -5,12 +5,13 @@ import json
 import shutil
 import signal
 import threading
+from pathlib import Path
 
 import pytest
 from std_srvs.srv import Trigger
 from support.fake_nodes import Salted
 from support.fakes import FakeEnv, HashPolicy, contract_of
-from support.graphs import actions, fake_graph, is_hold, moving
+from support.graphs import PATIENCE_S, actions, fake_graph, is_hold, moving
 
 from z1_ros.errors import GraphError
 from z1_ros.graph.client import GraphClient
@@ -35,13 +36,35 @@ def in_process(policy) -> bytes:
 
 def through_ros(runner) -> bytes:
     """Return the same after an episode of the running graph."""
-    runner.client.run_episode(*SCENE, timeout_s=30)
+    runner.client.run_episode(*SCENE, timeout_s=PATIENCE_S)
     return base64.b64decode(runner.client.trigger("sim_bridge_node/snapshot"))
 
 
 def bundle_of(client) -> str:
     """Return the identity of the bundle that the policy says it acts with."""
     return client.status(POLICY)[1].get("bundle", "")
+
+
+def is_loading(client) -> bool:
+    """Whether the policy says that it loads the slow model."""
+    return client.status(POLICY)[1].get("reload") == "loading slow"
+
+
+class Gate:
+    """Keeps the slow model from being loaded until it is opened."""
+
+    def __init__(self, path: Path):
+        path.touch()
+        self.env = {"FAKE_GATE": str(path)}
+        self.open = path.unlink
+
+
+@pytest.fixture
+def gate(tmp_path):
+    """A closed gate; nothing waits for it after the test."""
+    path = tmp_path / "gate"
+    yield Gate(path)
+    path.unlink(missing_ok=True)
 
 
 def another(runner) -> GraphClient:
@@ -54,7 +77,7 @@ def test_an_episode_after_a_reload_is_the_one_of_a_node_started_with_the_new_mod
         client = runner.client
         assert through_ros(runner) == in_process(HashPolicy())
         assert client.reload("other") == "sha256-of-other"
-        client.wait(lambda: bundle_of(client) == "sha256-of-other", 5, "the new bundle")
+        client.wait(lambda: bundle_of(client) == "sha256-of-other", PATIENCE_S, "the new bundle")
         assert client.status(POLICY)[1]["model"] == "other"
         assert through_ros(runner) == in_process(Salted(contract_of(), "other"))
         client.trigger("sim_bridge_node/reset")  # the next exchange happens within an episode
@@ -64,19 +87,22 @@ def test_an_episode_after_a_reload_is_the_one_of_a_node_started_with_the_new_mod
         assert through_ros(runner) == in_process(HashPolicy())
 
 
-def test_the_old_model_acts_until_the_new_one_is_loaded_and_then_it_holds_before_it_goes_on():
-    env = {**LONG, "FAKE_LOAD_S": "1.5"}
-    with fake_graph(env=env) as runner:
+def test_the_old_model_acts_until_the_new_one_is_loaded_and_then_it_holds_before_it_goes_on(gate):
+    with fake_graph(env=LONG | gate.env) as runner, another(runner) as second:
         client, watch = runner.client, actions(runner, "action")
         moving(watch)
         client.set_parameters(POLICY, {"model": "slow"})
+        reloading = threading.Thread(target=second.reload)
+        reloading.start()
+        client.wait(lambda: is_loading(client), PATIENCE_S, "it loads")
         watch.seen.clear()
-        client.reload()
-        loading = len(watch.seen)
-        assert sum(not is_hold(m) for _, m in watch.seen) > 2, "acts while it loads"
-        client.wait(lambda: bundle_of(client) == "sha256-of-slow", 5, "the new bundle")
-        watch.wait(lambda: any(is_hold(m) for _, m in watch.seen), 5, "a hold")
-        moving(watch, loading + 10)
+        moving(watch)
+        gate.open()
+        reloading.join(PATIENCE_S)
+        client.wait(lambda: bundle_of(client) == "sha256-of-slow", PATIENCE_S, "the new bundle")
+        watch.wait(lambda: any(is_hold(m) for m in watch.seen), "a hold")
+        watch.seen.clear()
+        moving(watch)
 
 
 @pytest.mark.parametrize(
@@ -94,7 +120,9 @@ def test_a_model_that_does_not_fit_is_refused_and_the_old_one_acts_on(model, say
         with pytest.raises(GraphError, match=f"reload refused: .*{says}"):
             client.reload(model)
         client.wait(
-            lambda: client.status(POLICY)[1]["reload"].startswith("refused: "), 5, "it says so"
+            lambda: client.status(POLICY)[1]["reload"].startswith("refused: "),
+            PATIENCE_S,
+            "it says so",
         )
         assert client.status(POLICY)[1]["model"] == "kitchen-z1"
         assert bundle_of(client) == "sha256-of-kitchen-z1"
@@ -102,7 +130,9 @@ def test_a_model_that_does_not_fit_is_refused_and_the_old_one_acts_on(model, say
         assert through_ros(runner) == in_process(HashPolicy())
         assert client.reload() == "sha256-of-kitchen-z1", "the parameter names what acts"
         client.reload("other")
-        client.wait(lambda: not client.status(POLICY)[1]["reload"], 5, "no refusal any more")
+        client.wait(
+            lambda: not client.status(POLICY)[1]["reload"], PATIENCE_S, "no refusal any more"
+        )
 
 
 def test_a_model_of_another_rhythm_is_refused_where_the_graph_follows_the_bundles_own():
@@ -112,7 +142,7 @@ def test_a_model_of_another_rhythm_is_refused_where_the_graph_follows_the_bundle
             GraphError, match=r"reload refused: .*differ in replan_steps \(2 and 8\)"
         ):
             runner.client.reload("oftener")
-        assert runner.client.run_episode(*SCENE, timeout_s=30).steps == 8
+        assert runner.client.run_episode(*SCENE, timeout_s=PATIENCE_S).steps == 8
 
 
 def test_a_refusal_leaves_a_moving_arm_moving():
@@ -125,9 +155,12 @@ def test_a_refusal_leaves_a_moving_arm_moving():
         moving(watch)
 
 
-def test_calls_at_the_same_time_are_served_one_after_the_other():
-    env = {**LONG, "FAKE_LOAD_S": "0.5"}
-    with fake_graph(env=env) as runner, another(runner) as second, another(runner) as third:
+def test_calls_at_the_same_time_are_served_one_after_the_other(gate):
+    with (
+        fake_graph(env=LONG | gate.env) as runner,
+        another(runner) as second,
+        another(runner) as third,
+    ):
         moving(actions(runner, "action"))
         runner.client.set_parameters(POLICY, {"model": "slow"})
         replies: list[str] = []
@@ -136,9 +169,11 @@ def test_calls_at_the_same_time_are_served_one_after_the_other():
         ]
         for thread in threads:
             thread.start()
+        runner.client.wait(lambda: is_loading(runner.client), PATIENCE_S, "one loads")
+        gate.open()
         replies.append(runner.client.reload())
         for thread in threads:
-            thread.join(30)
+            thread.join(PATIENCE_S)
         assert replies == ["sha256-of-slow"] * 3
         watch = actions(runner, "action")
         moving(watch)
@@ -156,12 +191,11 @@ def test_an_inactive_node_takes_a_new_model_silently_and_an_unconfigured_one_has
         assert not watch.seen
         client.transition(POLICY, "activate")
         moving(watch)
-        client.wait(lambda: bundle_of(client) == "sha256-of-other", 5, "the new bundle")
+        client.wait(lambda: bundle_of(client) == "sha256-of-other", PATIENCE_S, "the new bundle")
 
 
-def test_cleanup_while_a_model_is_loading_wins():
-    env = {**LONG, "FAKE_LOAD_S": "1.5"}
-    with fake_graph(env=env) as runner, another(runner) as second:
+def test_cleanup_while_a_model_is_loading_wins(gate):
+    with fake_graph(env=LONG | gate.env) as runner, another(runner) as second:
         client = runner.client
         client.set_parameters(POLICY, {"model": "slow"})
         refused: list[str] = []
@@ -174,36 +208,38 @@ def test_cleanup_while_a_model_is_loading_wins():
 
         asking = threading.Thread(target=ask)
         asking.start()
-        loading = lambda: client.status(POLICY)[1].get("reload") == "loading slow"  # noqa: E731
-        client.wait(loading, 10, "it loads")
+        client.wait(lambda: is_loading(client), PATIENCE_S, "it loads")
         client.transition(POLICY, "deactivate")
         client.transition(POLICY, "cleanup")
-        asking.join(30)
+        gate.open()
+        asking.join(PATIENCE_S)
         assert "cleaned up while it loaded; nothing was exchanged" in refused[0]
         assert client.state(POLICY) == "unconfigured"
-        client.wait(lambda: "nothing" in client.status(POLICY)[1]["reload"], 5, "it says so")
+        client.wait(
+            lambda: "nothing" in client.status(POLICY)[1]["reload"], PATIENCE_S, "it says so"
+        )
         client.transition(POLICY, "configure")
-        client.wait(lambda: not client.status(POLICY)[1]["reload"], 5, "no refusal any more")
+        client.wait(
+            lambda: not client.status(POLICY)[1]["reload"], PATIENCE_S, "no refusal any more"
+        )
         assert bundle_of(client) == "sha256-of-slow", "the parameter still names it"
 
 
-def test_a_signal_while_a_model_is_loading_ends_the_node_with_a_hold():
-    env = {**LONG, "FAKE_LOAD_S": "60"}
-    with fake_graph(env=env) as runner, another(runner) as second:
+def test_a_signal_while_a_model_is_loading_ends_the_node_with_a_hold(gate):
+    with fake_graph(env=LONG | gate.env) as runner, another(runner) as second:
         client, watch = runner.client, actions(runner, "action")
         moving(watch)
         client.set_parameters(POLICY, {"model": "slow"})
         service = second.node.create_client(Trigger, f"{POLICY}/reload")
-        second.wait(service.service_is_ready, 10, "the service")
+        second.wait(service.service_is_ready, PATIENCE_S, "the service")
         service.call_async(Trigger.Request())
-        loading = lambda: client.status(POLICY)[1].get("reload") == "loading slow"  # noqa: E731
-        client.wait(loading, 10, "it loads")
+        client.wait(lambda: is_loading(client), PATIENCE_S, "it loads")
         client.check = lambda: None
         node = runner.processes[POLICY]
         node.send_signal(signal.SIGINT)
-        watch.wait(lambda: node.poll() is not None, 7, "end of the policy")
-        watch.collect(0.1)
-        assert is_hold(watch.seen[-1][1])
+        watch.wait(lambda: node.poll() is not None, "end of the policy")
+        watch.silence()
+        assert is_hold(watch.seen[-1])
         assert node.returncode == 0
 
 
@@ -214,7 +250,7 @@ def test_a_bundle_that_changes_on_disk_is_taken_whole_or_not_at_all(tmp_path):
     first = load_bundle(path).sha256
     with fake_graph(model=str(path), mode="lockstep", env={"FAKE_HORIZON": str(HORIZON)}) as runner:
         client = runner.client
-        client.wait(lambda: bundle_of(client) == first, 5, "its bundle")
+        client.wait(lambda: bundle_of(client) == first, PATIENCE_S, "its bundle")
         before = through_ros(runner)
         assert client.reload() == first
         assert through_ros(runner) == before

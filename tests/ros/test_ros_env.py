@@ -9,7 +9,7 @@ import pytest
 from sensor_msgs.msg import JointState
 from std_msgs.msg import Bool
 from support.fakes import FakeEnv
-from support.graphs import FAKES
+from support.graphs import FAKES, PATIENCE_S
 
 from z1_ros.errors import ActionError, ConfigError, GraphError, SnapshotMismatch, TrainingError
 from z1_ros.graph.ros_env import RosEnv
@@ -112,16 +112,16 @@ def test_a_stopped_robot_ends_training_because_its_holds_are_no_actions_of_the_p
     with fake_worker() as (runner, env):
         env.reset(3)
         button = runner.client.node.create_publisher(Bool, "estop", 1)
-        runner.client.wait(button.get_subscription_count, 10, "the guard listens")
+        runner.client.wait(button.get_subscription_count, PATIENCE_S, "the guard listens")
         button.publish(Bool(data=True))
         stopped = lambda: runner.client.status("guard_node")[1].get("stop_reason")  # noqa: E731
-        runner.client.wait(stopped, 10, "the stop")
+        runner.client.wait(stopped, PATIENCE_S, "the stop")
         with pytest.raises(TrainingError, match="stopped the robot: emergency stop pressed"):
             env.step(ACTIONS[:2])
 
 
 def test_an_episode_that_somebody_else_begins_is_noticed():
-    with fake_worker(reply_timeout_s=10.0) as (runner, env):
+    with fake_worker() as (runner, env):
         env.reset(3)
         runner.client.trigger("sim_bridge_node/reset")
         with pytest.raises(GraphError, match="begun another episode by itself"):
@@ -133,26 +133,28 @@ def test_a_policy_waits_for_its_own_cameras_and_names_the_one_that_is_silent():
     with fake_worker(cameras=used) as (runner, env):
         env.reset(3)
         assert tuple(env.observe().images) == used
-        asked = {"cameras": (*used, "ceiling"), "reply_timeout_s": 5.0}
-        more = RosEnv(runner.client, "OpenDrawer", PANDA, **asked)
+        more = RosEnv(runner.client, "OpenDrawer", PANDA, cameras=(*used, "ceiling"))
         more.reset(3)
+        more._reply_timeout_s = 2.0
         with pytest.raises(GraphError, match=r"waiting for camera 'ceiling' \(topic /worker3/"):
             more.observe()
 
 
 def test_what_a_simulator_that_is_no_more_said_last_is_no_first_observation():
     """Its stamps may be ahead of those of the one that took its place."""
-    with fake_worker(reply_timeout_s=5.0) as (runner, env):
+    with fake_worker() as (runner, env):
         env.reset(3)
         stale = FakeEnv().read_state().state
         ahead_ns = env._inputs.stamp_ns + 3_600_000_000_000
         joints = runner.client.node.create_publisher(JointState, "joint_states", 2)
-        runner.client.wait(joints.get_subscription_count, 10, "the worker listens")
+        runner.client.wait(joints.get_subscription_count, PATIENCE_S, "the worker listens")
         joints.publish(joint_states_message(stale, PANDA, ahead_ns, ahead_ns))
-        runner.client.wait(lambda: env._inputs.stamp_ns == ahead_ns, 10, "it is heard")
+        runner.client.wait(lambda: env._inputs.stamp_ns == ahead_ns, PATIENCE_S, "it is heard")
         runner.client.pause(True)  # it begins the episode, and says nothing yet
+        patience_s, env._reply_timeout_s = env._reply_timeout_s, 5.0
         with pytest.raises(GraphError, match="first observation: not within"):
             env.reset(4)
+        env._reply_timeout_s = patience_s
         runner.client.pause(False)
         worker = EnvWorker(lambda: env, guard=False)
         local = EnvWorker(lambda: FakeEnv(image_size=IMAGE_SIZE))

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from support import TESTS
-from support.graphs import fake_graph
+from support.graphs import PATIENCE_S, fake_graph
 
 from z1_ros.errors import GraphError
 from z1_ros.graph.dds import RANGE, environment
@@ -41,7 +41,7 @@ def test_the_end_of_a_required_node_is_an_error_with_its_words():
     with fake_graph(env=LONG) as runner:
         runner.processes["guard_node"].kill()
         with pytest.raises(GraphError, match=r"guard_node ended with exit code -9"):
-            runner.client.wait(lambda: False, 5, "nothing")
+            runner.client.wait(lambda: False, PATIENCE_S, "nothing")
 
 
 @pytest.mark.parametrize("inherited", [signal.default_int_handler, signal.SIG_IGN])

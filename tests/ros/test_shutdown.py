@@ -18,14 +18,14 @@ def test_policy_and_guard_end_with_a_hold_and_exit_code_0(number):
         runner.client.check = lambda: None
         policy, guard = (runner.processes[name] for name in ("policy_node", "guard_node"))
         policy.send_signal(number)
-        action.wait(lambda: policy.poll() is not None, 5, "end of the policy")
-        action.collect(0.1)
-        assert is_hold(action.seen[-1][1])
+        action.wait(lambda: policy.poll() is not None, "end of the policy")
+        action.silence()
+        assert is_hold(action.seen[-1])
         assert policy.returncode == 0
         guard.send_signal(number)
-        safe.wait(lambda: guard.poll() is not None, 5, "end of the guard")
-        safe.collect(0.1)
-        assert is_hold(safe.seen[-1][1])
+        safe.wait(lambda: guard.poll() is not None, "end of the guard")
+        safe.silence()
+        assert is_hold(safe.seen[-1])
         assert guard.returncode == 0
         assert runner.stop() == dict.fromkeys(runner.processes, 0)
 

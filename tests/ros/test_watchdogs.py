@@ -1,29 +1,39 @@
-"""Whatever dies or hangs, the robot holds within 0.3 s; and a hold has a name."""
+"""Whatever dies or hangs, the robot holds within 0.3 s; and a hold has a name.
 
+The 0.3 s are counted in control periods of the robot, and read from the guard's own clock: on a
+busy machine both take longer than on the wall.
+"""
+
+import re
 import signal
 import time
 from itertools import pairwise
 
 import pytest
 from diagnostic_msgs.msg import DiagnosticStatus
-from sensor_msgs.msg import Image
+from geometry_msgs.msg import PoseStamped
+from sensor_msgs.msg import Image, JointState
+from std_msgs.msg import String
 from support.fakes import FakeEnv
-from support.graphs import Watch, actions, fake_graph, is_hold, moving, place, poses
+from support.graphs import PATIENCE_S, Watch, actions, fake_graph, is_hold, moving, place, poses
 
-from z1_ros.nodes.messages import image_message, to_ns
+from z1_ros.nodes.messages import EEF_POSE, image_message, joint_states_message, pose_message
+from z1_ros.specs import PANDA
 
 LONG = {"FAKE_HORIZON": "1000000"}
 LIMIT_S = 0.3
+LIMIT_STEPS = round(LIMIT_S * PANDA.control_hz)
 
 
-def still_since(watch: Watch, moment: float) -> float:
-    """Return how long after ``moment`` (wall time) the robot moved for the last time [s].
+def moves(seen: list[PoseStamped]) -> int:
+    """Return in how many control periods the robot moved."""
+    return sum(place(a) != place(b) for a, b in pairwise(seen))
 
-    By stamps: whoever publishes to a process stopped at a bad moment waits for it up to 2 s.
-    """
-    pairs = pairwise(pose for _, pose in watch.seen)
-    moved = [to_ns(b.header.stamp) / 1e9 for a, b in pairs if place(a) != place(b)]
-    return max([0.0, *(stamp - moment for stamp in moved)])
+
+def first_silence_s(said: list[DiagnosticStatus]) -> float:
+    """Return the age [s] of the latest action when the guard, by its own clock, first held."""
+    ages = (re.match(r"holding: no action for ([\d.]+) s", s.message) for s in said)
+    return next((float(age[1]) for age in ages if age), float("nan"))
 
 
 @pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGSTOP], ids=["killed", "hung"])
@@ -31,32 +41,30 @@ def still_since(watch: Watch, moment: float) -> float:
 def test_the_robot_holds_when_a_process_is(end, name):
     with fake_graph(env=LONG) as runner:
         moving(actions(runner))
-        where = poses(runner)
-        where.collect(0.5)
-        assert still_since(where, 0) > 0, "it moves before"
+        where, guard = poses(runner), Watch(runner, DiagnosticStatus, "guard_node/status")
+        where.wait(lambda: moves(where.seen) > 3, "it moves before")
         runner.client.check = lambda: None
-        moment, moment_wall = time.monotonic(), time.time()
+        guard.seen.clear()
+        moment_ns = time.time_ns()
         runner.processes[name].send_signal(end)
-        where.collect(1.2)
-        where.wait(lambda: len(where.since(moment + LIMIT_S)) > 10, 5, "the robot itself lives on")
-        assert still_since(where, moment_wall) < LIMIT_S
+        after = where.after(moment_ns, n=LIMIT_STEPS + 20)
+        assert moves(after) <= LIMIT_STEPS
+        assert moves(after[-20:]) == 0, "the robot itself lives on, and stands still"
         if name == "policy_node":
-            assert runner.client.status("guard_node")[0].startswith("holding: no action for")
+            guard.wait(lambda: first_silence_s(guard.seen) < LIMIT_S, "the guard holds in time")
         runner.processes[name].send_signal(signal.SIGCONT)
 
 
 def test_watchdogs_bark_under_sim_time_without_a_clock():
     """``use_sim_time`` with no /clock pins ROS time at 0: steady timers must not care."""
     with fake_graph(env=LONG, use_sim_time=True) as runner:
-        safe = actions(runner)
+        safe, guard = actions(runner), Watch(runner, DiagnosticStatus, "guard_node/status")
         moving(safe)
         runner.client.check = lambda: None
-        moment = time.monotonic()
+        guard.seen.clear()
         runner.processes["policy_node"].kill()
-        safe.collect(1.0)
-        late = safe.since(moment + LIMIT_S)
-        assert len(late) > 5
-        assert all(is_hold(action) for action in late)
+        guard.wait(lambda: first_silence_s(guard.seen) < LIMIT_S, "the guard holds in time")
+        assert all(is_hold(action) for action in safe.more(5))
 
 
 def test_stale_and_malformed_cameras_are_named_holds_and_recover():
@@ -68,13 +76,11 @@ def test_stale_and_malformed_cameras_are_named_holds_and_recover():
         bridge = runner.processes["sim_bridge_node"]
         bridge.send_signal(signal.SIGSTOP)
         watch = actions(runner, "action")
-        watch.wait(lambda: " s old, at most" in policy_says(), 5, "a stale input is named")
-        moment = time.monotonic()
-        watch.collect(0.3)
-        watch.wait(lambda: len(watch.since(moment)) > 3, 5, "it goes on saying hold")
-        assert all(is_hold(action) for action in watch.since(moment))
+        watch.wait(lambda: " s old, at most" in policy_says(), "a stale input is named")
+        watch.wait(lambda: watch.seen and is_hold(watch.seen[-1]), "a hold")
+        assert all(is_hold(action) for action in watch.more(5)), "it goes on saying hold"
         bridge.send_signal(signal.SIGCONT)
-        watch.wait(lambda: policy_says() == "acting", 5, "it recovers")
+        watch.wait(lambda: policy_says() == "acting", "it recovers")
 
         camera = "robot0_eye_in_hand"
         publisher = runner.client.node.create_publisher(Image, f"camera/{camera}/image", 2)
@@ -86,26 +92,20 @@ def test_stale_and_malformed_cameras_are_named_holds_and_recover():
             publisher.publish(message)
             return "'bayer_rggb8'" in policy_says()
 
-        watch.wait(send_bad, 5, "a wrong encoding is named")
+        watch.wait(send_bad, "a wrong encoding is named")
         assert f"camera {camera!r}" in policy_says()
 
 
 def test_a_silent_camera_in_lockstep_is_named_and_nothing_moves():
     """Physics waits for the policy, the policy for the camera: it must say so."""
     with fake_graph(mode="lockstep", only=("guard_node", "policy_node")) as runner:
-        from geometry_msgs.msg import PoseStamped
-        from sensor_msgs.msg import JointState
-        from std_msgs.msg import String
-
-        from z1_ros.nodes.messages import EEF_POSE, joint_states_message, pose_message
-        from z1_ros.specs import PANDA
-
         client, state = runner.client, FakeEnv().read_state().state
         joints = client.node.create_publisher(JointState, "joint_states", 2)
         pose = client.node.create_publisher(PoseStamped, "eef_pose", 2)
         words = client.node.create_publisher(String, "instruction", 2)
         watch = actions(runner, "action")
-        client.wait(lambda: joints.get_subscription_count() > 0, 10, "the policy listens")
+        everybody = (joints, pose, words)
+        watch.wait(lambda: all(p.get_subscription_count() for p in everybody), "the policy listens")
 
         def named() -> bool:
             return "camera 'robot0_agentview_left'" in client.status("policy_node")[0]
@@ -113,23 +113,20 @@ def test_a_silent_camera_in_lockstep_is_named_and_nothing_moves():
         words.publish(String(data="open the drawer"))
         joints.publish(joint_states_message(state, PANDA, 1_000, 0))
         pose.publish(pose_message(state, EEF_POSE, 1_000))
-        client.wait(named, 10, "the missing camera is named")
+        watch.wait(named, "the missing camera is named")
         assert client.status("policy_node")[0].startswith("holding: waiting for")
         assert not watch.seen
 
 
-@pytest.mark.parametrize("mode", ["realtime", "lockstep"])
-def test_whatever_inference_throws_is_a_named_hold_and_the_policy_lives_on(mode):
-    env = {"FAKE_LOAD": "flaky", "FAKE_HORIZON": "30"}
+@pytest.mark.parametrize(("mode", "failures"), [("realtime", 5), ("lockstep", 1)])
+def test_whatever_inference_throws_is_a_named_hold_and_the_policy_lives_on(mode, failures):
+    env = LONG | {"FAKE_LOAD": "flaky", "FAKE_FAILURES": str(failures)}
     with fake_graph(env=env, mode=mode, autostart=False) as runner:
-        client, said = runner.client, []
-        client.subscribe(
-            DiagnosticStatus, "policy_node/status", lambda message: said.append(message.message)
-        )
-        client.transition("policy_node", "configure")
-        client.transition("policy_node", "activate")
-        over = lambda: client.status("sim_bridge_node")[1].get("done") == "true"  # noqa: E731
-        client.wait(over, 15, "the end")
-        assert "holding: inference failed: RuntimeError: out of memory" in said
-        assert "holding: no such camera" in said
+        client, policy = runner.client, Watch(runner, DiagnosticStatus, "policy_node/status")
+        client.transition("policy_node", "configure", PATIENCE_S)
+        client.transition("policy_node", "activate", PATIENCE_S)
+        for sentence in ("inference failed: RuntimeError: out of memory", "no such camera"):
+            heard = lambda s=sentence: f"holding: {s}" in [m.message for m in policy.seen]  # noqa: E731
+            policy.wait(heard, sentence)
+        moving(actions(runner))
         runner.check()

@@ -24,12 +24,14 @@ DEFAULT = "kitchen-z1"
 def load(config) -> LoadedPolicy:
     """A policy whose actions depend on every bit it sees, or one of several ways to fail.
 
-    ``FAKE_LOAD`` or the model's name says which; other names give other actions.
+    ``FAKE_LOAD`` or the model's name says which; other names give other actions. The model
+    ``slow`` is loaded as soon as the file ``FAKE_GATE`` is gone.
     """
     how = os.environ.get("FAKE_LOAD", "") or config.model
     if how == "real" or Path(how).is_dir():
         return load_bundle_policy(config)
-    time.sleep(float(os.environ.get("FAKE_LOAD_S", "0")) if how == "slow" else 0)
+    while how == "slow" and Path(os.environ["FAKE_GATE"]).exists():
+        time.sleep(0.01)
     if how == "bundle":
         load_bundle("no/such/model")
     if how == "crash":
@@ -64,14 +66,15 @@ class Salted(HashPolicy):
 
 
 def flaky(infer):
-    """Fail at the second and third inference in a row, once warmed up."""
-    failures = {2: RuntimeError("out of memory"), 3: ConfigError("no such camera")}
-    asked = itertools.count()
+    """Fail in two ways, ``FAKE_FAILURES`` times each, after the warm-up and one inference."""
+    failures = (RuntimeError("out of memory"), ConfigError("no such camera"))
+    each = int(os.environ.get("FAKE_FAILURES", "1"))
+    asked = itertools.count(-2)
 
     def infer_or_fail(observation):
-        failure = failures.get(next(asked))
-        if failure is not None:
-            raise failure
+        number = next(asked)
+        if 0 <= number < 2 * each:
+            raise failures[number // each]
         return infer(observation)
 
     return infer_or_fail

@@ -1,4 +1,8 @@
-"""Starts fake graphs on ROS domains of their own and watches their topics."""
+"""Starts fake graphs on ROS domains of their own and watches their topics.
+
+A test here must hold on a machine that is busy with other things: it waits for conditions, and
+judges by the stamps of messages and their order, never by when they arrived.
+"""
 
 import sys
 import time
@@ -13,7 +17,10 @@ from sensor_msgs.msg import JointState
 from z1_ros.graph.dds import environment
 from z1_ros.graph.policy_graph import PolicyGraphConfig, policy_graph
 from z1_ros.graph.runner import GraphRunner
+from z1_ros.nodes.messages import to_ns
 
+PATIENCE_S = 60.0
+"""Longest wait for a condition [s]; a busy machine may take ten times as long as an idle one."""
 FAKES = str(Path(__file__).parent / "fake_nodes.py")
 
 
@@ -39,27 +46,49 @@ def fake_graph(
 
 
 class Watch:
-    """Collects messages of a topic with the time they arrived."""
+    """Collects the messages of a topic, in the order in which they were published."""
 
     def __init__(self, runner: GraphRunner, message_type: type, topic: str):
         self.runner = runner
-        self.seen: list[tuple[float, object]] = []
-        runner.client.subscribe(
-            message_type, topic, lambda m: self.seen.append((time.monotonic(), m)), depth=100
-        )
+        self.seen: list = []
+        runner.client.subscribe(message_type, topic, self.seen.append, depth=1000)
 
-    def wait(self, done: Callable[[], object], timeout_s: float = 10.0, what: str = "it") -> object:
+    def wait(self, done: Callable[[], object], what: str) -> object:
         """Collect until ``done()``."""
-        return self.runner.client.wait(done, timeout_s, what)
+        return self.runner.client.wait(done, PATIENCE_S, what)
 
     def collect(self, seconds: float) -> None:
-        """Collect for some time."""
+        """Collect for some time: long enough for what should not happen to happen."""
         end = time.monotonic() + seconds
-        self.wait(lambda: time.monotonic() >= end, seconds + 5)
+        self.wait(lambda: time.monotonic() >= end, "some time")
 
-    def since(self, moment: float) -> list:
-        """Return the messages that arrived after ``moment``."""
-        return [message for arrived, message in self.seen if arrived > moment]
+    def silence(self, seconds: float = 0.5) -> None:
+        """Collect until nothing has come for some time."""
+        count, since = len(self.seen), time.monotonic()
+
+        def silent() -> bool:
+            nonlocal count, since
+            if len(self.seen) != count:
+                count, since = len(self.seen), time.monotonic()
+            return time.monotonic() - since > seconds
+
+        self.wait(silent, "silence")
+
+    def after(self, stamp_ns: int, n: int = 0) -> list:
+        """Return the messages from the first one on that is stamped later, once there are ``n``."""
+
+        def found() -> list:
+            late = (i for i, m in enumerate(self.seen) if to_ns(m.header.stamp) > stamp_ns)
+            return self.seen[next(late, len(self.seen)) :]
+
+        self.wait(lambda: len(found()) >= n, f"{n} messages stamped later")
+        return found()
+
+    def more(self, n: int) -> list:
+        """Forget what came before and return the next ``n`` messages."""
+        self.seen.clear()
+        self.wait(lambda: len(self.seen) >= n, f"{n} more messages")
+        return list(self.seen)
 
 
 def actions(runner: GraphRunner, topic: str = "safe_action") -> Watch:
@@ -85,4 +114,4 @@ def is_hold(action: JointState) -> bool:
 
 def moving(watch: Watch, n: int = 10) -> None:
     """Wait until ``n`` actions that are no holds have come by."""
-    watch.wait(lambda: sum(not is_hold(m) for _, m in watch.seen) >= n, 15, "actions of the policy")
+    watch.wait(lambda: sum(not is_hold(m) for m in watch.seen) >= n, "actions of the policy")
