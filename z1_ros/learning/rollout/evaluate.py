@@ -18,7 +18,7 @@ from z1_ros.learning.rollout.collector import (
     following,
 )
 from z1_ros.learning.rollout.sampler import Sampler
-from z1_ros.sim.evaluation import wilson_interval
+from z1_ros.sim.evaluation import success_summary
 
 
 def evaluate(run: TrainingRun, collector: Collector, sampler: Sampler) -> dict[str, Any]:
@@ -31,12 +31,13 @@ def evaluate(run: TrainingRun, collector: Collector, sampler: Sampler) -> dict[s
     jobs = [GroupJob((0, i), WHOLE_EPISODE, VALIDATION_SEED + i) for i in range(count)]
     with run.average.in_place():
         groups = collector.run(jobs, following(sampler))
-        success = sum(bool(group.success[0]) for group in groups)
-        run.note_success(success / count)
+        summary = success_summary([bool(group.success[0]) for group in groups])
+        rate = summary["success"] / summary["n"]
+        run.note_success(rate)
     return {
-        "eval_success": success / count,
-        "eval_n": count,
-        "eval_ci95": list(wilson_interval(success, count)),
+        "eval_success": rate,
+        "eval_n": summary["n"],
+        "eval_ci95": summary["ci95"],
         "eval_chunks_to_success": mean_chunks(groups),
         "eval_s": time.perf_counter() - began,
     }

@@ -19,12 +19,13 @@ from typing import Any
 
 import cv2
 import numpy as np
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.console import Console
 
 from z1_ros.errors import ConfigError
 from z1_ros.files import write_json
 from z1_ros.models.bundle.manifest import ImageSpec
 from z1_ros.policy.transforms import resize_with_pad
+from z1_ros.progress import Progress
 from z1_ros.runtime.lock import locked
 from z1_ros.runtime.processes import run_jobs
 from z1_ros.sim.env import Env
@@ -177,14 +178,17 @@ def _collect(config: DemosConfig) -> dict[str, dict[str, int]]:
     )
     missing = [job for job in jobs if not _outcome_path(config.out, *job).exists()]
     workers = min(config.workers or os.cpu_count() or 1, max(1, len(missing)))
-    columns = (TextColumn("{task.description:24}"), BarColumn(), MofNCompleteColumn())
-    with Progress(*columns, TimeRemainingColumn()) as progress:
-        bar = progress.add_task(
-            "demonstrations", total=len(jobs), completed=len(jobs) - len(missing)
-        )
-        for _ in _run(config, missing, workers):
-            progress.advance(bar)
-    return summary(config.out, tasks)
+    console = Console(soft_wrap=True)
+    console.print(f"z1-demos: {len(missing)} of {len(jobs)} episodes to collect in {config.out}")
+    with Progress(console, {task: config.episodes for task in tasks}) as progress:
+        for task, _ in set(jobs) - set(missing):
+            progress.advance(task, earlier=True)
+        for outcome in _run(config, missing, workers):
+            progress.advance(outcome["task"])
+    table = summary(config.out, tasks)
+    won = sum(row["successes"] for row in table.values())
+    console.print(f"{won} of {len(jobs)} episodes succeeded and are demonstrations")
+    return table
 
 
 def summary(directory: Path, tasks: list[str]) -> dict[str, dict[str, int]]:
