@@ -93,6 +93,7 @@ def test_settings_of_groups_choices_and_inherited_fields() -> None:
 
 
 def test_a_stale_page_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("torch")
     (tmp_path / "commands.md").write_text("old")
     config = reference.ReferenceConfig(out=tmp_path, check=True)
     assert reference.main(config) == 1
