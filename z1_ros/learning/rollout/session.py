@@ -62,21 +62,27 @@ def train_bundle(
     check_contract(start.manifest.contract, embodiment(robot), start.manifest.name)
     maker = EnvMaker(simulator=config.robot, task=config.task, embodiment=robot)
     folder = run_folder(config.out)
-    diverged: Diverged | None = None
-    with ExitStack() as stack:
-        stack.enter_context(locked(folder))
-        pool = stack.enter_context(open_pool(maker, config.workers))
-        training = make(config, start, pool, folder)
-        run = training.run
-        run.start(command, start.manifest.name)
-        run.log.board = open_tensorboard(folder, stack)
-        try:
-            training.train()
-            if config.keep == "last":
-                run.forget_best()
-            evaluate_last(run, training.collector, training.sampler)
-        except Diverged as error:
-            if not run.best_path.exists():
-                raise
-            diverged = error
-    return run.finish(command, start, diverged, frozen_vlm=frozen_vlm)
+    with locked(folder):
+        with ExitStack() as stack:
+            pool = stack.enter_context(open_pool(maker, config.workers))
+            training = make(config, start, pool, folder)
+            run = training.run
+            run.start(command, start.manifest.name)
+            run.log.board = open_tensorboard(folder, stack)
+            diverged = _train(training)
+        return run.finish(command, start, diverged, frozen_vlm=frozen_vlm)
+
+
+def _train(training: Training) -> Diverged | None:
+    """Train and evaluate; return how the policy diverged, if it did and there are best weights."""
+    run = training.run
+    try:
+        training.train()
+        if run.config.keep == "last":
+            run.forget_best()
+        evaluate_last(run, training.collector, training.sampler)
+    except Diverged as error:
+        if not run.best_path.exists():
+            raise
+        return error
+    return None
