@@ -62,13 +62,18 @@ def staged_file(path: Path) -> Iterator[Path]:
 
     A device or pipe, such as ``/dev/stdout``, is given as it is: it cannot be replaced.
     """
-    if path.exists() and not path.is_dir() and (not path.is_file() or path.parts[:2] == _DEV):
+    if _is_device(path):
         yield path
         return
     place = real_place(path)
     with staging(place) as partial:
         yield partial
         partial.replace(place)
+
+
+def _is_device(path: Path) -> bool:
+    is_regular = path.is_dir() or (path.is_file() and path.parts[:2] != _DEV)
+    return path.exists() and not is_regular
 
 
 @contextmanager
@@ -117,6 +122,8 @@ def require_writable(path: Path) -> None:
     Raises:
         ConfigError: It cannot: no permission, a parent that is a file, a mount point.
     """
+    if _is_device(path):
+        return
     place = real_place(path)
     parent = next(folder for folder in place.parents if folder.exists())
     if not parent.is_dir():

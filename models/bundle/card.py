@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from z1_ros.errors import BundleError
 from z1_ros.models.bundle.manifest import (
     MANIFEST,
     STATS_PARTS,
@@ -32,7 +33,19 @@ def model_card(manifest: Manifest, directory: Path) -> str:
     Args:
         manifest: The bundle's manifest; what ``made_by`` holds tells how the model came about.
         directory: Where the bundle's other files already are; each is hashed.
+
+    Raises:
+        BundleError: ``made_by`` is malformed.
     """
+    try:
+        return _card(manifest, directory)
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+        raise BundleError(
+            f"made_by of {manifest.name} is malformed, so no model card can be written: {error!r}"
+        ) from error
+
+
+def _card(manifest: Manifest, directory: Path) -> str:
     made_by = manifest.made_by
     if "train" in made_by:
         origin = _trained(made_by)

@@ -20,9 +20,9 @@ from rich.console import Console
 from torch import Tensor, nn
 
 from z1_ros.errors import BackendUnavailable, BundleError
-from z1_ros.files import staging, sweep, write_json
+from z1_ros.files import require_writable, staging, write_json
 from z1_ros.models.bundle.graphs import GRAPHS, INPUTS, OUTPUTS, kind_of
-from z1_ros.models.bundle.manifest import Bundle, load_bundle, write_manifest
+from z1_ros.models.bundle.manifest import MANIFEST, Bundle, load_bundle, write_manifest
 from z1_ros.models.bundle.networks import load_bundle_network, with_expert
 from z1_ros.models.bundle.task_experts import denoise_graph
 from z1_ros.models.bundle.tokenizer import BOS_ID
@@ -72,6 +72,8 @@ class DenoiseGraph(nn.Module):
 
 def main(config: ExportConfig) -> None:
     """Export and report."""
+    if config.json:
+        require_writable(config.json)
     bundle = load_bundle(config.bundle)
     differences = export(bundle)
     for graph, difference in differences.items():
@@ -98,9 +100,10 @@ def export(bundle: Bundle, graphs: Sequence[str] = ()) -> dict[str, float]:
     Raises:
         BundleError: A graph gives other numbers than the network; the bundle is left as it was.
         BackendUnavailable: onnx, onnxscript or onnxruntime is not installed.
+        ConfigError: Nothing can be written there.
     """
-    for folder in (bundle.path, bundle.path.parent):
-        sweep(folder)
+    for place in (bundle.path, bundle.path / MANIFEST):
+        require_writable(place)
     # The graphs are float32 whatever the weights are stored in.
     network = load_bundle_network(bundle, dtype=torch.float32)
     networks = dict.fromkeys(GRAPHS, network)

@@ -6,7 +6,7 @@ listed in one error, by the names that the file uses.
 
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
@@ -39,6 +39,10 @@ KEPT_DTYPES = ("F32", "BF16")
 """Kept as they are. float16 and float64 become float32: π0.5's activations exceed float16."""
 DTYPES = (*KEPT_DTYPES, "F16", "F64")
 """Types of weights; anything else, quantised weights for instance, is refused."""
+READ_DTYPES = (*DTYPES, "I64", "I32", "I16", "I8", "U8", "BOOL")
+"""Types of other tensors: of golden data, statistics, a run's state."""
+MAX_NUMBERS = 1 << 40
+"""Numbers of a tensor, also of an empty one, that are worth building anything for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,17 +112,13 @@ def describe(path: str | Path, *, with_config: bool = True) -> Checkpoint:
     stored: dict[str, StoredTensor] = {}
     for file in files:
         with open_weights(file) as stream:
-            for key in stream.keys():  # noqa: SIM118
-                if not key.isprintable() or len(key) > MAX_KEY:
-                    raise CheckpointError(f"{file} names a tensor {shown(key)}")
+            for key, shape, dtype in _headers(stream, file):
                 if shards.get(key, file.name) == file.name:
                     if key in stored:
                         raise CheckpointError(
                             f"{index} does not name {key}, which lies in {stored[key].file.name} "
                             f"and {file.name}"
                         )
-                    view = stream.get_slice(key)
-                    shape, dtype = tuple(view.get_shape()), view.get_dtype()
                     stored[key] = StoredTensor(file, key, shape, dtype)
     lacking = sorted(shards.keys() - stored.keys())
     if lacking:
@@ -336,9 +336,24 @@ def open_weights(path: str | Path) -> Any:
         ) from error
 
 
+def _headers(stream: Any, file: str | Path) -> Iterator[tuple[str, tuple[int, ...], str]]:
+    """Yield name, shape and type of each tensor; raises CheckpointError for what cannot be."""
+    for key in stream.keys():  # noqa: SIM118
+        if not key.isprintable() or len(key) > MAX_KEY:
+            raise CheckpointError(f"{file} names a tensor {shown(key)}")
+        view = stream.get_slice(key)
+        shape = tuple(view.get_shape())
+        if math.prod(max(1, size) for size in shape) > MAX_NUMBERS:
+            raise CheckpointError(f"{file} gives {key} the shape {shape}, which is too large")
+        yield key, shape, view.get_dtype()
+
+
 def read_tensors(path: str | Path) -> dict[str, Tensor]:
-    """Read every tensor of a safetensors file; raises CheckpointError if it is none."""
+    """Read every tensor of a safetensors file; raises CheckpointError if that cannot be."""
     with open_weights(path) as stream:
+        for key, _, dtype in _headers(stream, path):
+            if dtype not in READ_DTYPES:
+                raise CheckpointError(f"{path} holds {key} in {dtype}, a type that is not read")
         return {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118
 
 

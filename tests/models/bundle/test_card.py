@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 from support.tiny_bundle import write_tiny_bundle
 
+from z1_ros.errors import BundleError
 from z1_ros.models.bundle.card import CARD, model_card
 from z1_ros.models.bundle.manifest import (
     MANIFEST,
@@ -142,3 +143,11 @@ def test_a_fine_tuned_policy_names_what_it_started_from(bundle):
     text = card(bundle, made_by=TRAINED | {"init": init})
     assert f"| started from | pi05_base (sha256 `{'a' * 64}`) |" in text
     assert "| which came from | `pi05_base` (lerobot) |" in text
+
+
+def test_a_malformed_origin_is_one_sentence(tmp_path):
+    bundle = write_tiny_bundle(tmp_path / "b")
+    for origin in ({"train": 3}, {"z1": {}}, {"source": []}, {"train": {}, "init": {"name": 1}}):
+        with pytest.raises(BundleError, match="made_by of b is malformed") as error:
+            model_card(replace(bundle.manifest, made_by=origin), bundle.path)
+        assert "\n" not in str(error.value)

@@ -1,6 +1,8 @@
 """Checkpoints of every layout load exactly, or one error says all that is wrong with them."""
 
+import json
 import os
+import struct
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -31,6 +33,7 @@ from z1_ros.models.checkpoint.loading import (
     load_checkpoint,
     load_network,
     read_facts,
+    read_tensors,
     write_tensors,
 )
 from z1_ros.models.network.geometry import FULL
@@ -282,6 +285,22 @@ def test_tensors_are_bounded_before_a_network_is_built(tmp_path):
         started = time.monotonic()
         assert words in refusal(describe, path)
         assert time.monotonic() - started < 1
+
+
+@pytest.mark.parametrize(
+    ("shape", "dtype", "words"),
+    [
+        ([0, 2**62], "F32", "gives a the shape (0, 4611686018427387904), which is too large"),
+        ([2**31, 0, 2**31], "F32", "which is too large"),
+        ([0], "F8_E4M3", "holds a in F8_E4M3, a type that is not read"),
+        ([0], "C64", "holds a in C64"),
+    ],
+)
+def test_shapes_and_types_that_nothing_here_has_are_one_sentence(tmp_path, shape, dtype, words):
+    header = json.dumps({"a": {"dtype": dtype, "shape": shape, "data_offsets": [0, 0]}}).encode()
+    path = tmp_path / "a.safetensors"
+    path.write_bytes(struct.pack("<Q", len(header)) + header)
+    assert words in refusal(read_tensors, path)
 
 
 def test_a_pipe_is_not_waited_for(tmp_path):
