@@ -25,7 +25,7 @@ class Observation:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ActionChunk:
-    """A policy's answer: the next ``horizon`` actions, one per control step."""
+    """What a policy plans: the next ``horizon`` actions, one per control step."""
 
     actions: np.ndarray
     """(horizon, action_dim) float32 in the embodiment's action units, unnormalised."""

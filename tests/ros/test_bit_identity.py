@@ -1,6 +1,6 @@
 """Lockstep through ROS gives, bit for bit, the trajectory of the same policy stepped in-process.
 
-The fake policy hashes all that it sees, pictures included, so one changed bit anywhere changes
+The fake policy hashes all that it sees, images included, so one changed bit anywhere changes
 every later action; the simulator's snapshot holds the outcome in full precision.
 """
 
@@ -54,7 +54,7 @@ def test_the_mobile_robots_whole_observation_reaches_the_policy(tmp_path):
 
 
 def test_an_abandoned_episode_leaves_no_trace_in_the_next():
-    """Reset in full flight: a late action or picture must not enter the new episode."""
+    """Reset in full flight: a late action or image must not enter the new episode."""
     task, seed = EPISODES[0]
     with fake_graph(mode="lockstep", env={"FAKE_HORIZON": str(HORIZON)}) as runner:
         client = runner.client
@@ -67,7 +67,7 @@ def test_an_abandoned_episode_leaves_no_trace_in_the_next():
 
 
 def test_a_kitchen_episode_of_the_shipped_policy_is_bit_identical():
-    """The real thing: rendered pictures, ONNX inference, MuJoCo physics, in other processes."""
+    """The real thing: rendered images, ONNX inference, MuJoCo physics, in other processes."""
     from z1_ros.errors import GraphicsUnavailable
     from z1_ros.graph.policy_graph import PolicyGraphConfig, policy_graph
     from z1_ros.graph.runner import GraphRunner

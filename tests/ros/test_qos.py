@@ -30,9 +30,9 @@ publisher = node.create_publisher(Image, "image", 2)
 while not publisher.get_subscription_count():
     time.sleep(0.01)
 time.sleep(0.3)
-picture = np.arange(480 * 640 * 3, dtype=np.uint32).astype(np.uint8).reshape(480, 640, 3)
+image = np.arange(480 * 640 * 3, dtype=np.uint32).astype(np.uint8).reshape(480, 640, 3)
 for i in range(40):
-    publisher.publish(image_message(picture, "x", i))
+    publisher.publish(image_message(image, "x", i))
     time.sleep(1 / 30)
 time.sleep(0.2)
 """
@@ -68,11 +68,11 @@ def node():
 def test_reliability_follows_the_publishers_both_ways(node):
     seen = []
     subscription = FollowingSubscription(node, Image, "image", seen.append)
-    picture = np.zeros((4, 4, 3), np.uint8)
+    image = np.zeros((4, 4, 3), np.uint8)
 
     def publishing(publisher):
         def done() -> bool:
-            publisher.publish(image_message(picture, "x", 0))
+            publisher.publish(image_message(image, "x", 0))
             return len(seen) >= 3
 
         return done

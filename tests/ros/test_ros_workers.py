@@ -199,14 +199,14 @@ def test_workers_whose_graphs_do_not_run_are_named(monkeypatch):
 def test_the_command_gives_equal_weights_through_ros_and_in_process(tmp_path):
     """An iteration with failures and successes, so that there is something to learn."""
     flags = "--bundle kitchen-sft --task TurnOnMicrowave --max-chunks 3 --workers 2 --groups 2 "
-    flags += "--group-size 4 --shared-chunks 1 --minutes 0 --iterations 1 --filter-low 0 "
+    flags += "--group-size 4 --shared-chunks 1 --minutes 0 --iterations 1 --filter-range 0 1 "
     flags += "--eval-every 2 --eval-episodes 1 --no-export"
     start = "from z1_ros.commands.entry import train; raise SystemExit(train())"
     results = []
     for through in ("inproc", "ros"):
-        run, out = tmp_path / f"run-{through}", tmp_path / through
+        run, out = tmp_path / f"{through}-run", tmp_path / through
         command = [sys.executable, "-c", start, *flags.split(), "--through", through]
-        command += ["--run", str(run), "--out", str(out)]
+        command += ["--out", str(out)]
         done = subprocess.run(command, capture_output=True, text=True, timeout=280)
         assert done.returncode == 0, done.stderr
         records = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]

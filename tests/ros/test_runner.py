@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -10,14 +11,19 @@ from pathlib import Path
 
 import pytest
 from support import TESTS
-from support.graphs import PATIENCE_S, fake_graph
+from support.graphs import FAKES, PATIENCE_S, fake_graph
 
 from z1_ros.errors import GraphError
 from z1_ros.graph.dds import RANGE, environment
+from z1_ros.graph.domains import FreeDomain
 from z1_ros.graph.policy_graph import PolicyGraphConfig, policy_graph
 from z1_ros.graph.runner import GraphRunner
+from z1_ros.graph.train_graph import worker_graph
+from z1_ros.sim.registry import EnvMaker
 
 LONG = {"FAKE_HORIZON": "1000000"}
+MAKER = EnvMaker(simulator="kitchen", task="OpenDrawer", embodiment="panda")
+COMMANDS = {"sim_bridge_node": [sys.executable, FAKES, "sim_bridge_node"]}
 
 
 def environments(runner: GraphRunner) -> list[dict[str, str]]:
@@ -27,6 +33,37 @@ def environments(runner: GraphRunner) -> list[dict[str, str]]:
         lines = Path(f"/proc/{process.pid}/environ").read_text().split("\0")
         found.append(dict(line.split("=", 1) for line in lines if "=" in line))
     return found
+
+
+def listens_on(runner: GraphRunner) -> set[str]:
+    """Return the addresses at which the nodes' DDS ports listen."""
+    links = [
+        str(fd.readlink())
+        for process in runner.processes.values()
+        for fd in Path(f"/proc/{process.pid}/fd").iterdir()
+        if fd.is_symlink()
+    ]
+    first = 7400 + 250 * runner.domain_id  # RTPS 9.6.2.3
+    found = set()
+    for line in Path("/proc/net/udp").read_text().splitlines()[1:]:
+        words = line.split()
+        address, port = words[1].split(":")
+        if f"socket:[{words[9]}]" in links and first <= int(port, 16) < first + 250:
+            found.add(socket.inet_ntoa(bytes.fromhex(address)[::-1]))
+    return found
+
+
+def test_nobody_on_the_network_reaches_a_graph_unless_it_is_opened(monkeypatch):
+    for name in (RANGE, "FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE"):
+        monkeypatch.delenv(name, raising=False)
+    domain = FreeDomain()
+    monkeypatch.setenv("ROS_DOMAIN_ID", str(domain.id))
+    for discovery, wanted in (("auto", {"127.0.0.1"}), ("subnet", {"0.0.0.0"})):
+        graph = worker_graph(MAKER, 4, discovery=discovery)
+        with GraphRunner(graph, own_domain=False, commands=COMMANDS) as runner:
+            assert listens_on(runner) >= wanted
+            assert discovery == "subnet" or listens_on(runner) == wanted
+    domain.close()
 
 
 def test_a_graph_on_a_domain_of_its_own_is_seen_by_this_machine_only():

@@ -305,7 +305,7 @@ def test_whatever_the_policy_throws_is_a_named_hold_and_the_worker_lives_on(real
 
 
 def test_a_queue_that_would_run_dry_is_refilled_early(realtime):
-    """Replanning after 8 of 16, 12 ticks of thinking: the second plan begins before action 8."""
+    """Replanning after 8 of 16, 12 ticks of inference: the second plan begins before action 8."""
     policy, loop = realtime
     loop._delays.append(12)
     loop.tick(seeing(0))

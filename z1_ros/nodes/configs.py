@@ -15,7 +15,7 @@ from z1_ros.specs import embodiment
 Backend = Literal["auto", "onnxruntime", "torch"]
 """Inference library."""
 Mode = Literal["realtime", "lockstep"]
-"""Whether physics goes on while the policy thinks, or waits for it."""
+"""Whether physics goes on during inference, or waits for it."""
 Qos = Literal["auto", "reliable", "best_effort"]
 """Reliability of subscriptions; auto follows the publishers."""
 

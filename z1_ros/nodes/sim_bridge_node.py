@@ -132,7 +132,7 @@ class SimBridgeNode(Node):
         except queue.Empty:
             silent_s = time.monotonic() - self._out.published_s
             # The very first observation often precedes the discovery of its subscribers; after
-            # that, whoever is silent is more likely to be thinking.
+            # that, whoever is silent is more likely to be at work.
             patience_s = np.inf if self._steps else 0.2 * (1 + self._counts["resent"])
             if self._running and silent_s > min(patience_s, self._config.resend_s):
                 self._counts["resent"] += 1

@@ -1,8 +1,8 @@
-"""The queue between a policy that thinks in chunks and a robot that moves step by step.
+"""The queue between a policy that plans in chunks and a robot that moves step by step.
 
 Positions in it are counted in actions *really consumed*, never in time: a policy that estimated
 its delay from a clock dropped the wrong actions and jerked (github.com/huggingface/lerobot,
-issue 4223, fixed in 4454). A robot that stood still while the policy was thinking consumed
+issue 4223, fixed in 4454). A robot that stood still during inference consumed
 nothing, so it then starts with the chunk's first action.
 """
 
