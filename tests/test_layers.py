@@ -35,9 +35,6 @@ ROS = {"rclpy", "launch", "launch_ros", "ament_index_python"}
 ROS_SUFFIXES = ("_msgs", "_srvs", "_interfaces")
 TESTED_ROOMS = ("models", "runtime", "learning")
 
-# While the rooms are being moved into: what breaks a rule marked with `unfinished` is shown as an
-# expected failure. TODO(lead): set this, then empty the lists below as far as they can be.
-FINISHED = False
 ROS_USERS_AMONG_COMMANDS = {"z1_ros.commands.demo"}
 """Commands that are of no use without ROS; all others import it when they need it."""
 WITHOUT_A_TEST_OF_ITS_OWN: set[str] = {
@@ -83,14 +80,6 @@ def name_of(path: Path) -> str:
 
 
 NAMES = {name_of(path) for path in modules()}
-
-
-def unfinished(problem: str | None) -> None:
-    """Fail with ``problem``; while the rooms are being moved into, as an expected failure."""
-    if problem and FINISHED:
-        pytest.fail(problem)
-    elif problem:
-        pytest.xfail(problem)
 
 
 @pytest.mark.parametrize("path", modules(), ids=name_of)
@@ -148,7 +137,7 @@ def test_folders_inside_a_room_have_an_order(room: str) -> None:
         for other in others
         if own in level and other in level and level[other] > level[own]
     ]
-    unfinished("; ".join(sorted(wrong)))
+    assert not wrong, "; ".join(sorted(wrong))
 
 
 def test_every_folder_of_those_rooms_has_a_place_in_the_order() -> None:
@@ -160,7 +149,7 @@ def test_every_folder_of_those_rooms_has_a_place_in_the_order() -> None:
 
 
 def test_there_are_no_cycles_of_folders() -> None:
-    unfinished(cycle(folder_imports()))
+    assert not cycle(folder_imports()), cycle(folder_imports())
 
 
 def cycle(graph: dict[str, set[str]]) -> str | None:
@@ -212,7 +201,7 @@ def test_a_folder_is_small_enough_to_be_known() -> None:
 def test_no_simulator_is_named_above_the_registry(path: Path) -> None:
     """Bundles may be called after one: ``kitchen-z1`` is a default, and a file name."""
     named = [text for text in spoken(path) if any(s in text.lower() for s in SIMULATORS)]
-    unfinished(f"{path.relative_to(ROOT)} names a simulator: {named}" if named else None)
+    assert not named, f"{path.relative_to(ROOT)} names a simulator: {named}"
 
 
 def spoken(path: Path) -> Iterator[str]:
@@ -244,7 +233,7 @@ def test_every_module_has_its_test_by_name(path: Path) -> None:
         return
     place = path.relative_to(ROOT).parent / f"test_{path.name}"
     exists = (ROOT.parent / "tests" / place).is_file()
-    unfinished(None if exists else f"no tests/{place}")
+    assert exists, f"no tests/{place}"
 
 
 def test_modules_without_a_test_exist_and_have_none() -> None:

@@ -20,7 +20,7 @@ from z1_ros.models.bundle.manifest import (
     PromptSpec,
 )
 from z1_ros.models.bundle.task_experts import TaskExpert, is_expert_tensor, weights_file
-from z1_ros.models.bundle.tokenizer import kitchen_tokenizer
+from z1_ros.models.bundle.tokenizer import small_tokenizer
 from z1_ros.models.bundle.writer import write_bundle
 from z1_ros.models.checkpoint.loading import write_tensors
 from z1_ros.models.network.geometry import Geometry
@@ -84,7 +84,7 @@ def write_random_bundle(
         for at, name in enumerate(experts, start=1):
             own = (p for p in _random_weights(network, seed + at) if is_expert_tensor(p[0]))
             write_tensors(folder / weights_file(name), dict(own))
-        write_text(folder / TOKENIZER, kitchen_tokenizer())
+        write_text(folder / TOKENIZER, small_tokenizer())
         return manifest
 
     return write_bundle(folder, fill)

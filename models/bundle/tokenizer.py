@@ -6,7 +6,7 @@ The prompt is π0.5's (openpi ``src/openpi/models/tokenizer.py``)::
 
 Tokenizers are files: PaliGemma's ``tokenizer.model`` (SentencePiece), as openpi uses it, or its
 ``tokenizer.json`` (Hugging Face ``tokenizers``), as LeRobot does; both give the same ids.
-``kitchen_tokenizer`` makes the small one that the small geometry uses, with one token per word
+``small_tokenizer`` makes the small one that the small geometry uses, with one token per word
 and per state bin.
 """
 
@@ -218,7 +218,7 @@ class PromptTokenizer:
             )
 
 
-def kitchen_tokenizer() -> str:
+def small_tokenizer() -> str:
     """Return the small tokenizer as JSON text.
 
     One piece per known word (lower case and capitalised), state bin and part of the prompt's

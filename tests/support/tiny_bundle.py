@@ -18,7 +18,7 @@ from z1_ros.models.bundle.manifest import (
     PromptSpec,
     write_manifest,
 )
-from z1_ros.models.bundle.tokenizer import kitchen_tokenizer
+from z1_ros.models.bundle.tokenizer import small_tokenizer
 from z1_ros.models.checkpoint.loading import write_tensors
 from z1_ros.models.network.geometry import Geometry
 from z1_ros.models.network.pi05 import Pi05
@@ -79,7 +79,7 @@ def write_tiny_bundle(directory: Path) -> Bundle:
             fan_in = parameter[0].numel() if parameter.ndim > 1 else 9
             parameter.copy_(torch.randn(parameter.shape, generator=random) * fan_in**-0.5)
     write_tensors(directory / WEIGHTS, network.state_dict())
-    (directory / TOKENIZER).write_text(kitchen_tokenizer(), "utf-8")
+    (directory / TOKENIZER).write_text(small_tokenizer(), "utf-8")
     contract = tiny_contract()
     manifest = Manifest(
         name=directory.name,

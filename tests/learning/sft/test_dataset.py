@@ -21,7 +21,7 @@ from z1_ros.learning.sft.dataset import (
     split_seeds,
     undisturbed,
 )
-from z1_ros.models.bundle.tokenizer import PAD_ID, PromptTokenizer, kitchen_tokenizer
+from z1_ros.models.bundle.tokenizer import PAD_ID, PromptTokenizer, small_tokenizer
 from z1_ros.policy.transforms import normalize, state_bins, unnormalize
 
 TASKS = ("OpenDrawer", "TurnOnMicrowave")
@@ -43,7 +43,7 @@ def directory(tmp_path_factory):
 @pytest.fixture(scope="module")
 def tokenizer(tmp_path_factory):
     path = tmp_path_factory.mktemp("tokenizer") / "tokenizer.json"
-    path.write_text(kitchen_tokenizer(), "utf-8")
+    path.write_text(small_tokenizer(), "utf-8")
     return PromptTokenizer(path, TINY.prompt_tokens)
 
 

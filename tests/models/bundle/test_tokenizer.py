@@ -18,8 +18,8 @@ from z1_ros.models.bundle.tokenizer import (
     PAD_ID,
     STATE_BINS,
     PromptTokenizer,
-    kitchen_tokenizer,
     prompt_text,
+    small_tokenizer,
 )
 from z1_ros.models.network.geometry import SMALL
 
@@ -30,7 +30,7 @@ BINS = (-1, 0, 20, 255, 128, 7, 99, 200, 13)
 @pytest.fixture(scope="module")
 def path(tmp_path_factory):
     path = tmp_path_factory.mktemp("tokenizer") / "tokenizer.json"
-    path.write_text(kitchen_tokenizer(), "utf-8")
+    path.write_text(small_tokenizer(), "utf-8")
     return path
 
 

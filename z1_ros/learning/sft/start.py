@@ -9,7 +9,7 @@ from z1_ros.errors import ConfigError
 from z1_ros.files import write_text
 from z1_ros.learning.sft.dataset import Episode, fit_normalization
 from z1_ros.models.bundle.manifest import TOKENIZER, WEIGHTS, Bundle, Normalization, PromptSpec
-from z1_ros.models.bundle.tokenizer import kitchen_tokenizer
+from z1_ros.models.bundle.tokenizer import small_tokenizer
 from z1_ros.models.checkpoint.loading import load_network
 from z1_ros.models.network.geometry import Geometry, preset
 from z1_ros.models.network.pi05 import Pi05
@@ -82,7 +82,7 @@ def from_nothing(header: dict[str, Any], geometry: str, run: Path) -> Start:
     sizes = preset(geometry)
     contract = contract_of(header, sizes.horizon)
     sizes = replace(sizes, image_size=header["image_size"], cameras=len(contract.cameras))
-    write_text(run / TOKENIZER, kitchen_tokenizer())
+    write_text(run / TOKENIZER, small_tokenizer())
     return Start(
         contract=contract,
         geometry=sizes,
