@@ -22,9 +22,7 @@ from z1_ros.models.bundle.export import example_inputs
 from z1_ros.models.network.geometry import SMALL
 from z1_ros.models.network.pi05 import Pi05
 
-TINY = replace(
-    SMALL, image_size=32, vision_depth=1, depth=2, vocab=300, prompt_tokens=8, horizon=4
-)
+TINY = replace(SMALL, image_size=32, vision_depth=1, depth=2, vocab=300, prompt_tokens=8, horizon=4)
 # K = 5, a = 0.5, x = 0.3, v = -0.4: mean and std of each step, log-density at mean + 0.1.
 VECTORS = (
     (0, 0.342500, 0.500000, -0.245791),
