@@ -1,10 +1,11 @@
 """Evaluation during training: validation scenes, no noise, the averaged weights."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import torch
-from support.grpo_runs import grpo_config, grpo_training, run_through
+from support.grpo_runs import GRPO, grpo_config, grpo_training, run_through
 from support.tiny_training import assert_equal, parameters_of
 
 from z1_ros.learning.core.run_log import read_records
@@ -16,7 +17,8 @@ from z1_ros.learning.rollout.plan import plan_group
 def test_the_average_is_what_is_evaluated_and_training_goes_on_beside_it(
     tmp_path, tiny_bundle, monkeypatch
 ):
-    plain = grpo_training(grpo_config(tmp_path), tiny_bundle, tmp_path / "plain")
+    brief = {"iterations": 2, "grpo": replace(GRPO, groups=3)}
+    plain = grpo_training(grpo_config(tmp_path, **brief), tiny_bundle, tmp_path / "plain")
     values = [parameters_of(plain.network)]
     write = plain.run.write
     monkeypatch.setattr(
@@ -25,8 +27,10 @@ def test_the_average_is_what_is_evaluated_and_training_goes_on_beside_it(
         lambda metrics: (values.append(parameters_of(plain.network)), write(metrics)),
     )
     run_through(plain)
-    made = grpo_training(grpo_config(tmp_path, ema=1.0), tiny_bundle, tmp_path / "averaged")
+    config = grpo_config(tmp_path, ema=1.0, **brief)
+    made = grpo_training(config, tiny_bundle, tmp_path / "averaged")
     run_through(made)
+    assert not torch.equal(values[0]["action_out_proj.weight"], made.network.action_out_proj.weight)
     assert_equal(parameters_of(made.network), values[-1])
 
     evaluated = {}

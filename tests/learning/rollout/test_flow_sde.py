@@ -19,12 +19,10 @@ from z1_ros.learning.rollout.flow_sde import (
     transition,
 )
 from z1_ros.models.bundle.export import example_inputs
-from z1_ros.models.network.geometry import KITCHEN
+from z1_ros.models.network.geometry import SMALL
 from z1_ros.models.network.pi05 import Pi05
 
-SMALL = replace(
-    KITCHEN, image_size=32, vision_depth=1, depth=2, vocab=300, prompt_tokens=8, horizon=4
-)
+TINY = replace(SMALL, image_size=32, vision_depth=1, depth=2, vocab=300, prompt_tokens=8, horizon=4)
 # K = 5, a = 0.5, x = 0.3, v = -0.4: mean and std of each step, log-density at mean + 0.1.
 VECTORS = (
     (0, 0.342500, 0.500000, -0.245791),
@@ -149,7 +147,7 @@ def test_no_noise_is_the_flow_itself(network, prefix):
 @pytest.fixture
 def network():
     torch.manual_seed(0)
-    net = Pi05(SMALL)
+    net = Pi05(TINY)
     for parameter in net.parameters():
         torch.nn.init.normal_(parameter, std=0.3 if parameter.ndim == 1 else 0.1)
     return net
@@ -158,7 +156,7 @@ def network():
 @pytest.fixture
 def prefix(network):
     with torch.no_grad():
-        return network.prefix(**example_inputs(SMALL, 2, 0))
+        return network.prefix(**example_inputs(TINY, 2, 0))
 
 
 def sampled(network, prefix, sde, seed=0):

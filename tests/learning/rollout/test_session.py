@@ -74,13 +74,13 @@ def test_after_divergence_the_best_weights_are_a_bundle(tmp_path, tiny_bundle):
         bundle=str(tiny_bundle.path),
         grpo=replace(GRPO, learning_rate=0.5, minibatches=1),
         max_chunks=6,
+        export=False,
     )
     for _ in range(2):  # the same command again ends alike
         with pytest.raises(Diverged, match=r"best weights, success .* are written to .*/out;"):
             main(config, open_inline)
     made = load_bundle(tmp_path / "out")
     assert made.manifest.files[WEIGHTS] == tiny_bundle.manifest.files[WEIGHTS]
-    assert {"prefix.onnx", "denoise.onnx"} <= set(made.manifest.files)
 
 
 def test_a_complete_run_is_not_trained_again(tmp_path, tiny_bundle):
