@@ -20,9 +20,9 @@ from std_srvs.srv import Trigger
 
 from z1_ros.errors import ActionError
 from z1_ros.nodes import params
-from z1_ros.nodes import process as signals
 from z1_ros.nodes.configs import GuardNodeConfig
 from z1_ros.nodes.messages import action_message, read_action, to_ns
+from z1_ros.nodes.process import StopRequest, run_node, spin
 from z1_ros.nodes.qos import COMMAND, STEADY, subscribe_to_all
 from z1_ros.nodes.status import ERROR, OK, WARN, Status
 from z1_ros.runtime.clock import WallClock
@@ -53,9 +53,9 @@ class GuardNode(Node):
         if self.config.mode == "realtime":
             self.create_timer(1 / self.robot.control_hz, self._on_timer, clock=STEADY)
 
-    def run(self, stop: signals.StopRequest) -> None:
+    def run(self, stop: StopRequest) -> None:
         """Spin until asked to stop."""
-        signals.spin(self, stop)
+        spin(self, stop)
 
     def safe_stop(self) -> None:
         """Publish a last hold."""
@@ -140,7 +140,7 @@ class GuardNode(Node):
 
 def main(args: Sequence[str] | None = None) -> int:
     """Run the guard until SIGINT or SIGTERM; return the exit code."""
-    return signals.run_node(GuardNode, args)
+    return run_node(GuardNode, args)
 
 
 if __name__ == "__main__":

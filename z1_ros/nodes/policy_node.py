@@ -21,12 +21,11 @@ from std_srvs.srv import Trigger
 
 from z1_ros.errors import ConfigError, Z1Error
 from z1_ros.nodes import params
-from z1_ros.nodes import process as signals
 from z1_ros.nodes.configs import PolicyNodeConfig
 from z1_ros.nodes.drivers import DRIVERS, Driver, NodeParts, Orders
 from z1_ros.nodes.loading import LoadedPolicy, load_bundle_policy, ready_policy
 from z1_ros.nodes.messages import check_state_sources
-from z1_ros.nodes.process import in_background
+from z1_ros.nodes.process import StopRequest, in_background, run_node, spin
 from z1_ros.nodes.qos import COMMAND, EVENT, LATCHED, subscribe_to_all
 from z1_ros.nodes.status import ERROR, OK, Status
 from z1_ros.policy.replaceable import ReplaceablePolicy
@@ -112,9 +111,9 @@ class PolicyNode(LifecycleNode):
         self._status.set(ERROR, "an error in a transition; back to unconfigured")
         return TransitionCallbackReturn.SUCCESS
 
-    def run(self, stop: signals.StopRequest) -> None:
+    def run(self, stop: StopRequest) -> None:
         """Spin until asked to stop."""
-        signals.spin(self, stop)
+        spin(self, stop)
 
     def safe_stop(self) -> None:
         """Publish a last hold and shut down."""
@@ -248,7 +247,7 @@ def main(
     load: Callable[[PolicyNodeConfig], LoadedPolicy] = load_bundle_policy,
 ) -> int:
     """Run the policy until SIGINT or SIGTERM; return the exit code."""
-    return signals.run_node(lambda: PolicyNode(load), args)
+    return run_node(lambda: PolicyNode(load), args)
 
 
 if __name__ == "__main__":

@@ -30,9 +30,9 @@ from std_srvs.srv import SetBool, Trigger
 
 from z1_ros.errors import ActionError, SnapshotMismatch, Z1Error
 from z1_ros.nodes import params
-from z1_ros.nodes import process as signals
 from z1_ros.nodes.configs import SimBridgeConfig
 from z1_ros.nodes.messages import read_action, to_ns
+from z1_ros.nodes.process import StopRequest, run_node
 from z1_ros.nodes.qos import COMMAND
 from z1_ros.nodes.status import OK, WARN, Status
 from z1_ros.nodes.topics import Outputs
@@ -100,7 +100,7 @@ class SimBridgeNode(Node):
             self.create_service(Trigger, f"~/{name}", partial(self._on_trigger, job))
         self.create_service(SetBool, "~/pause", self._on_pause)
 
-    def run(self, stop: signals.StopRequest) -> None:
+    def run(self, stop: StopRequest) -> None:
         """Simulate until asked to stop."""
         executor = SingleThreadedExecutor()
         executor.add_node(self)
@@ -390,7 +390,7 @@ def main(
     args: Sequence[str] | None = None, make: Callable[[SimBridgeConfig], Env] = make_env
 ) -> int:
     """Run the simulator until SIGINT or SIGTERM; return the exit code."""
-    return signals.run_node(lambda: SimBridgeNode(make), args)
+    return run_node(lambda: SimBridgeNode(make), args)
 
 
 if __name__ == "__main__":
