@@ -4,7 +4,7 @@ Nothing of a simulator is imported until an environment or an expert is made, so
 declared, and a wrong task refused, on a machine that has none installed.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib import import_module
 from types import ModuleType
@@ -126,10 +126,6 @@ class EnvMaker:
         simulator = find_simulator(self.simulator)
         size = self.image_size or simulator.image_size
         return simulator.load().make_env(self.task, self.robot, size)
-
-
-MakeEnv = Callable[[], Env]
-"""What an ``EnvMaker`` is called as: picklable, and called in the environment's own process."""
 
 
 def parse_tasks(text: str, known: Iterable[str]) -> list[str]:

@@ -74,11 +74,6 @@ class Expert(ABC):
             action[-1] = -1
         return action
 
-    def _misturn(self) -> float:
-        """Angle between the hand and the expert's orientation [rad]."""
-        _, quat = relative_pose(self._data, self._grip, self._link0)
-        return float(np.linalg.norm(rotation_between(quat, self._orientation)))
-
 
 class OpenDrawerExpert(Expert):
     """Grasp the pull from the front, draw straight back."""

@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+from support.inline_worker import InlineWorker
 from support.reach_env import ReachEnv
 from support.tiny_bundle import write_tiny_bundle
 
@@ -17,26 +18,6 @@ from z1_ros.benchmarks.rollouts import (
 )
 from z1_ros.errors import ConfigError
 from z1_ros.learning.rollout.env_pool import EnvPool
-from z1_ros.learning.rollout.env_worker import EnvWorker
-
-
-class InlineWorker:
-    """A worker without a process."""
-
-    def __init__(self, make_env):
-        self._worker = EnvWorker(make_env)
-
-    def send(self, request):
-        self._reply = self._worker.handle(request)
-
-    def receive(self, timeout_s):
-        return self._reply
-
-    def hang_up(self):
-        pass
-
-    def close(self):
-        self._worker.close()
 
 
 def inline_workers(made: list):
@@ -46,7 +27,7 @@ def inline_workers(made: list):
         make = ReachEnv
         if isinstance(make_env, RendersEveryStepMaker):
             make = RendersEveryStepMaker(ReachEnv)
-        made.append(EnvPool([InlineWorker(make) for _ in range(count)]))
+        made.append(EnvPool([InlineWorker(make_env=make) for _ in range(count)]))
         return made[-1]
 
     return open_pool
