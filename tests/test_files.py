@@ -78,6 +78,14 @@ def test_what_a_killed_command_leaves_is_swept_and_what_is_in_use_stays(tmp_path
     assert names(tmp_path) == []
 
 
+def test_what_a_kill_leaves_at_the_first_and_the_last_moment_is_swept_too(tmp_path) -> None:
+    (tmp_path / ".a.z1-00000000").mkdir()
+    (tmp_path / ".a.z1-11111111").mkdir()
+    (tmp_path / ".a.z1-11111111" / files.OWNER).touch()
+    sweep(tmp_path)
+    assert names(tmp_path) == []
+
+
 def test_folders_that_only_look_like_ours_are_left_alone(tmp_path) -> None:
     for name in ("out.older", "out.partial", ".out.z1-abcdefgh", ".export-1234"):
         (tmp_path / name).mkdir()
@@ -92,7 +100,12 @@ def test_folders_that_only_look_like_ours_are_left_alone(tmp_path) -> None:
     assert all((tmp_path / name / "mine").read_text() == "kept" for name in before[:-1])
 
 
-def test_a_directory_is_replaced_in_one_step_or_not_at_all(tmp_path) -> None:
+@pytest.mark.parametrize("can_exchange", [True, False])
+def test_a_directory_is_replaced_in_one_step_or_not_at_all(
+    tmp_path, monkeypatch, can_exchange: bool
+) -> None:
+    if not can_exchange:
+        monkeypatch.setattr(files, "_exchange", lambda one, other: False)
     place = older_bundle(tmp_path / "out")
     with pytest.raises(KeyboardInterrupt), staged_directory(place) as partial:
         (partial / "weights").write_text("half")
@@ -116,6 +129,7 @@ def test_the_older_directory_is_put_back_where_a_kill_came_between_two_renames(
     assert names(tmp_path) == ["out"] and (place / "weights").read_text() == "older"
     # The same in a living process whose second rename fails.
     rename = Path.rename
+    monkeypatch.setattr(files, "_exchange", lambda one, other: False)
 
     def fail(self, target):
         if Path(target) == place and self.name == "out":

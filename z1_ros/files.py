@@ -5,6 +5,7 @@ file is locked by the process that writes. A killed command's folder is thus tol
 else, and ``sweep`` removes it; nothing that we did not make is ever removed.
 """
 
+import ctypes
 import fcntl
 import json
 import os
@@ -15,7 +16,7 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from z1_ros.errors import CheckpointError, ConfigError
 
@@ -44,16 +45,27 @@ def staging(place: Path) -> Iterator[Path]:
     What is left in the folder vanishes when the block ends.
     """
     place.parent.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix=f".{place.name}.z1-", dir=place.parent))
+    folder, owner = _claim(place)
     try:
-        with (folder / OWNER).open("w", encoding="utf-8") as owner:
+        yield folder / place.name
+    finally:
+        _discard(folder, place)
+        owner.close()
+
+
+def _claim(place: Path) -> tuple[Path, IO[str]]:
+    """Make a staging folder; returns it and its owner file, locked until that is closed."""
+    while True:
+        folder = Path(tempfile.mkdtemp(prefix=f".{place.name}.z1-", dir=place.parent))
+        with suppress(FileNotFoundError):  # swept at this moment: once more
+            owner = (folder / OWNER).open("x", encoding="utf-8")
             with suppress(OSError):  # on a file system without locks nothing is ever swept
                 fcntl.flock(owner, fcntl.LOCK_EX)
             owner.write(f"{_SIGNATURE} of process {os.getpid()}\n")
             owner.flush()
-            yield folder / place.name
-    finally:
-        _discard(folder, place)
+            if (folder / OWNER).exists():
+                return folder, owner
+            owner.close()
 
 
 @contextmanager
@@ -88,12 +100,21 @@ def staged_directory(path: Path) -> Iterator[Path]:
     with staging(place) as partial:
         partial.mkdir()
         yield partial
-        older = partial.with_name(_OLDER)
-        if place.exists():
-            place.rename(older)
-        partial.rename(place)
-        if older.exists():
-            older.rename(partial)  # from here on it is to be removed, not to be put back
+        if not (place.exists() and _exchange(partial, place)):
+            older = partial.with_name(_OLDER)
+            if place.exists():
+                place.rename(older)
+            partial.rename(place)
+            if older.exists():
+                older.rename(partial)  # from here on it is to be removed, not to be put back
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Swap two names in one step; returns whether the system and the file system can."""
+    libc = ctypes.CDLL(None)
+    at_cwd, exchange = -100, 2  # AT_FDCWD, RENAME_EXCHANGE of Linux
+    call = getattr(libc, "renameat2", None)
+    return bool(call) and not call(at_cwd, os.fsencode(one), at_cwd, os.fsencode(other), exchange)
 
 
 def _discard(folder: Path, place: Path) -> None:
@@ -101,19 +122,35 @@ def _discard(folder: Path, place: Path) -> None:
     older = folder / _OLDER
     if older.exists() and not place.exists():
         older.rename(place)
-    shutil.rmtree(folder, ignore_errors=True)
+    with suppress(OSError):
+        for path in folder.iterdir():
+            if path.name == OWNER:
+                continue  # comes last: without it nobody would know whose the rest is
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+        (folder / OWNER).unlink()
+        folder.rmdir()
 
 
 def sweep(folder: Path) -> None:
     """Remove what killed commands left unfinished in ``folder``; what is in use stays."""
     for found in folder.glob(".*.z1-*"):
         owner, named = found / OWNER, _STAGING.fullmatch(found.name)
-        if named is None or found.is_symlink() or not owner.is_file():
+        if named is None or found.is_symlink():
             continue
-        with suppress(OSError), owner.open("r+", encoding="utf-8") as stream:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if stream.readline().startswith(_SIGNATURE):
-                _discard(found, folder / named["name"])
+        with suppress(OSError):
+            if not owner.is_file():
+                found.rmdir()  # where it is empty: killed before or after all else
+                continue
+            with owner.open("r+", encoding="utf-8") as stream:
+                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if stream.readline().startswith(_SIGNATURE):
+                    _discard(found, folder / named["name"])
+                elif not owner.stat().st_size:
+                    owner.unlink()
+                    found.rmdir()
 
 
 def require_writable(path: Path) -> None:
