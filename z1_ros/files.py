@@ -113,7 +113,7 @@ def _exchange(one: Path, other: Path) -> bool:
     """Swap two names in one step; returns whether the system and the file system can."""
     libc = ctypes.CDLL(None)
     at_cwd, exchange = -100, 2  # AT_FDCWD, RENAME_EXCHANGE of Linux
-    call = getattr(libc, "renameat2", None)
+    call: Any = getattr(libc, "renameat2", None)
     return bool(call) and not call(at_cwd, os.fsencode(one), at_cwd, os.fsencode(other), exchange)
 
 
