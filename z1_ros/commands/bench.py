@@ -6,6 +6,7 @@ from typing import Any
 
 from z1_ros.command import run_command
 from z1_ros.errors import closest
+from z1_ros.files import require_writable
 
 # Imported when asked for: the policy's benchmark needs torch, the simulator's does not.
 _BENCHMARKS = {
@@ -23,7 +24,13 @@ def cli() -> int:
         return _usage(name)
     file, config, _ = _BENCHMARKS[name]
     module = import_module(f"z1_ros.benchmarks.{file}")
-    main = _rollouts if name == "rl" else module.main
+    measure = _rollouts if name == "rl" else module.main
+
+    def main(config: Any) -> dict[str, Any]:
+        if config.json is not None:
+            require_writable(config.json)
+        return measure(config)
+
     return run_command(f"z1-bench {name}", main, getattr(module, config), sys.argv[2:])
 
 

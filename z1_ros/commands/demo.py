@@ -14,7 +14,7 @@ from sensor_msgs.msg import Image
 
 from z1_ros.command import run_command
 from z1_ros.errors import BackendUnavailable, ConfigError, GraphError
-from z1_ros.files import write_json
+from z1_ros.files import require_writable, write_json
 from z1_ros.graph.policy_graph import PolicyGraphConfig, policy_graph
 from z1_ros.graph.runner import GraphRunner
 from z1_ros.models.bundle.manifest import Bundle, load_bundle
@@ -96,6 +96,7 @@ def main(config: DemoConfig) -> int:
         f"{', '.join(run.task for run in runs)}, {len(seeds)} × each\n"
         "sim_bridge_node → policy_node → guard_node → sim_bridge_node"
     )
+    require_writable(config.out / "demo.json")
     bundle = load_bundle(config.bundle)
     graph = PolicyGraphConfig(
         robot=config.robot,

@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from z1_ros.errors import ConfigError, closest
+from z1_ros.files import staged_file
 from z1_ros.learning.core.run_log import Point, Run, read_run
 
 AXES = {
@@ -99,11 +100,9 @@ def draw(panels: Mapping[str, Sequence[Curve]], against: Sequence[str], out: Pat
         if len(against) == 1 or i % columns == 0:
             axes.legend(loc="best", fontsize="small", framealpha=0.85, edgecolor="none")
     figure.supxlabel(_caption(panels, training), fontsize="small", color="0.35")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    partial = out.with_name(out.name + ".tmp")
-    with rc_context({"svg.fonttype": "none"}):  # text stays text: small, and found by a search
+    # As text in an SVG, text stays small, and a search finds it.
+    with staged_file(out) as partial, rc_context({"svg.fonttype": "none"}):
         figure.savefig(partial, format=out.suffix[1:], dpi=150)
-    partial.replace(out)
 
 
 def _panel(axes: Axes, title: str, curves: Sequence[Curve], x: str, training: bool) -> None:

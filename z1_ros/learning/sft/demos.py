@@ -22,7 +22,7 @@ import numpy as np
 from rich.console import Console
 
 from z1_ros.errors import ConfigError
-from z1_ros.files import write_json
+from z1_ros.files import staged_file, sweep, write_json
 from z1_ros.models.bundle.manifest import ImageSpec
 from z1_ros.policy.transforms import resize_with_pad
 from z1_ros.progress import Progress
@@ -169,6 +169,8 @@ def main(config: DemosConfig) -> dict[str, dict[str, int]]:
 def _collect(config: DemosConfig) -> dict[str, dict[str, int]]:
     tasks = parse_tasks(config.tasks, find_simulator(config.robot).tasks)
     _write_header(config)
+    for task in tasks:
+        sweep(config.out / task)
     seeds = range(config.seed_start, config.seed_start + config.episodes)
     # Tasks take turns in blocks: a collection stopped half-way has some of each, and a worker
     # seldom has to build another environment.
@@ -341,10 +343,8 @@ class Collector:
         path = _outcome_path(self._config.out, task, seed)
         path.parent.mkdir(parents=True, exist_ok=True)
         if outcome["success"]:
-            partial = path.with_suffix(".npz.tmp")
-            with partial.open("wb") as stream:
-                np.savez(stream, **arrays)
-            partial.replace(path.with_suffix(".npz"))
+            with staged_file(path.with_suffix(".npz")) as partial:
+                np.savez(partial, **arrays)
         write_json(path, outcome)
         return outcome
 
