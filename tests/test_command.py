@@ -247,7 +247,9 @@ def test_ctrl_c_while_python_shuts_down_is_one_sentence() -> None:
         "import atexit\n"
         "atexit.register(lambda: (print('ending', flush=True), time.sleep(60)))\n"
         "import z1_ros.commands.eval as module\n"
-        "module.cli = lambda: run_command('z1-eval', lambda config: 0, Config, [])\n"
+        "module.main = lambda config: 0\n"
+        "module.main.__annotations__ = {'config': Config}\n"
+        "sys.argv = ['z1-eval']\n"
         "sys.exit(entry.evaluate())\n"
     )
     process = start(code, stdout=subprocess.PIPE)

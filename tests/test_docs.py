@@ -10,7 +10,7 @@ import pytest
 from support import ROOT
 
 from z1_ros import errors
-from z1_ros.commands import reference
+from z1_ros.config import flatten
 
 SKIPPED = {".venv", "build", "runs", "node_modules", ".pytest_cache", "install", "log"}
 PAGES = sorted(
@@ -112,6 +112,8 @@ def flags_of() -> dict[str, set[str]]:
     """Return every command's flags; skips where a command's libraries are missing."""
     for module in ("torch", "matplotlib", "rclpy"):
         pytest.importorskip(module)
+    from z1_ros.commands import reference
+
     return {
         name: {flag for item in reference.settings(cls) for flag in item.flags}
         for name, cls in reference.commands().items()
@@ -165,7 +167,7 @@ def test_launch_arguments_exist(path: Path) -> None:
     for line in shell_lines(path):
         words = shlex.split(line, comments=True)
         for file in set(words) & set(files):
-            known = {".".join(item.path) for item in reference.settings(files[file])}
+            known = flatten(files[file]()).keys()
             given = {word.split(":=")[0] for word in words if ":=" in word}
             assert given <= known, f"{name_of(path)}: {file} has no {sorted(given - known)}"
 

@@ -10,14 +10,16 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from types import FrameType
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_type_hints
 
 import tyro
 
 from z1_ros.config import flatten
 from z1_ros.errors import ConfigError, closest
 from z1_ros.failures import DONE, EndAtOnce, guarded
+from z1_ros.files import require_writable
 
 T = TypeVar("T")
 
@@ -34,9 +36,19 @@ def run_command(
     def job() -> Any:
         with one_interrupt(name):
             settings = parse(name, config, sys.argv[1:] if args is None else args)
-            return DONE if settings is None else main(settings)
+            if settings is None:
+                return DONE
+            report = getattr(settings, "json", None)
+            if isinstance(report, Path):  # what cannot be written is refused before the work
+                require_writable(report)
+            return main(settings)
 
     return guarded(name, job)
+
+
+def config_of(main: Callable[..., Any]) -> type:
+    """Return the dataclass that a command's ``main(config)`` takes: its fields are the flags."""
+    return get_type_hints(main)["config"]
 
 
 def parse(name: str, config: type[T], args: Sequence[str]) -> T | None:

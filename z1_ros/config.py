@@ -11,6 +11,7 @@ import math
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -92,7 +93,7 @@ def choices(cls: type, prefix: str = "") -> dict[str, tuple[Any, ...]]:
             continue
         if is_dataclass(kind) and isinstance(kind, type):
             found |= choices(kind, f"{prefix}{name}.")
-        for part in _alternatives(kind):
+        for part in alternatives(kind):
             if get_origin(part) is Literal:
                 found[prefix + name] = get_args(part)
     return found
@@ -103,25 +104,21 @@ def descriptions(cls: type, prefix: str = "") -> dict[str, str]:
     found: dict[str, str] = {}
     for base in reversed(cls.__mro__):
         if is_dataclass(base):
-            found |= _own_descriptions(base, prefix)
-    for field in fields(cls):
-        if isinstance(field.type, type) and is_dataclass(field.type):
-            found |= descriptions(field.type, f"{prefix}{field.name}.")
+            own = _own_descriptions(base)
+            found |= {prefix + name: text for name, text in own.items()}
+    for name, kind in get_type_hints(cls).items():
+        if isinstance(kind, type) and is_dataclass(kind):
+            found |= descriptions(kind, f"{prefix}{name}.")
     return found
 
 
-def _own_descriptions(cls: type, prefix: str) -> dict[str, str]:
-    definition = ast.parse(textwrap.dedent(inspect.getsource(cls))).body[0]
+def _own_descriptions(cls: type) -> dict[str, str]:
+    (definition,) = ast.parse(textwrap.dedent(inspect.getsource(cls))).body
     assert isinstance(definition, ast.ClassDef)
-    body = definition.body
     found: dict[str, str] = {}
-    for statement, after in zip(body, [*body[1:], None], strict=True):
-        if not (isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name)):
-            continue
-        text = ""
-        if isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant):
-            text = " ".join(str(after.value.value).split())
-        found[prefix + statement.target.id] = text
+    for statement, after in pairwise(definition.body):
+        if isinstance(statement, ast.AnnAssign) and isinstance(after, ast.Expr):
+            found[ast.unparse(statement.target)] = " ".join(ast.literal_eval(after.value).split())
     return found
 
 
@@ -135,7 +132,8 @@ def _dotted(data: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _alternatives(kind: Any) -> tuple[Any, ...]:
+def alternatives(kind: Any) -> tuple[Any, ...]:
+    """Return the types of a union; the type itself if it is none."""
     return get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
 
 
@@ -145,7 +143,7 @@ def _cast(name: str, value: Any, kind: Any) -> Any:
     if kind is Any:
         return value
     if origin in (Union, UnionType):
-        return _cast_to_one_of(name, value, _alternatives(kind))
+        return _cast_to_one_of(name, value, alternatives(kind))
     if origin is Literal:
         # By type as well: True is not 1.
         if any(type(value) is type(known) and value == known for known in get_args(kind)):

@@ -1,9 +1,5 @@
-"""The command ``z1-ablate``."""
+"""``z1-ablate``: training with parts of Z-1 changed one at a time."""
 
-from z1_ros.command import run_command
-from z1_ros.learning.analysis.ablate import AblateConfig, main
+from z1_ros.learning.analysis.ablate import main
 
-
-def cli() -> int:
-    """Parse the flags and run."""
-    return run_command("z1-ablate", main, AblateConfig)
+__all__ = ["main"]

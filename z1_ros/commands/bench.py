@@ -1,48 +1,41 @@
 """``z1-bench sim | policy | load | rl``: what things cost here, each with flags of its own."""
 
 import sys
+from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
-from z1_ros.command import run_command
+from z1_ros.command import config_of, run_command
 from z1_ros.errors import closest
-from z1_ros.files import require_writable
 
-# Imported when asked for: the policy's benchmark needs torch, the simulator's does not.
-_BENCHMARKS = {
-    "sim": ("simulator", "SimBenchConfig", "control steps per second, beside robosuite's Lift"),
-    "policy": ("policy", "PolicyBenchConfig", "latency of an action chunk, beside its floor"),
-    "load": ("load", "LoadBenchConfig", "disk, memory and time until a bundle's first chunk"),
-    "rl": ("rollouts", "RlBenchConfig", "cost of a group of rollouts, shared and not"),
+BENCHMARKS = {
+    "sim": ("simulator", "control steps per second, beside robosuite's Lift"),
+    "policy": ("policy", "latency of an action chunk, beside its floor"),
+    "load": ("load", "disk, memory and time until a bundle's first chunk"),
+    "rl": ("rollouts", "cost of a group of rollouts, shared and not"),
 }
+"""Name -> module, and what it measures."""
+
+
+def main_of(name: str) -> Callable[..., Any]:
+    """Import a benchmark: the policy's needs torch, the simulator's does not."""
+    return import_module(f"z1_ros.benchmarks.{BENCHMARKS[name][0]}").main
 
 
 def cli() -> int:
     """Entry point of ``z1-bench``."""
     name = sys.argv[1] if len(sys.argv) > 1 else ""
-    if name not in _BENCHMARKS:
-        return _usage(name)
-    file, config, _ = _BENCHMARKS[name]
-    module = import_module(f"z1_ros.benchmarks.{file}")
-    measure = _rollouts if name == "rl" else module.main
-
-    def main(config: Any) -> dict[str, Any]:
-        if config.json is not None:
-            require_writable(config.json)
-        return measure(config)
-
-    return run_command(f"z1-bench {name}", main, getattr(module, config), sys.argv[2:])
-
-
-def _usage(name: str) -> int:
-    """Say what there is; 0 if that was the question."""
-    if name not in ("-h", "--help"):
-        sys.stderr.write(f"z1-bench: no benchmark {name!r}. {closest(name, _BENCHMARKS)}\n")
+    if name in ("-h", "--help"):
+        print("usage: z1-bench BENCHMARK [--help]\n")  # noqa: T201
+        for known, (_, what) in BENCHMARKS.items():
+            print(f"  {known:8}{what}")  # noqa: T201
+        return 0
+    if name not in BENCHMARKS:
+        sys.stderr.write(f"z1-bench: no benchmark {name!r}. {closest(name, BENCHMARKS)}\n")
         return 2
-    sys.stdout.write("usage: z1-bench BENCHMARK [--help]\n\n")
-    for known, (_, _, what) in _BENCHMARKS.items():
-        sys.stdout.write(f"  {known:8}{what}\n")
-    return 0
+    main = main_of(name)
+    call = _rollouts if name == "rl" else main
+    return run_command(f"z1-bench {name}", call, config_of(main), sys.argv[2:])
 
 
 def _rollouts(config: Any) -> dict[str, Any]:

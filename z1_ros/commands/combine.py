@@ -5,7 +5,6 @@ from pathlib import Path
 
 from rich.console import Console
 
-from z1_ros.command import run_command
 from z1_ros.errors import ConfigError
 from z1_ros.models.bundle.combine import combine, require_same_base, task_of
 from z1_ros.models.bundle.manifest import Bundle, load_bundle, require_replaceable
@@ -60,8 +59,3 @@ def main(config: CombineConfig) -> Bundle:
         Console().print(f"{name}: {', '.join(expert.instructions)}")
     Console().print(f"written to {made.path}")
     return made
-
-
-def cli() -> int:
-    """Parse the flags and run."""
-    return run_command("z1-combine", main, CombineConfig)

@@ -1,9 +1,5 @@
-"""The command ``z1-curves``."""
+"""``z1-curves``: a picture of training runs."""
 
-from z1_ros.command import run_command
-from z1_ros.learning.analysis.curves import CurvesConfig, main
+from z1_ros.learning.analysis.curves import main
 
-
-def cli() -> int:
-    """Parse the flags and run."""
-    return run_command("z1-curves", main, CurvesConfig)
+__all__ = ["main"]

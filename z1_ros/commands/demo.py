@@ -12,7 +12,6 @@ from rich.live import Live
 from rich.table import Table
 from sensor_msgs.msg import Image
 
-from z1_ros.command import run_command
 from z1_ros.errors import BackendUnavailable, ConfigError, GraphError
 from z1_ros.files import require_writable, write_json
 from z1_ros.graph.policy_graph import PolicyGraphConfig, policy_graph
@@ -222,8 +221,3 @@ def report(config: DemoConfig, bundle: Bundle, runs: Sequence[TaskRun]) -> dict[
             for run in runs
         },
     }
-
-
-def cli() -> int:
-    """Entry point of ``z1-demo``."""
-    return run_command("z1-demo", main, DemoConfig)

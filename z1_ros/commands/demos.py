@@ -1,9 +1,5 @@
-"""The command ``z1-demos``."""
+"""``z1-demos``: demonstrations of the scripted experts."""
 
-from z1_ros.command import run_command
-from z1_ros.learning.sft.demos import DemosConfig, main
+from z1_ros.learning.sft.demos import main
 
-
-def cli() -> int:
-    """Parse the flags and run."""
-    return run_command("z1-demos", main, DemosConfig)
+__all__ = ["main"]

@@ -8,6 +8,7 @@ import os
 import signal
 from collections.abc import Callable
 from importlib import import_module
+from types import ModuleType
 
 from z1_ros.failures import EndAtOnce, guarded
 
@@ -15,30 +16,45 @@ COMMANDS: dict[str, Callable[[], int]] = {}
 """What comes after ``z1-`` -> what it calls."""
 
 
-def _entry(name: str, module: str) -> Callable[[], int]:
+def load(name: str) -> ModuleType:
+    """Import the module of the command ``z1-NAME``."""
+    return import_module(f"z1_ros.commands.{'import_checkpoint' if name == 'import' else name}")
+
+
+def _entry(name: str) -> Callable[[], int]:
+    command = f"z1-{name}"
+
     def entry() -> int:
         # A background job inherits that Ctrl-C is ignored, and keeps it.
         if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-            signal.signal(signal.SIGINT, EndAtOnce(name))
+            signal.signal(signal.SIGINT, EndAtOnce(command))
         # A process of Python's own cleans up after an end at once, and would speak of it last.
         warnings = (os.environ.get("PYTHONWARNINGS"), "ignore:resource_tracker")
         os.environ["PYTHONWARNINGS"] = ",".join(filter(None, warnings))
-        return guarded(name, lambda: import_module(f"z1_ros.commands.{module}").cli())
+        return guarded(command, lambda: _call(command, load(name)))
 
-    COMMANDS[name.removeprefix("z1-")] = entry
+    COMMANDS[name] = entry
     return entry
 
 
-ablate = _entry("z1-ablate", "ablate")
-bench = _entry("z1-bench", "bench")
-combine = _entry("z1-combine", "combine")
-curves = _entry("z1-curves", "curves")
-demo = _entry("z1-demo", "demo")
-demos = _entry("z1-demos", "demos")
-evaluate = _entry("z1-eval", "eval")
-export = _entry("z1-export", "export")
-import_checkpoint = _entry("z1-import", "import_checkpoint")
-run = _entry("z1-run", "run")
-sft = _entry("z1-sft", "sft")
-teach = _entry("z1-teach", "teach")
-train = _entry("z1-train", "train")
+def _call(command: str, module: ModuleType) -> int:
+    if hasattr(module, "cli"):  # its first word chooses what its flags are
+        return module.cli()
+    from z1_ros.command import config_of, run_command
+
+    return run_command(command, module.main, config_of(module.main))
+
+
+ablate = _entry("ablate")
+bench = _entry("bench")
+combine = _entry("combine")
+curves = _entry("curves")
+demo = _entry("demo")
+demos = _entry("demos")
+evaluate = _entry("eval")
+export = _entry("export")
+import_checkpoint = _entry("import")
+run = _entry("run")
+sft = _entry("sft")
+teach = _entry("teach")
+train = _entry("train")

@@ -11,7 +11,6 @@ from typing import Any, Literal, Protocol
 from rich.console import Console
 from rich.table import Table
 
-from z1_ros.command import run_command
 from z1_ros.errors import ConfigError
 from z1_ros.files import write_json
 from z1_ros.models.bundle.manifest import Bundle, load_bundle
@@ -232,8 +231,3 @@ def _episodes(through: str) -> Callable[..., Episodes]:
     from z1_ros.graph.episodes import RosEpisodes
 
     return RosEpisodes
-
-
-def cli() -> int:
-    """Entry point of ``z1-eval``."""
-    return run_command("z1-eval", main, EvalConfig)

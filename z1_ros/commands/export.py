@@ -1,9 +1,5 @@
-"""The command ``z1-export``."""
+"""``z1-export``: a bundle's ONNX graphs."""
 
-from z1_ros.command import run_command
-from z1_ros.models.bundle.export import ExportConfig, main
+from z1_ros.models.bundle.export import main
 
-
-def cli() -> int:
-    """Parse the flags and run."""
-    return run_command("z1-export", main, ExportConfig)
+__all__ = ["main"]

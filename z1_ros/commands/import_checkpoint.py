@@ -1,10 +1,5 @@
-"""The command ``z1-import``."""
+"""``z1-import``: another project's checkpoint as a bundle."""
 
-from z1_ros.command import run_command
-from z1_ros.models.importing.config import ImportConfig
 from z1_ros.models.importing.importer import main
 
-
-def cli() -> int:
-    """Parse the flags and run."""
-    return run_command("z1-import", main, ImportConfig)
+__all__ = ["main"]

@@ -4,189 +4,149 @@
     python -m z1_ros.commands.reference --check    # exit code 1 if one of them is out of date
 
 Everything is read from the config dataclasses, so a flag's type, default and description have one
-source. Libraries that are not installed (ROS 2, torch) are replaced by empty stand-ins: the pages
-can be made on any machine.
+source. The libraries of all commands must be installed, torch among them, but not ROS 2.
 """
 
-import ast
-import importlib
-import inspect
-import sys
-import textwrap
-import types
-import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import MISSING, dataclass, fields, is_dataclass
+from itertools import chain, groupby
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin
+from types import NoneType
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import tyro
 
-from z1_ros.command import run_command
-from z1_ros.commands.stand_ins import StandIns
-from z1_ros.config import descriptions
-from z1_ros.errors import ConfigError
+from z1_ros.command import config_of, run_command
+from z1_ros.commands import bench, entry
+from z1_ros.config import alternatives, descriptions
 from z1_ros.files import write_text
+from z1_ros.graph.policy_graph import PolicyGraphConfig
+from z1_ros.graph.train_graph import TrainGraphConfig
+from z1_ros.nodes import configs
 
 PAGES = Path(__file__).resolve().parents[2] / "docs" / "reference"
 GENERATED = "<!-- Made by python -m z1_ros.commands.reference: change the dataclasses instead. -->"
+COMMANDS = (
+    "Each command prints this with `--help`. Commands that report numbers write them as JSON with "
+    "`--json PATH`. [Errors](errors.md#exit-codes) lists the exit codes."
+)
+PARAMETERS = (
+    "Set them with `params_file:=FILE` in a launch, with `--ros-args -p name:=value`, or with "
+    "`ros2 param set` while a node runs. A name, type or value that does not fit is refused with "
+    "one sentence. A *fixed* parameter cannot change while the process runs; the others are read "
+    "again when `policy_node` is configured and when a simulator is reset."
+)
+ARGUMENTS = (
+    "`ros2 launch z1_ros FILE name:=value …`; `--show-args` lists them too. `z1-run` takes those "
+    "of `policy.launch.py` as flags: `--graph.name value`."
+)
+NODES = {
+    "policy_node": configs.PolicyNodeConfig,
+    "guard_node": configs.GuardNodeConfig,
+    "sim_bridge_node": configs.SimBridgeConfig,
+}
+FILES = {"policy.launch.py": PolicyGraphConfig, "train.launch.py": TrainGraphConfig}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ReferenceConfig:
     """Write the pages of docs/reference that follow from the code."""
 
-    out: Path = PAGES
-    """Folder to write to."""
     check: bool = False
     """Write nothing; exit with code 1 if a page is out of date."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Setting:
-    """One field of a config dataclass, as a flag, a parameter or a launch argument."""
+    """A field of a config dataclass: a flag, a parameter or a launch argument.
 
-    path: tuple[str, ...]
-    """Names of the field and of the groups that its name shows."""
-    hint: Any
-    """Its type, without annotations."""
-    default: str
-    """Its default in Markdown; empty if it must be given."""
+    ``group`` describes the group that it belongs to; ``metadata`` is its own and its group's.
+    """
+
+    name: str
+    kind: Any
+    default: Any
     text: str
-    """Its description in Markdown."""
-    group: str = ""
-    """Description of the group that it belongs to; empty at the top."""
-    positional: bool = False
-    """Given by its place, not by a flag."""
-    metadata: Mapping[str, Any] | None = None
-    """The field's own: ``range`` and ``read_only``."""
-
-    @property
-    def flag(self) -> str:
-        """Its spelling on a command line."""
-        name = ".".join(self.path).replace("_", "-")
-        return self.path[-1].upper() if self.positional else f"--{name}"
+    group: str
+    positional: bool
+    metadata: Mapping[str, Any]
 
     @property
     def flags(self) -> tuple[str, ...]:
         """All spellings that a command line accepts."""
         if self.positional:
             return ()
-        if self.hint is bool:
-            *groups, name = self.flag.removeprefix("--").split(".")
-            return (self.flag, f"--{'.'.join([*groups, f'no-{name}'])}")
-        return (self.flag,)
+        *groups, name = self.name.replace("_", "-").split(".")
+        names = (name, f"no-{name}") if self.kind is bool else (name,)
+        return tuple("--" + ".".join([*groups, spelling]) for spelling in names)
 
 
-# From a dataclass to its settings
+Row = Callable[[Setting], list[str]]
+"""Gives the first two cells of a setting's row: name and value."""
+
+
+def commands() -> dict[str, type]:
+    """Return the config dataclass of each installed command, ``z1-bench NAME`` one by one."""
+    mains = {}
+    for name in sorted(entry.COMMANDS):
+        if name == "bench":
+            mains |= {f"z1-bench {part}": bench.main_of(part) for part in bench.BENCHMARKS}
+        else:
+            mains[f"z1-{name}"] = entry.load(name).main
+    return {name: config_of(main) for name, main in mains.items()}
 
 
 def settings(
-    cls: type,
-    prefix: tuple[str, ...] = (),
-    group: str = "",
-    metadata: Mapping[str, Any] | None = None,
-    omit: bool = False,
+    cls: type, prefix: str | None = "", group: str = "", metadata: Mapping[str, Any] | None = None
 ) -> Iterator[Setting]:
-    """Yield the settings of a config dataclass and of the groups in it, in order.
+    """Yield the settings of a config dataclass, then those of its groups, in order.
 
-    Args:
-        cls: The dataclass.
-        prefix: Names of the groups around it, as its flags show them.
-        group: Description of the group that it is.
-        metadata: Of the field that holds it; it is valid for its own fields too.
-        omit: Leave the names of all groups within it out, as ``OmitArgPrefixes`` does.
+    ``prefix`` names the groups around it; None leaves their names out, as flags do.
     """
-    hints = typing.get_type_hints(cls, include_extras=True)
-    texts, sources = _texts(cls), _defaults(cls)
-    nested = []
+    hints, texts = get_type_hints(cls, include_extras=True), descriptions(cls)
+    groups = []
     for field in fields(cls):
-        hint, markers = _unwrapped(hints[field.name])
-        if _marks(tyro.conf.Suppress) & markers:
-            continue
-        if is_dataclass(hint):
-            short = omit or bool(_marks(tyro.conf.OmitArgPrefixes) & markers)
-            nested.append((hint, short, field))
-            continue
-        yield Setting(
-            path=(*prefix, field.name),
-            hint=hint,
-            default=_default(field, sources.get(field.name, "")),
-            text=_markdown(texts.get(field.name, "")),
-            group=group,
-            positional=bool(_marks(tyro.conf.Positional) & markers),
-            metadata={**(metadata or {}), **field.metadata},
-        )
-    for hint, short, field in nested:
-        title = texts.get(field.name) or inspect.getdoc(hint) or field.name
-        names = prefix if short else (*prefix, field.name)
-        text = _markdown(title.split("\n\n")[0])
-        yield from settings(hint, names, text, field.metadata, short)
+        name, kind = field.name, get_type_hints(cls)[field.name]
+        marks = getattr(hints[name], "__metadata__", ())
+        if is_dataclass(kind):
+            short = prefix is None or tyro.conf.OmitArgPrefixes in marks
+            inner = None if short else f"{prefix}{name}."
+            groups.append(settings(kind, inner, texts.get(name, kind.__doc__), field.metadata))
+        elif tyro.conf.Suppress not in marks:
+            yield Setting(
+                name=(prefix or "") + name,
+                kind=kind,
+                default=field.default,
+                text=texts.get(name, ""),
+                group=group,
+                positional=tyro.conf.Positional in marks,
+                metadata={**(metadata or {}), **field.metadata},
+            )
+    yield from chain(*groups)
 
 
-def _marks(marker: Any) -> set[str]:
-    return {repr(mark) for mark in get_args(marker[int])[1:]}
+def _tables(cls: type, head: str, row: Row) -> Iterator[str]:
+    """Yield a table of the settings, and another of each group below its description."""
+    for group, found in groupby(settings(cls), lambda item: item.group):
+        rows = [[*row(item), _default(item.default), _markdown(item.text)] for item in found]
+        lines = [[head, "value", "default", "meaning"], ["---"] * 4, *rows]
+        if group:
+            yield f"*{_markdown(group).rstrip('.')}*"
+        yield "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def _unwrapped(hint: Any) -> tuple[Any, set[str]]:
-    """Return a type without ``Annotated`` and ``| None``, and the annotations' names."""
-    markers: set[str] = set()
-    while get_origin(hint) is typing.Annotated:
-        hint, *marks = get_args(hint)
-        markers |= {repr(mark) for mark in marks}
-    if get_origin(hint) in (typing.Union, types.UnionType):
-        given = [arg for arg in get_args(hint) if arg is not type(None)]
-        if len(given) == 1:
-            hint, more = _unwrapped(given[0])
-            markers |= more
-    return hint, markers
+def _flag_row(item: Setting) -> list[str]:
+    spellings = [f"`{flag}`" for flag in item.flags or [item.name.upper()]]
+    return [", ".join(spellings), "switch" if item.kind is bool else _kind(item.kind)]
 
 
-def _texts(cls: type) -> dict[str, str]:
-    """Return the description of each field, inherited ones included."""
-    found: dict[str, str] = {}
-    for base in reversed(cls.__mro__):
-        if is_dataclass(base):
-            found |= {name: text for name, text in descriptions(base).items() if text}
-    return found
-
-
-def _defaults(cls: type) -> dict[str, str]:
-    """Return the source of each field's default."""
-    found: dict[str, str] = {}
-    for base in reversed(cls.__mro__):
-        if not is_dataclass(base):
-            continue
-        (definition,) = ast.parse(textwrap.dedent(inspect.getsource(base))).body
-        assert isinstance(definition, ast.ClassDef)
-        for item in definition.body:
-            if isinstance(item, ast.AnnAssign) and isinstance(item.target, ast.Name) and item.value:
-                found[item.target.id] = ast.unparse(item.value)
-    return found
-
-
-def _default(field: Any, source: str) -> str:
-    if "cpu_count" in source:  # of the machine that writes the page, not of the reader's
-        return "by CPU cores"
-    value = field.default
-    if field.default_factory is not MISSING:
-        value = field.default_factory()
-    if value is MISSING:
-        return ""
-    return _value(value)
-
-
-def _value(value: Any) -> str:
-    if value is None:
-        return "–"
-    if isinstance(value, bool):
-        return "on" if value else "off"
-    if isinstance(value, (tuple, list)):
-        return " ".join(map(_value, value)) or "none"
-    return f"`{value}`" if str(value) else "empty"
-
-
-# From settings to Markdown
+def _ros_row(item: Setting) -> list[str]:
+    kind = [_kind(item.kind)]
+    if limits := item.metadata.get("range"):
+        kind.append("{:g} … {:g}".format(*limits) if limits[1] < 1e6 else f"from {limits[0]}")
+    if item.metadata.get("read_only"):
+        kind.append("*fixed*")
+    return [f"`{item.name}`", ", ".join(kind)]
 
 
 def _markdown(text: str) -> str:
@@ -196,183 +156,57 @@ def _markdown(text: str) -> str:
     return "`".join(parts).replace("|", r"\|")
 
 
-def _kind(hint: Any) -> str:
+def _kind(kind: Any) -> str:
     """Return what may be given, in words."""
-    if get_origin(hint) is Literal:
-        return r" \| ".join(f"`{value}`" for value in get_args(hint))
-    if get_origin(hint) in (tuple, list):
-        return f"{_kind(_unwrapped(get_args(hint)[0])[0])} …"
-    known = {bool: "switch", int: "whole number", float: "number", str: "text", Path: "path"}
-    return known.get(hint, getattr(hint, "__name__", str(hint)))
+    (kind,) = [part for part in alternatives(kind) if part is not NoneType]
+    if get_origin(kind) is Literal:
+        return r" \| ".join(f"`{value}`" for value in get_args(kind))
+    if get_origin(kind) is tuple:
+        return f"{_kind(get_args(kind)[0])} …"
+    words = {int: "whole number", float: "number", str: "text", Path: "path"}
+    return words.get(kind, r"`true` \| `false`")
 
 
-def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
-    lines = [head, tuple("---" for _ in head), *rows]
-    return "\n".join(f"| {' | '.join(row)} |" for row in lines)
+def _default(value: Any) -> str:
+    if value is MISSING:
+        return "**required**"
+    if isinstance(value, tuple):
+        return " ".join(map(_default, value)) or "none"
+    if isinstance(value, bool):
+        return f"`{value}`".lower()
+    return "–" if value is None else f"`{value}`" if str(value) else "empty"
 
 
-def _flag_tables(found: list[Setting]) -> str:
-    parts = []
-    for group in dict.fromkeys(item.group for item in found):
-        rows = [
-            (
-                f"`{item.flag}`" + (f", `{item.flags[1]}`" if len(item.flags) > 1 else ""),
-                _kind(item.hint),
-                item.default or "**required**",
-                item.text,
-            )
-            for item in found
-            if item.group == group
-        ]
-        parts += [*([f"*{group.rstrip('.')}*"] if group else [])]
-        parts.append(_table(("flag", "value", "default", "meaning"), rows))
-    return "\n\n".join(parts)
-
-
-def _ros_row(item: Setting) -> tuple[str, str, str]:
-    """Return name, value and default as ROS writes them."""
-    kind, default = _kind(item.hint), item.default
-    if item.hint is bool:
-        kind, default = r"`true` \| `false`", {"on": "`true`", "off": "`false`"}[default]
-    if limits := (item.metadata or {}).get("range"):
-        kind += ", {:g} … {:g}".format(*limits) if limits[1] < 1e6 else f", from {limits[0]}"
-    return f"`{'.'.join(item.path)}`", kind, default
-
-
-def _parameter_table(found: list[Setting]) -> str:
-    rows = [
-        (*_ros_row(item), "yes" if (item.metadata or {}).get("read_only") else "", item.text)
-        for item in found
-    ]
-    return _table(("parameter", "value", "default", "fixed", "meaning"), rows)
-
-
-def _argument_table(found: list[Setting]) -> str:
-    rows = [(*_ros_row(item), item.text) for item in found]
-    return _table(("argument", "value", "default", "meaning"), rows)
-
-
-def _summary(cls: type) -> str:
-    return _markdown((inspect.getdoc(cls) or "").split("\n\n")[0])
-
-
-# What there is to describe
-
-
-def commands() -> dict[str, type]:
-    """Return the config dataclass of each installed command, ``z1-bench NAME`` one by one."""
-    entry = importlib.import_module("z1_ros.commands.entry")
-    found: dict[str, type] = {}
-    for name, module_name in sorted(_entries(inspect.getsource(entry)).items()):
-        module = importlib.import_module(f"z1_ros.commands.{module_name}")
-        benchmarks = _benchmarks_of(module)
-        for bench, (path, config) in benchmarks.items():
-            found[f"{name} {bench}"] = getattr(importlib.import_module(path), config)
-        if not benchmarks:
-            found[name] = _config_of(module)
-    return found
-
-
-def _entries(source: str) -> dict[str, str]:
-    """Return command name -> module of ``z1_ros.commands``, as the entry points state them."""
-    pairs: list[tuple[ast.expr, ast.expr]] = []
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.Call) and len(node.args) >= 2:
-            pairs.append((node.args[0], node.args[1]))
-        elif isinstance(node, ast.Dict):
-            pairs += [(k, v) for k, v in zip(node.keys, node.values, strict=True) if k]
-    texts = [[p.value for p in pair if isinstance(p, ast.Constant)] for pair in pairs]
-    return {t[0]: t[1] for t in texts if len(t) == 2 and str(t[0]).startswith("z1-")}
-
-
-def _benchmarks_of(module: types.ModuleType) -> dict[str, tuple[str, str]]:
-    """Return benchmark -> module and config, where a command's first word chooses among several."""
-    for table in vars(module).values():
-        if not (isinstance(table, dict) and all(isinstance(row, tuple) for row in table.values())):
-            continue
-        rows = {name: row[:2] for name, row in table.items() if str(row[1]).endswith("Config")}
-        if rows:
-            return {
-                name: (path if "." in path else f"z1_ros.benchmarks.{path}", config)
-                for name, (path, config) in rows.items()
-            }
-    return {}
-
-
-def _config_of(module: types.ModuleType) -> type:
-    """Return the dataclass that a command's ``cli`` gives to ``run_command``."""
-    for node in ast.walk(ast.parse(inspect.getsource(module))):
-        if isinstance(node, ast.Call) and ast.unparse(node.func) == "run_command":
-            return eval(ast.unparse(node.args[2]), vars(module))  # a name of that module
-    raise ConfigError(f"{module.__name__} never calls run_command, so its flags are not known")
+def _page(title: str, intro: str, parts: Mapping[str, type], head: str, row: Row) -> str:
+    blocks = [f"# {title}", GENERATED, intro]
+    for name, cls in parts.items():
+        blocks += [f"## {name}", _markdown(cls.__doc__ or ""), *_tables(cls, head, row)]
+    return "\n\n".join(blocks) + "\n"
 
 
 def pages() -> dict[str, str]:
     """Return the Markdown of each generated page by file name."""
-    from z1_ros.graph.policy_graph import PolicyGraphConfig
-    from z1_ros.graph.train_graph import TrainGraphConfig
-    from z1_ros.nodes import configs
-
-    nodes = {
-        "policy_node": configs.PolicyNodeConfig,
-        "guard_node": configs.GuardNodeConfig,
-        "sim_bridge_node": configs.SimBridgeConfig,
-    }
-    launches = {"policy.launch.py": PolicyGraphConfig, "train.launch.py": TrainGraphConfig}
     known = commands()
-    parts = [
-        "# Commands",
-        GENERATED,
-        "Each command prints this with `--help`. Commands that report numbers write them as JSON "
-        "with `--json PATH`. [Errors](errors.md#exit-codes) lists the exit codes.",
-        " · ".join(f"[{name}](#{name.replace(' ', '-')})" for name in known),
-    ]
-    for name, cls in known.items():
-        parts += [f"## {name}", _summary(cls), _flag_tables(list(settings(cls)))]
-    texts = {"commands.md": parts}
-    parts = [
-        "# Node parameters",
-        GENERATED,
-        "Set them with `params_file:=FILE` in a launch, with `--ros-args -p name:=value`, or with "
-        "`ros2 param set` while a node runs. A name, type or value that does not fit is refused "
-        "with one sentence. A *fixed* parameter cannot change while the process runs; the others "
-        "are read again when `policy_node` is configured and when a simulator is reset.",
-    ]
-    for name, cls in nodes.items():
-        parts += [f"## {name}", _parameter_table(list(settings(cls)))]
-    texts["node-parameters.md"] = parts
-    parts = [
-        "# Launch arguments",
-        GENERATED,
-        "`ros2 launch z1_ros FILE name:=value …`; `--show-args` lists them too. `z1-run` takes "
-        "those of `policy.launch.py` as flags: `--graph.name value`.",
-    ]
-    for name, cls in launches.items():
-        parts += [f"## {name}", _summary(cls), _argument_table(list(settings(cls)))]
-    texts["launch-arguments.md"] = parts
-    return {name: "\n\n".join(parts) + "\n" for name, parts in texts.items()}
+    index = " · ".join(f"[{name}](#{name.replace(' ', '-')})" for name in known)
+    return {
+        "commands.md": _page("Commands", f"{COMMANDS}\n\n{index}", known, "flag", _flag_row),
+        "node-parameters.md": _page("Node parameters", PARAMETERS, NODES, "parameter", _ros_row),
+        "launch-arguments.md": _page("Launch arguments", ARGUMENTS, FILES, "argument", _ros_row),
+    }
 
 
 def main(config: ReferenceConfig) -> int:
     """Write the pages, or check them; 1 if a check finds one out of date."""
-    stale = []
+    stale = 0
     for name, text in pages().items():
-        path = config.out / name
-        if path.is_file() and path.read_text("utf-8") == text:
-            continue
-        stale.append(name)
-        if not config.check:
-            write_text(path, text)
-    for name in stale:
-        print(f"{name} {'is out of date' if config.check else 'written'}")  # noqa: T201
-    return int(config.check and bool(stale))
-
-
-def cli() -> int:
-    """Parse the flags and run, with stand-ins behind every library that is installed."""
-    sys.meta_path.append(StandIns())
-    return run_command("z1_ros.commands.reference", main, ReferenceConfig)
+        path = PAGES / name
+        if not path.is_file() or path.read_text("utf-8") != text:
+            stale += 1
+            print(f"{name} {'is out of date' if config.check else 'written'}")  # noqa: T201
+            if not config.check:
+                write_text(path, text)
+    return int(config.check and stale > 0)
 
 
 if __name__ == "__main__":
-    raise SystemExit(cli())
+    raise SystemExit(run_command("z1_ros.commands.reference", main, ReferenceConfig))

@@ -6,7 +6,6 @@ import sys
 import threading
 from dataclasses import dataclass, field
 
-from z1_ros.command import run_command
 from z1_ros.graph.dds import describe
 from z1_ros.graph.policy_graph import PolicyGraphConfig, policy_graph
 from z1_ros.graph.runner import GraphRunner
@@ -40,8 +39,3 @@ def main(config: RunConfig) -> int:
             runner.check()
             stopping.wait(0.2)
     return 0
-
-
-def cli() -> int:
-    """Parse the flags and run."""
-    return run_command("z1-run", main, RunConfig)

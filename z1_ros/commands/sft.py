@@ -1,9 +1,5 @@
-"""The command ``z1-sft``."""
+"""``z1-sft``: supervised training from demonstrations."""
 
-from z1_ros.command import run_command
-from z1_ros.learning.sft.train import SFTConfig, main
+from z1_ros.learning.sft.train import main
 
-
-def cli() -> int:
-    """Parse the flags and run."""
-    return run_command("z1-sft", main, SFTConfig)
+__all__ = ["main"]

@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 from typing import Any
 
-from z1_ros.command import run_command
 from z1_ros.errors import ConfigError
 from z1_ros.learning.grpo import train
 from z1_ros.learning.rollout.env_pool import local_workers
@@ -36,8 +35,3 @@ def main(config: TrainConfig) -> dict[str, Any]:
     from z1_ros.graph.ros_workers import ros_workers
 
     return train.main(config, ros_workers(config.bundle, config.attach))
-
-
-def cli() -> int:
-    """Entry point of ``z1-train``."""
-    return run_command("z1-train", main, TrainConfig)

@@ -23,10 +23,11 @@ from support.foreign import (
     write_openpi,
 )
 
-from z1_ros.commands.import_checkpoint import cli
+from z1_ros.command import run_command
 from z1_ros.errors import BundleError, CheckpointError, ConfigError, ContractMismatch, Z1Error
 from z1_ros.models.bundle.manifest import load_bundle
 from z1_ros.models.importing import importer as module
+from z1_ros.models.importing.config import ImportConfig
 from z1_ros.specs import PANDA, PANDA_OMRON
 
 LEFT, RIGHT, WRIST = PANDA_OMRON.cameras
@@ -209,16 +210,15 @@ def test_statistics_inside_the_weights_are_recognised(lerobot):
         import_quietly(import_config(lerobot, modality="base-first"))
 
 
-def test_the_command_prints_every_decision_and_errors_in_one_line(openpi, capsys, monkeypatch):
+def test_the_command_prints_every_decision_and_errors_in_one_line(openpi, capsys):
     out = openpi.parent / "bundle"
     flags = [str(openpi), "--embodiment", "panda_omron", "--out", str(out), "--vision-heads", "4"]
-    monkeypatch.setattr("sys.argv", ["z1-import", *flags])
-    assert cli() == 2
+    command = ("z1-import", module.main, ImportConfig)
+    assert run_command(*command, flags) == 2
     said = capsys.readouterr().err
     assert said.startswith("z1-import: the checkpoint's state has 16 numbers")
     assert said.endswith("The statistics look like ee-first.\n") and "Traceback" not in said
-    monkeypatch.setattr("sys.argv", ["z1-import", *flags, "--modality", "ee-first"])
-    assert cli() == 0
+    assert run_command(*command, [*flags, "--modality", "ee-first"]) == 0
     said = capsys.readouterr().out
     for words in (
         f"slot left_wrist_0_rgb ← {WRIST}",
