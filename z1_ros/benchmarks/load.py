@@ -4,12 +4,10 @@ The bundle is loaded in a process of its own, whose peak memory the kernel count
 weights file that were mapped and read are part of it.
 """
 
-import json
 import resource
-import subprocess
-import sys
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -17,11 +15,12 @@ from typing import Any, Literal
 import numpy as np
 from rich.console import Console
 
-from z1_ros.benchmarks.report import Report, Row
-from z1_ros.errors import BackendUnavailable, ConfigError, Z1Error
+from z1_ros.benchmarks.report import Row, publish
+from z1_ros.errors import ConfigError
 from z1_ros.models.bundle.manifest import WEIGHTS, Manifest, load_bundle
 from z1_ros.models.network.geometry import preset
 from z1_ros.policy.backends import load_policy
+from z1_ros.runtime.processes import run_jobs
 from z1_ros.specs import embodiment
 from z1_ros.types import Observation
 
@@ -59,68 +58,55 @@ def main(config: LoadBenchConfig) -> dict[str, Any]:
     """Measure, print a table, return the report."""
     console = Console()
     with tempfile.TemporaryDirectory(prefix="z1-load-") as folder:
-        if config.bundle:
-            bundle = load_bundle(config.bundle)
-        else:
-            made = Path(folder) / f"{config.geometry}-random"
+        path = config.bundle
+        if not path:
+            path = f"{folder}/{config.geometry}-random"
             console.print(f"writing random weights ({config.geometry}, {config.dtype})")
-            kind = (config.geometry, config.embodiment, config.dtype, str(config.experts))
-            _worker("make", str(made), *kind)
-            bundle = load_bundle(made)
+            _apart(make, Path(path), config)
+        bundle = load_bundle(path)
         console.print(f"loading {bundle.manifest.name} in a process of its own")
-        measured = json.loads(_worker("load", str(bundle.path), str(config.threads)))
-        name, size_gb = bundle.manifest.name, bundle.file(WEIGHTS).stat().st_size / 1e9
-    quantities = {
-        ("weights on disk", "GB"): size_gb,
-        ("check and load", "s"): measured["load_s"],
-        ("first chunk after that", "s"): measured["chunk_s"],
-        ("peak memory", "GiB"): measured["peak_gib"],
-    }
+        measured, chunk_shape = _apart(measure, bundle.path, config.threads)
+        size_gb = bundle.file(WEIGHTS).stat().st_size / 1e9
+    quantities = {("weights on disk", "GB"): size_gb, **measured}
     rows = [
-        Row(name=name, quantity=quantity, unit=unit, values=[value])
+        Row(name=bundle.manifest.name, quantity=quantity, unit=unit, values=[value])
         for (quantity, unit), value in quantities.items()
     ]
-    facts = {"threads": config.threads, "chunk shape": measured["chunk_shape"]}
-    report = Report(benchmark="z1-bench load", config=config, rows=rows, facts=facts)
-    return report.publish(config.json, console)
+    facts = {"threads": config.threads, "chunk shape": chunk_shape}
+    return publish("z1-bench load", config, rows, facts, console)
 
 
-def _worker(*arguments: str) -> str:
-    command = [sys.executable, "-m", __spec__.name, *arguments]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
-    if done.returncode:
-        raise ConfigError(f"the measuring process ended with {done.returncode}; see above")
-    return done.stdout
+def _apart(call: Callable[..., Any], *args: Any) -> Any:
+    """Return what ``call`` returns in a process of its own."""
+    (result,) = run_jobs(1, tuple, (), call, [args])
+    return result
 
 
-def make(folder: str, geometry: str, robot: str, dtype: str, experts: str) -> None:
+def make(folder: Path, config: LoadBenchConfig) -> None:
     """Write a random bundle."""
-    try:
-        import z1_ros.models.bundle.random_bundle as random_bundle
-    except ImportError as error:
-        raise BackendUnavailable(f"a random bundle needs torch ({error})") from error
-    random_bundle.write_random_bundle(
-        Path(folder),
-        preset(geometry),
-        embodiment(robot),
-        dtype,
-        experts=[f"task{i}" for i in range(int(experts))],
-    )
+    from z1_ros.models.bundle.random_bundle import write_random_bundle
+
+    experts = [f"task{i}" for i in range(config.experts)]
+    robot = embodiment(config.embodiment)
+    write_random_bundle(folder, preset(config.geometry), robot, config.dtype, experts=experts)
 
 
-def measure(bundle: str, threads: str) -> None:
-    """Load a bundle, ask it for one chunk and print what that cost as JSON."""
+def measure(path: Path, threads: int) -> tuple[dict[tuple[str, str], float], list[int]]:
+    """Load a bundle and ask it for one chunk.
+
+    Returns:
+        What that cost, by quantity and unit, and the chunk's shape.
+    """
     began = time.perf_counter()
-    policy = load_policy(bundle, threads=int(threads))
+    policy = load_policy(path, threads=threads)
     loaded = time.perf_counter()
     chunk = policy.infer(random_observation(policy.manifest))
     cost = {
-        "load_s": loaded - began,
-        "chunk_s": time.perf_counter() - loaded,
-        "chunk_shape": list(chunk.actions.shape),
-        "peak_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
+        ("check and load", "s"): loaded - began,
+        ("first chunk after that", "s"): time.perf_counter() - loaded,
+        ("peak memory", "GiB"): resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
     }
-    sys.stdout.write(json.dumps(cost) + "\n")
+    return cost, list(chunk.actions.shape)
 
 
 def random_observation(manifest: Manifest) -> Observation:
@@ -133,10 +119,3 @@ def random_observation(manifest: Manifest) -> Observation:
         instruction="open the drawer",
         stamp_ns=0,
     )
-
-
-if __name__ == "__main__":
-    try:
-        {"make": make, "load": measure}[sys.argv[1]](*sys.argv[2:])
-    except Z1Error as failure:
-        raise SystemExit(f"z1-bench load: {failure}") from failure

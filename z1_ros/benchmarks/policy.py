@@ -14,7 +14,7 @@ from typing import Any, Literal
 import torch
 from rich.console import Console
 
-from z1_ros.benchmarks.report import Report, Row
+from z1_ros.benchmarks.report import Row, publish
 from z1_ros.errors import ConfigError
 from z1_ros.models.network.geometry import Geometry, preset
 from z1_ros.models.network.pi05 import Pi05
@@ -192,5 +192,4 @@ def main(config: PolicyBenchConfig) -> dict[str, Any]:
         "bandwidth GB/s": round(bandwidth / 1e9, 1),
         "network": f"{config.geometry}, {config.dtype}, {config.denoise_steps} denoise steps",
     }
-    report = Report(benchmark="z1-bench policy", config=config, rows=rows, facts=facts)
-    return report.publish(config.json, console)
+    return publish("z1-bench policy", config, rows, facts, console)

@@ -6,11 +6,13 @@ block.
 """
 
 import importlib.metadata
+import json
 import os
 import platform
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from contextlib import suppress
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -44,40 +46,34 @@ class Row:
     """What no implementation can go below, in the same unit."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Report:
-    """A benchmark's settings, machine and rows."""
+def publish(
+    benchmark: str,
+    config: Any,
+    rows: Sequence[Row],
+    facts: Mapping[str, Any],
+    console: Console | None = None,
+) -> dict[str, Any]:
+    """Print a benchmark's table, write its JSON where the config names a path, and return it.
 
-    benchmark: str
-    """Command, e.g. ``z1-bench sim``."""
-    config: Any
-    """Its dataclass of settings."""
-    rows: Sequence[Row]
-    """What was measured."""
-    facts: Mapping[str, Any] = field(default_factory=dict)
-    """What else belongs to the numbers: ceilings, hashes, sizes."""
-
-    def publish(self, path: Path | None, console: Console | None = None) -> dict[str, Any]:
-        """Print the table, write the JSON if a path is given, and return it."""
-        data = self.as_dict()
-        if path is not None:
-            write_json(path, data)
-        (console or Console()).print(render(data))
-        return data
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return the report as JSON-ready values; its form is the same for every benchmark."""
-        by_subject = {(row.name, row.quantity): row for row in self.rows}
-        settings = asdict(self.config)
-        return {
-            "benchmark": self.benchmark,
-            "config": {name: _plain(value) for name, value in settings.items()},
-            "machine": machine(),
-            "facts": dict(self.facts),
-            "rows": [
-                _row_dict(row, by_subject.get((row.baseline, row.quantity))) for row in self.rows
-            ],
-        }
+    Args:
+        benchmark: Command, e.g. ``z1-bench sim``.
+        config: Its dataclass of settings, with a field ``json``.
+        rows: What was measured.
+        facts: What else belongs to the numbers: ceilings, hashes, sizes.
+        console: Where to print.
+    """
+    by_subject = {(row.name, row.quantity): row for row in rows}
+    report = {
+        "benchmark": benchmark,
+        "config": json.loads(json.dumps(asdict(config), default=str)),
+        "machine": machine(),
+        "facts": dict(facts),
+        "rows": [_row_dict(row, by_subject.get((row.baseline, row.quantity))) for row in rows],
+    }
+    if config.json is not None:
+        write_json(config.json, report)
+    (console or Console()).print(render(report))
+    return report
 
 
 def summary(values: Sequence[float]) -> dict[str, float]:
@@ -90,10 +86,8 @@ def machine() -> dict[str, Any]:
     """Return what the numbers depend on: processor, cores, load, versions."""
     versions = {"python": platform.python_version()}
     for package in PACKAGES:
-        try:
+        with suppress(importlib.metadata.PackageNotFoundError):
             versions[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue
     return {
         "cpu": _cpu(),
         "cores": len(os.sched_getaffinity(0)),
@@ -160,21 +154,13 @@ def _range(measured: Mapping[str, float], digits: int = DIGITS) -> str:
     return f"{measured['min']:.{digits}g} … {measured['max']:.{digits}g}"
 
 
-def _plain(value: Any) -> Any:
-    """Return a setting as JSON would give it back."""
-    if isinstance(value, Path):
-        return str(value)
-    return list(value) if isinstance(value, tuple) else value
-
-
 def _rounded(value: float) -> float:
     return float(f"{value:.{DIGITS}g}")
 
 
 def _cpu() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
-    except OSError:
-        lines = []
-    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(named, "") or platform.machine()
+    with suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text("utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.machine()

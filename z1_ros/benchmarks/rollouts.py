@@ -9,7 +9,7 @@ other, what our workers do for it.
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,16 +17,16 @@ import numpy as np
 import torch
 from rich.console import Console
 
-from z1_ros.benchmarks.report import Report, Row
+from z1_ros.benchmarks.report import Row, publish
 from z1_ros.errors import ConfigError
-from z1_ros.learning.rollout.collector import Collector, Counts, Group, GroupJob, sampling
+from z1_ros.learning.rollout.collector import Collector, GroupJob, sampling
 from z1_ros.learning.rollout.env_pool import EnvPool, local_workers
-from z1_ros.learning.rollout.env_worker import Begin, Reply, Request
+from z1_ros.learning.rollout.env_worker import Begin, Request
 from z1_ros.learning.rollout.features import RolloutFeatures
 from z1_ros.learning.rollout.flow_sde import FlowSde
 from z1_ros.learning.rollout.plan import Sharing, plan_group, trainable
 from z1_ros.learning.rollout.sampler import Sampler
-from z1_ros.models.bundle.manifest import WEIGHTS, Bundle, load_bundle
+from z1_ros.models.bundle.manifest import WEIGHTS, load_bundle
 from z1_ros.models.checkpoint.loading import load_network
 from z1_ros.models.network.geometry import Geometry
 from z1_ros.progress import Progress
@@ -117,7 +117,9 @@ class RendersEveryStep:
     def __init__(self, env: Env):
         """Wrap an environment."""
         self._env = env
-        self.embodiment = env.embodiment
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._env, name)
 
     def reset(self, seed: int) -> None:
         """Go to the start of a scene, and render it."""
@@ -144,14 +146,6 @@ class RendersEveryStep:
         """Return what was rendered last."""
         return self._seen
 
-    def snapshot(self) -> bytes:
-        """Return the present state."""
-        return self._env.snapshot()
-
-    def close(self) -> None:
-        """Free the environment."""
-        self._env.close()
-
 
 @dataclass(frozen=True, slots=True)
 class RendersEveryStepMaker:
@@ -170,75 +164,50 @@ class RendersEveryStepMaker:
         return RendersEveryStep(self.make_env())
 
 
+@dataclass(frozen=True, slots=True)
 class Side:
     """One way of rolling out groups, and what it cost so far."""
 
-    def __init__(
-        self, config: RlBenchConfig, way: Way, through: Through, pool: EnvPool, sampler: Sampler
-    ):
-        """Connect.
-
-        Args:
-            config: Group size, shared chunks, scenes.
-            way: How groups are rolled out.
-            through: What the workers are behind.
-            pool: The workers.
-            sampler: The policy.
-        """
-        self.way, self.through = way, through
-        self._blocks: list[dict[str, float]] = []
-        self._config, self._pool, self._sampler = config, pool, sampler
-        self._plan = plan_group(config.group_size, VARIANTS[way].sharing, config.shared_chunks)
-        self._sde = FlowSde(steps=sampler.manifest.denoise_steps)
+    way: Way
+    through: Through
+    pool: EnvPool
+    """Its workers, which other sides may use too."""
+    blocks: list[dict[tuple[str, str], float]] = field(default_factory=list)
+    """What each block cost, by quantity and unit."""
 
     @property
     def name(self) -> str:
         """What rows call it."""
         return self.way if self.through == "inproc" else f"{self.way} over {self.through}"
 
-    def run(self, block: int) -> None:
+    def run(self, config: RlBenchConfig, sampler: Sampler, block: int) -> None:
         """Roll out the groups of a block: the same scenes for every side."""
-        config = self._config
+        variant = VARIANTS[self.way]
+        plan = plan_group(config.group_size, variant.sharing, config.shared_chunks)
         seeds = np.random.default_rng([config.seed, block]).permutation(SCENES)[: config.groups]
-        jobs = [GroupJob((block, i), self._plan, int(seed)) for i, seed in enumerate(seeds)]
-        features = RolloutFeatures(self._sampler.network, joint=False)
-        collector = Collector(self._pool)
+        jobs = [GroupJob((block, i), plan, int(seed)) for i, seed in enumerate(seeds)]
+        sde = FlowSde(steps=sampler.manifest.denoise_steps)
+        features = RolloutFeatures(sampler.network, joint=False)
+        collector = Collector(self.pool)
         began = time.perf_counter()
-        groups = collector.run(
-            jobs, sampling(self._sampler, self._sde, features), max_chunks=config.max_chunks
-        )
+        act = sampling(sampler, sde, features)
+        groups = collector.run(jobs, act, max_chunks=config.max_chunks)
         seconds = time.perf_counter() - began
-        self._blocks.append(self._cost(groups, collector.counts, seconds))
-
-    def _cost(self, groups: Sequence[Group], counts: Counts, seconds: float) -> dict[str, float]:
-        """Return what a block cost, by quantity and unit."""
-        renders = counts.renders
-        if VARIANTS[self.way].renders_every_step:
-            renders = counts.env_steps + sum(group.job.plan.size for group in groups)
-        return {
-            "groups [1/min]": 60 * len(groups) / seconds,
-            "control steps [1/s]": counts.env_steps / seconds,
-            "control steps": counts.env_steps,
-            "action chunks": counts.chunks,
-            "trained chunks": sum(
-                int(trainable(group.job.plan, group.lengths.tolist()).sum()) for group in groups
-            ),
-            "renders": renders,
-            "restores": counts.restores,
-            "success rate": float(np.mean([group.success.mean() for group in groups])),
-        }
-
-    def rows(self, baseline: str) -> list[Row]:
-        """Return what each block cost; speeds are divided by those of ``baseline``."""
-        found = []
-        for title in self._blocks[0]:
-            quantity, _, unit = title.rstrip("]").partition(" [")
-            values = [block[title] for block in self._blocks]
-            against = baseline if unit == "1/min" and baseline != self.name else ""
-            found.append(
-                Row(name=self.name, quantity=quantity, unit=unit, values=values, baseline=against)
-            )
-        return found
+        counts = collector.counts
+        trained = [int(trainable(plan, group.lengths.tolist()).sum()) for group in groups]
+        every_step = counts.env_steps + len(groups) * plan.size
+        self.blocks.append(
+            {
+                ("groups", "1/min"): 60 * len(groups) / seconds,
+                ("control steps", "1/s"): counts.env_steps / seconds,
+                ("control steps", ""): counts.env_steps,
+                ("action chunks", ""): counts.chunks,
+                ("trained chunks", ""): sum(trained),
+                ("renders", ""): every_step if variant.renders_every_step else counts.renders,
+                ("restores", ""): counts.restores,
+                ("success rate", ""): float(np.mean([group.success.mean() for group in groups])),
+            }
+        )
 
 
 def main(config: RlBenchConfig, openers: Mapping[Through, Opener] | None = None) -> dict[str, Any]:
@@ -248,52 +217,51 @@ def main(config: RlBenchConfig, openers: Mapping[Through, Opener] | None = None)
         config: What to measure.
         openers: By the names in ``through``, what opens workers there.
     """
-    console = Console()
-    openers = openers or {"inproc": local_workers}
-    bundle = load_bundle(config.bundle)
+    console, bundle = Console(), load_bundle(config.bundle)
     torch.set_num_threads(config.threads)
     console.print(
         f"{config.bundle} on {config.task}: {config.blocks} × {config.groups} groups of "
         f"{config.group_size} rollouts for each of {', '.join(config.variants)}"
     )
-    with ExitStack() as stack:
-        sides, pools = _open(config, bundle, openers, stack)
-        totals = {side.name: config.blocks for side in sides}
-        with Progress(console, totals) as progress:
-            for block in range(config.blocks):
-                # Each block begins with another side, so that none is always first.
-                for i in range(len(sides)):
-                    side = sides[(block + i) % len(sides)]
-                    side.run(block)
-                    progress.advance(side.name)
-        extra = [row for through, pool in pools.items() for row in snapshot_rates(pool, through)]
-    rows = [row for side in sides for row in side.rows(_baseline(side, sides))] + extra
-    order = list(dict.fromkeys((row.quantity, row.unit) for row in rows))
-    rows.sort(key=lambda row: order.index((row.quantity, row.unit)))
-    facts = {"bundle": bundle.sha256, "task": config.task, "counts": "of one block"}
-    report = Report(benchmark="z1-bench rl", config=config, rows=rows, facts=facts)
-    return report.publish(config.json, console)
-
-
-def _baseline(side: Side, sides: Sequence[Side]) -> str:
-    """Return what a side is compared with: its own way inproc, else the first way."""
-    twins = [s for s in sides if s.way == side.way and s.through == "inproc" != side.through]
-    return (twins + [s for s in sides if s.through == side.through])[0].name
-
-
-def _open(
-    config: RlBenchConfig, bundle: Bundle, openers: Mapping[Through, Opener], stack: ExitStack
-) -> tuple[list[Side], dict[Through, EnvPool]]:
-    """Start the workers and load the policy; every worker has rendered when this returns.
-
-    Returns:
-        The sides, and for each ``through`` a pool that renders at re-planning only, if it has one.
-    """
     manifest = bundle.manifest
     maker = EnvMaker(simulator=config.robot, task=config.task, embodiment=manifest.embodiment)
     network = load_network(bundle.file(WEIGHTS), Geometry(**manifest.geometry), torch.float32)
     network.eval().requires_grad_(False)
     sampler = Sampler(network, bundle, embodiment(manifest.embodiment), config.seed)
+    with ExitStack() as stack:
+        sides = _open(config, maker, openers or {"inproc": local_workers}, stack)
+        with Progress(console, {side.name: config.blocks for side in sides}) as progress:
+            for block in range(config.blocks):
+                # Each block begins with another side, so that none is always first.
+                for i in range(len(sides)):
+                    side = sides[(block + i) % len(sides)]
+                    side.run(config, sampler, block)
+                    progress.advance(side.name)
+        plain = [side for side in sides if not VARIANTS[side.way].renders_every_step]
+        pools = {side.through: side.pool for side in plain}
+        extra = [row for through, pool in pools.items() for row in snapshot_rates(pool, through)]
+    rows = [_row(side, key, sides) for key in sides[0].blocks[0] for side in sides]
+    rows += sorted(extra, key=lambda row: row.quantity)
+    facts = {"bundle": bundle.sha256, "task": config.task, "counts": "of one block"}
+    return publish("z1-bench rl", config, rows, facts, console)
+
+
+def _row(side: Side, key: tuple[str, str], sides: Sequence[Side]) -> Row:
+    """Return what each block of a side cost; speeds are set against another's.
+
+    That is its own way inproc, else the first way.
+    """
+    twins = [s for s in sides if s.way == side.way and s.through == "inproc" != side.through]
+    other = (twins + [s for s in sides if s.through == side.through])[0].name
+    (quantity, unit), values = key, [block[key] for block in side.blocks]
+    baseline = other if unit == "1/min" and other != side.name else ""
+    return Row(name=side.name, quantity=quantity, unit=unit, values=values, baseline=baseline)
+
+
+def _open(
+    config: RlBenchConfig, maker: EnvMaker, openers: Mapping[Through, Opener], stack: ExitStack
+) -> list[Side]:
+    """Start the workers of all sides; every worker has rendered when this returns."""
     sides: list[Side] = []
     pools: dict[tuple[Through, bool, bool], EnvPool] = {}
     for through in config.through:
@@ -306,28 +274,22 @@ def _open(
                 make: Any = RendersEveryStepMaker(maker) if variant.renders_every_step else maker
                 count = 1 if variant.one_by_one else config.workers
                 pools[kind] = stack.enter_context(openers[through](make, count))
-                _ask_all(pools[kind], Request(begin=Begin(seed=config.seed), observe=True))
-            sides.append(Side(config, way, through, pools[kind], sampler))
-    plain = {through: pool for (through, every_step, _), pool in pools.items() if not every_step}
-    return sides, plain
-
-
-def _ask_all(pool: EnvPool, request: Request) -> list[Reply]:
-    for worker in range(len(pool)):
-        pool.send(worker, request)
-    return [pool.receive(worker) for worker in range(len(pool))]
+                pools[kind].map([Request(begin=Begin(seed=config.seed), observe=True)] * count)
+            sides.append(Side(way, through, pools[kind]))
+    return sides
 
 
 def snapshot_rates(pool: EnvPool, through: str, rounds: int = 20) -> list[Row]:
     """Return how often a second all workers together reset a scene and restore a snapshot of it."""
-    taken = _ask_all(pool, Request(begin=Begin(seed=0), snapshot=True))[0].snapshot
+    count = len(pool)
+    name = f"{count} workers" if through == "inproc" else f"{count} over {through}"
+    request = Request(begin=Begin(seed=0), snapshot=True)
+    taken = pool.map([request] * count)[0].snapshot
     rows = []
     for quantity, begin in (("resets", Begin(seed=0)), ("restores", Begin(snapshot=taken))):
         began = time.perf_counter()
         for _ in range(rounds):
-            _ask_all(pool, Request(begin=begin))
-        rate = rounds * len(pool) / (time.perf_counter() - began)
-        name = f"{len(pool)} workers" if through == "inproc" else f"{len(pool)} over {through}"
+            pool.map([Request(begin=begin)] * count)
+        rate = rounds * count / (time.perf_counter() - began)
         rows.append(Row(name=name, quantity=quantity, unit="1/s", values=[rate]))
-    rows.append(Row(name=name, quantity="snapshot", unit="byte", values=[len(taken)]))
-    return rows
+    return [*rows, Row(name=name, quantity="snapshot", unit="byte", values=[len(taken)])]

@@ -8,16 +8,15 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import Any
+from typing import Any, Self
 
 from rich.console import Console
 
 from z1_ros.benchmarks import simulator_worker
-from z1_ros.benchmarks.report import Report, Row
+from z1_ros.benchmarks.report import Row, publish
 from z1_ros.errors import BackendUnavailable, ConfigError
 from z1_ros.progress import Progress
 from z1_ros.sim.registry import DEFAULT_SIMULATOR, find_simulator, parse_task
@@ -62,11 +61,11 @@ class SimBenchConfig:
 class _Side:
     """A worker process that measures one environment."""
 
-    def __init__(self, name: str, side: str, python: str | Path, core: int):
+    def __init__(self, name: str, side: str, python: str, core: int):
         self.name = name
         self._said = TemporaryFile("w+", errors="replace")  # noqa: SIM115  (a pipe could fill up)
         self._process = subprocess.Popen(
-            [str(python), simulator_worker.__file__, side],
+            [python, simulator_worker.__file__, side],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._said,
@@ -93,38 +92,32 @@ class _Side:
             raise BackendUnavailable(f"{self.name} cannot run: {said[-1]}")
         return json.loads(reply)["steps_per_s"]
 
-    def close(self) -> None:
-        """End the worker."""
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
         self._process.kill()
         self._process.communicate()
         self._said.close()
-
-
-@contextlib.contextmanager
-def _sides(config: SimBenchConfig, core: int) -> Iterator[list[_Side]]:
-    with contextlib.ExitStack() as stack:
-        sides = [_Side(f"{config.robot} {config.task}", "ours", sys.executable, core)]
-        stack.callback(sides[0].close)
-        if config.lift_python is not None:
-            sides.append(_Side("robosuite Lift", "lift", config.lift_python, core))
-            stack.callback(sides[1].close)
-        yield sides
-
-
-def _blocks(config: SimBenchConfig, sides: list[_Side]) -> dict[str, int]:
-    """Return how many blocks each side runs."""
-    return {side.name: config.blocks * len(config.cameras) for side in sides}
 
 
 def main(config: SimBenchConfig) -> dict[str, Any]:
     """Measure, print a table, return the report."""
     console = Console()
     core = max(os.sched_getaffinity(0)) if config.core is None else config.core
+    subject = f"{config.robot} {config.task}"
+    console.print(f"{subject}: blocks of about {config.seconds:g} s on core {core}")
+    pythons = {("ours", subject): sys.executable}
+    if config.lift_python is not None:
+        pythons["lift", "robosuite Lift"] = str(config.lift_python)
     rows = []
-    console.print(
-        f"{config.robot} {config.task}: blocks of about {config.seconds:g} s on core {core}"
-    )
-    with _sides(config, core) as sides, Progress(console, _blocks(config, sides)) as progress:
+    with contextlib.ExitStack() as stack:
+        sides = [
+            stack.enter_context(_Side(name, side, python, core))
+            for (side, name), python in pythons.items()
+        ]
+        blocks = {side.name: config.blocks * len(config.cameras) for side in sides}
+        progress = stack.enter_context(Progress(console, blocks))
         for cameras in config.cameras:
             rates: list[list[float]] = [[] for _ in sides]
             trial = [side.rate(config, cameras, 20) for side in sides]
@@ -134,16 +127,16 @@ def main(config: SimBenchConfig) -> dict[str, Any]:
                     rate.append(side.rate(config, cameras, steps))
                     progress.advance(side.name)
             names = [f"{side.name}, {cameras} cameras" for side in sides]
-            rows += [
-                Row(
-                    name=name,
-                    quantity="control steps",
-                    unit="1/s",
-                    values=rate,
-                    baseline=names[1] if name is names[0] and len(names) > 1 else "",
+            for name, rate in zip(names, rates, strict=True):
+                baseline = names[-1] if name != names[-1] else ""
+                rows.append(
+                    Row(
+                        name=name,
+                        quantity="control steps",
+                        unit="1/s",
+                        values=rate,
+                        baseline=baseline,
+                    )
                 )
-                for name, rate in zip(names, rates, strict=True)
-            ]
     facts = {"core": core, "images": f"{config.size} x {config.size}, at every control step"}
-    report = Report(benchmark="z1-bench sim", config=config, rows=rows, facts=facts)
-    return report.publish(config.json, console)
+    return publish("z1-bench sim", config, rows, facts, console)
