@@ -79,6 +79,21 @@ def test_help_shows_the_flags(capsys) -> None:
     assert "--delay-ms FLOAT" in capsys.readouterr().out
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Reporting:
+    """Settings of a command that writes a report."""
+
+    json: Path | None = None
+    """Write the report here."""
+
+
+def test_a_report_that_cannot_be_written_is_refused_before_the_work(tmp_path, capsys) -> None:
+    (tmp_path / "file").touch()
+    args = ["--json", str(tmp_path / "file" / "r.json")]
+    assert run_command("z1-x", lambda config: pytest.fail("began"), Reporting, args) == 2
+    assert "is not a folder" in capsys.readouterr().err
+
+
 class SafetensorError(Exception):
     """Named as what safetensors raises."""
 
