@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 
 from z1_ros.policy.backends import load_policy
-from z1_ros.policy.base import Policy
 from z1_ros.runtime.guard import Guard, GuardConfig
 from z1_ros.runtime.loop import StepLoop
 from z1_ros.sim.env import Env
@@ -77,24 +76,17 @@ class InprocEpisodes:
             self.close()
             robot = self._policy.bundle.manifest.embodiment
             self._env = EnvMaker(simulator=self._simulator, task=task, embodiment=robot)()
+        # The loop and guard that drive the environment as the node graph would.
+        steps = delay_steps(self._delay_ms, self._env.embodiment.control_hz)
         replan_steps = self._policy.bundle.manifest.replan_steps
-        loop, guard = make_loop(self._policy, self._env, replan_steps, self._delay_ms)
-        return run_episode(self._env, loop, guard, seed)
+        loop = StepLoop(self._policy, self._env.embodiment, replan_steps, delay_steps=steps)
+        return run_episode(self._env, loop, Guard(self._env.embodiment, GuardConfig()), seed)
 
     def close(self) -> None:
         """Free the environment."""
         if self._env is not None:
             self._env.close()
             self._env = None
-
-
-def make_loop(
-    policy: Policy, env: Env, replan_steps: int, delay_ms: float
-) -> tuple[StepLoop, Guard]:
-    """Return the loop and guard that drive ``env`` as the node graph would."""
-    steps = delay_steps(delay_ms, env.embodiment.control_hz)
-    loop = StepLoop(policy, env.embodiment, replan_steps, delay_steps=steps)
-    return loop, Guard(env.embodiment, GuardConfig())
 
 
 def delay_steps(delay_ms: float, control_hz: float) -> int:

@@ -1,4 +1,4 @@
-"""One frozen dataclass, three faces: ROS parameters, command-line flags, YAML deviations.
+"""One frozen dataclass, two faces: ROS parameters and command-line flags.
 
 A config's defaults, units, descriptions and invariants live in its dataclass and nowhere else.
 The string literal below a field is its description everywhere. Parameter name = dotted path
@@ -12,11 +12,7 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass, replace
 from itertools import pairwise
-from pathlib import Path
-from types import NoneType, UnionType
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
-
-import yaml
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from z1_ros.errors import ConfigError, closest
 
@@ -62,40 +58,14 @@ def _replaced(config: T, values: Mapping[str, Any], prefix: str) -> T:
     return replace(config, **own)  # type: ignore[type-var]
 
 
-def from_yaml(config: T, path: str | Path) -> T:
-    """Return ``config`` with the deviations of a YAML file (nested or dotted keys) applied."""
-    try:
-        data = yaml.safe_load(Path(path).read_text("utf-8"))
-    except FileNotFoundError as error:
-        raise ConfigError(f"no settings file at {path}") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} cannot be read: {error}") from error
-    except (yaml.YAMLError, RecursionError, ValueError) as error:
-        raise ConfigError(f"{path} is not valid YAML: {error}") from error
-    if data is None:
-        return config
-    if not isinstance(data, dict):
-        raise ConfigError(f"{path} must hold a mapping of settings, got {type(data).__name__}")
-    try:
-        return unflatten(config, _dotted(data))
-    except ConfigError as error:
-        raise ConfigError(f"{path}: {error}") from error
-
-
 def choices(cls: type, prefix: str = "") -> dict[str, tuple[Any, ...]]:
-    """Return ``{"group.field": values}`` of each field whose type is a ``Literal``.
-
-    The values are in their declared order; None is left out where the field may be None.
-    """
+    """Return ``{"group.field": values}`` of each field whose type is a ``Literal``, in order."""
     found: dict[str, tuple[Any, ...]] = {}
     for name, kind in get_type_hints(cls).items():
-        if name not in {field.name for field in fields(cls)}:
-            continue
-        if is_dataclass(kind) and isinstance(kind, type):
+        if isinstance(kind, type) and is_dataclass(kind):
             found |= choices(kind, f"{prefix}{name}.")
-        for part in alternatives(kind):
-            if get_origin(part) is Literal:
-                found[prefix + name] = get_args(part)
+        elif get_origin(kind) is Literal:
+            found[prefix + name] = get_args(kind)
     return found
 
 
@@ -122,68 +92,28 @@ def _own_descriptions(cls: type) -> dict[str, str]:
     return found
 
 
-def _dotted(data: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in data.items():
-        if isinstance(value, dict):
-            flat |= _dotted(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat
-
-
-def alternatives(kind: Any) -> tuple[Any, ...]:
-    """Return the types of a union; the type itself if it is none."""
-    return get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
-
-
 def _cast(name: str, value: Any, kind: Any) -> Any:
-    """Return ``value`` as the declared type of its field; int is accepted where float is meant."""
-    origin = get_origin(kind)
-    if kind is Any:
-        return value
-    if origin in (Union, UnionType):
-        return _cast_to_one_of(name, value, alternatives(kind))
-    if origin is Literal:
+    """Return ``value`` as the declared type of its field; int is accepted where float is meant.
+
+    The types are those of ROS parameters: bool, int, float, str, ``Literal`` and ``tuple[X, ...]``.
+    """
+    if get_origin(kind) is Literal:
         # By type as well: True is not 1.
         if any(type(value) is type(known) and value == known for known in get_args(kind)):
             return value
         known = [str(choice) for choice in get_args(kind)]
         raise ConfigError(f"setting {name!r} is {value!r}. {closest(str(value), known)}")
-    if origin is tuple and isinstance(value, Sequence) and not isinstance(value, (str, bytes)):
-        return _cast_tuple(name, value, get_args(kind))
-    kind = origin or kind
+    if get_origin(kind) is tuple:
+        if isinstance(value, Sequence) and not isinstance(value, (str, bytes)):
+            element = get_args(kind)[0]
+            return tuple(_cast(f"{name}[{at}]", v, element) for at, v in enumerate(value))
+        kind = tuple
     if kind is float and type(value) is int:
         value = float(value)
-    if kind is Path and isinstance(value, str):
-        value = Path(value)
-    wrong_bool = isinstance(value, bool) and kind is not bool
-    if wrong_bool or not isinstance(value, NoneType if kind is None else kind):
+    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
         raise ConfigError(
             f"setting {name!r} must be {kind.__name__}, got {type(value).__name__} {value!r}"
         )
     if isinstance(value, float) and math.isnan(value):
         raise ConfigError(f"setting {name!r} is nan, expected a number")
     return value
-
-
-def _cast_to_one_of(name: str, value: Any, kinds: tuple[Any, ...]) -> Any:
-    """Return ``value`` as the first type that takes it; the error is that of the first type."""
-    if value is None and NoneType in kinds:
-        return None
-    errors = []
-    for kind in kinds:
-        try:
-            return _cast(name, value, kind)
-        except ConfigError as error:
-            errors.append(error)
-    raise errors[0]
-
-
-def _cast_tuple(name: str, values: Sequence[Any], kinds: tuple[Any, ...]) -> tuple[Any, ...]:
-    if kinds[-1:] == (...,):
-        kinds = kinds[:1] * len(values)
-    if len(values) != len(kinds):
-        raise ConfigError(f"setting {name!r} must have {len(kinds)} values, got {len(values)}")
-    pairs = enumerate(zip(values, kinds, strict=True))
-    return tuple(_cast(f"{name}[{at}]", value, kind) for at, (value, kind) in pairs)

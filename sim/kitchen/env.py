@@ -3,14 +3,14 @@
 import hashlib
 import json
 import zlib
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import mujoco
 import numpy as np
 
 from z1_ros import specs
-from z1_ros.errors import ActionError, ConfigError, SeedError, closest
+from z1_ros.errors import ConfigError, SeedError, closest
 from z1_ros.sim.kitchen.config import KitchenConfig
 from z1_ros.sim.kitchen.control import CONTROL_STEP_S, Controller, relative_pose
 from z1_ros.sim.kitchen.panda import ARM_JOINTS, FINGER_JOINTS, FINGER_TRAVEL, GRIP
@@ -19,7 +19,7 @@ from z1_ros.sim.kitchen.render import Renderer
 from z1_ros.sim.kitchen.scene import TIMESTEP_S, VIDEO_CAMERA, Scene, sample_scene
 from z1_ros.sim.kitchen.tasks import TASKS
 from z1_ros.sim.snapshot import pack, require_same, unpack
-from z1_ros.specs import Embodiment
+from z1_ros.specs import Embodiment, ordered_actions
 from z1_ros.types import Observation, Step
 
 _SUBSTEPS = round(CONTROL_STEP_S / TIMESTEP_S)
@@ -117,7 +117,9 @@ class KitchenEnv:
             ActionError: Wrong shape or not finite; nothing is executed.
         """
         self._require_scene()
-        actions = self._checked(actions)
+        dims = self.embodiment.action_dims
+        actions = ordered_actions(np.asarray(actions, np.float64), dims, ndim=2)
+        actions = np.clip(actions, *self.embodiment.action_limits())
         consumed = 0
         for action in actions:
             if self._done:
@@ -165,12 +167,9 @@ class KitchenEnv:
         Raises:
             GraphicsUnavailable: No off-screen OpenGL context could be made.
         """
-        read = self.read_state()
         size = self.config.image_size
         images = {name: self.render(name, size, size) for name in self.embodiment.cameras}
-        return Observation(
-            images=images, state=read.state, instruction=read.instruction, stamp_ns=read.stamp_ns
-        )
+        return replace(self.read_state(), images=images)
 
     def render(self, camera: str, height: int, width: int) -> np.ndarray:
         """Return one camera's (height, width, 3) uint8 RGB; ``video`` is for people.
@@ -246,17 +245,6 @@ class KitchenEnv:
     def _kinematics(self) -> None:
         mujoco.mj_kinematics(self.model, self.data)
         mujoco.mj_comPos(self.model, self.data)
-
-    def _checked(self, actions: np.ndarray) -> np.ndarray:
-        actions = np.asarray(actions, np.float64)
-        if actions.ndim != 2 or actions.shape[1] != self.embodiment.action_dim:
-            raise ActionError(
-                f"actions have shape {actions.shape}, expected (k, {self.embodiment.action_dim}) "
-                f"for {self.embodiment.name}"
-            )
-        if not np.isfinite(actions).all():
-            raise ActionError("actions must be finite")
-        return np.clip(actions, *self.embodiment.action_limits())
 
     def _show_flags(self) -> None:
         """Colour what the task's flags switch on; a function of the flags alone."""

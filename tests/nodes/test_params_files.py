@@ -4,7 +4,7 @@ import pytest
 import yaml
 from support import ROOT
 
-from z1_ros.config import _dotted, flatten, unflatten
+from z1_ros.config import flatten, unflatten
 from z1_ros.nodes.configs import GuardNodeConfig, PolicyNodeConfig, SimBridgeConfig
 
 FILES = sorted((ROOT / "launch" / "params").glob("*.yaml"))
@@ -26,7 +26,10 @@ def test_a_params_file_is_valid_in_every_namespace_and_holds_deviations_only(pat
     for node, block in data["/**"].items():
         assert list(block) == ["ros__parameters"]
         default = flatten(CONFIGS[node])
-        values = _dotted(block["ros__parameters"])
+        values = {}
+        for name, value in block["ros__parameters"].items():
+            group = value if isinstance(value, dict) else {"": value}
+            values |= {f"{name}.{inner}".strip("."): found for inner, found in group.items()}
         unflatten(CONFIGS[node], values)
         same = [name for name, value in values.items() if value == default[name]]
         assert not same, f"{node}: {same} are the defaults"

@@ -3,10 +3,12 @@
 import atexit
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 from rich.console import Console
 from rich.table import Table
@@ -81,18 +83,6 @@ class EvalConfig:
         return min(self.workers or min(8, os.cpu_count() or 1), len(self.jobs))
 
 
-class Episodes(Protocol):
-    """Where episodes are run."""
-
-    def run(self, task: str, seed: int) -> EpisodeResult:
-        """Run one episode."""
-        ...
-
-    def close(self) -> None:
-        """Free what was started."""
-        ...
-
-
 def main(config: EvalConfig) -> dict[str, Any]:
     """Run all episodes, print the table, return (and write) the report.
 
@@ -128,36 +118,57 @@ def main(config: EvalConfig) -> dict[str, Any]:
 def run_missing(config: EvalConfig, journal: Journal, console: Console) -> list[EpisodeResult]:
     """Run what the journal does not hold; return all results in the order of the jobs."""
     jobs = config.jobs
-    wanted = {job: place for place, job in enumerate(jobs)}
-    kept = [r for r in journal.finished if (r.task, r.seed) in wanted]
-    known = {(r.task, r.seed) for r in kept}
-    if kept:
-        console.print(f"{len(kept)} of them are kept from an earlier run ({journal.path})")
-    totals: dict[str, int] = {}
-    for task, _ in jobs:
-        totals[task] = totals.get(task, 0) + 1
-    wins = dict.fromkeys(totals, 0)
-    results: list[EpisodeResult] = []
-    with Progress(console, totals) as progress:
+    finished = {(result.task, result.seed): result for result in journal.finished}
+    results = {job: finished[job] for job in jobs if job in finished}
+    missing = [job for job in jobs if job not in results]
+    if results:
+        console.print(f"{len(results)} of them are kept from an earlier run ({journal.path})")
+    wins: Counter[str] = Counter()
+    with Progress(console, Counter(task for task, _ in jobs)) as progress:
 
-        def take(result: EpisodeResult, *, earlier: bool) -> None:
-            results.append(result)
+        def count(result: EpisodeResult, *, earlier: bool) -> None:
             wins[result.task] += result.success
             progress.advance(result.task, f"{wins[result.task]} succeeded", earlier=earlier)
 
-        for result in kept:
-            take(result, earlier=True)
-        for result in run_all(config, [job for job in jobs if job not in known]):
+        for result in results.values():
+            count(result, earlier=True)
+        for result in run_all(config, missing):
             journal.add(result)
-            take(result, earlier=False)
-    return sorted(results, key=lambda r: wanted[r.task, r.seed])
+            results[result.task, result.seed] = result
+            count(result, earlier=False)
+    return [results[job] for job in jobs]
 
 
 def run_all(config: EvalConfig, jobs: Sequence[Job]) -> Iterator[EpisodeResult]:
     """Yield results as they come, from ``config.processes`` processes."""
     if jobs:
         workers = min(config.processes, len(jobs))
-        yield from run_jobs(workers, _start_worker, (config,), _run_one, jobs)
+        # Episodes are opened by the first job: an error at a worker's start would lose its words.
+        yield from run_jobs(workers, tuple, (), _run, [(config, *job) for job in jobs])
+
+
+def _run(config: EvalConfig, task: str, seed: int) -> EpisodeResult:
+    return _episodes(config).run(task, seed)
+
+
+@cache
+def _episodes(config: EvalConfig) -> Any:
+    """Return where this worker process runs its episodes."""
+    kind: Any = InprocEpisodes
+    if config.through == "ros":
+        # ROS is imported where it is used, so that evaluation in-process needs none of it.
+        from z1_ros.graph.episodes import RosEpisodes
+
+        kind = RosEpisodes
+    episodes = kind(
+        config.bundle,
+        simulator=config.robot,
+        backend=config.backend,
+        threads=config.threads,
+        delay_ms=config.delay_ms,
+    )
+    atexit.register(episodes.close)
+    return episodes
 
 
 def make_report(config: EvalConfig, bundle: Bundle, results: list[EpisodeResult]) -> dict[str, Any]:
@@ -196,38 +207,3 @@ def render_table(report: dict[str, Any]) -> Table:
     table.add_section()
     table.add_row("mean", f"{report['mean']:.1%}", "", "")
     return table
-
-
-class _Worker:
-    """What a worker process keeps from one episode to the next."""
-
-    config: EvalConfig
-    episodes: Episodes | None = None
-
-
-def _start_worker(config: EvalConfig) -> None:
-    _Worker.config = config
-
-
-def _run_one(task: str, seed: int) -> EpisodeResult:
-    # Made here, not in the pool's initialiser: an error there would lose its words.
-    if _Worker.episodes is None:
-        config = _Worker.config
-        _Worker.episodes = _episodes(config.through)(
-            config.bundle,
-            simulator=config.robot,
-            backend=config.backend,
-            threads=config.threads,
-            delay_ms=config.delay_ms,
-        )
-        atexit.register(_Worker.episodes.close)
-    return _Worker.episodes.run(task, seed)
-
-
-def _episodes(through: str) -> Callable[..., Episodes]:
-    if through == "inproc":
-        return InprocEpisodes
-    # ROS is imported where it is used, so that evaluation in-process needs none of it.
-    from z1_ros.graph.episodes import RosEpisodes
-
-    return RosEpisodes

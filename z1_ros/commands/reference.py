@@ -18,7 +18,7 @@ import tyro
 
 from z1_ros.command import config_of, run_command
 from z1_ros.commands import bench, entry
-from z1_ros.config import alternatives, descriptions
+from z1_ros.config import descriptions
 from z1_ros.files import write_text
 from z1_ros.graph.policy_graph import PolicyGraphConfig
 from z1_ros.graph.train_graph import TrainGraphConfig
@@ -158,7 +158,8 @@ def _markdown(text: str) -> str:
 
 def _kind(kind: Any) -> str:
     """Return what may be given, in words."""
-    (kind,) = [part for part in alternatives(kind) if part is not NoneType]
+    if NoneType in get_args(kind):
+        (kind,) = [part for part in get_args(kind) if part is not NoneType]
     if get_origin(kind) is Literal:
         return r" \| ".join(f"`{value}`" for value in get_args(kind))
     if get_origin(kind) is tuple:
