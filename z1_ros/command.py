@@ -71,12 +71,8 @@ def parse(name: str, config: type[T], args: Sequence[str]) -> T | None:
         raise ConfigError(f"{words} ({name} --help lists the flags)") from None
     for field, value in flatten(settings).items():
         if isinstance(value, float) and math.isnan(value):
-            raise ConfigError(f"{_flag(field)} is nan, expected a number")
+            raise ConfigError(f"--{field.replace('_', '-')} is nan, expected a number")
     return settings
-
-
-def _flag(field: str) -> str:
-    return "--" + field.replace("_", "-")
 
 
 @contextlib.contextmanager
@@ -86,9 +82,8 @@ def _columns(width: int) -> Iterator[None]:
     try:
         yield
     finally:
-        if before is None:
-            del os.environ["COLUMNS"]
-        else:
+        del os.environ["COLUMNS"]
+        if before is not None:
             os.environ["COLUMNS"] = before
 
 

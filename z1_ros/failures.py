@@ -106,42 +106,37 @@ def _missing_library(error: BaseException) -> str | None:
     if not isinstance(error, ModuleNotFoundError) or not error.name:
         return None
     name = error.name.split(".")[0]
+    if name == "z1_ros":
+        return None
+    how = "install z1_ros again, which brings it"
     if name == "rclpy" or name.endswith(("_msgs", "_srvs", "_interfaces")):
-        how = "source a ROS 2 installation, or pip install 'ros-jazzy-rclpy[fastrtps]'"
-        how += " ros-jazzy-common-interfaces"
+        how = (
+            "source a ROS 2 installation, or pip install 'ros-jazzy-rclpy[fastrtps]' "
+            "ros-jazzy-common-interfaces"
+        )
     elif name in _EXTRAS:
         how = f"pip install 'z1_ros[{_EXTRAS[name]}]' (`make test` does)"
-    elif name == "z1_ros":
-        return None
-    else:
-        how = "install z1_ros again, which brings it"
     return f"{name} is not installed: {how}"
 
 
 def _system_error(error: BaseException) -> str | None:
     """Say what the operating system refused, and for which file."""
-    files: list[object] = []
-    if isinstance(error, OSError):
-        number, reason = error.errno, error.strerror or str(error)
-        files = [name for name in (error.filename, error.filename2) if name is not None]
-    elif type(error).__name__ == "SafetensorError" and (found := _RUST_OS_ERROR.search(str(error))):
+    if type(error).__name__ == "SafetensorError" and (found := _RUST_OS_ERROR.search(str(error))):
         number = int(found[1])
-        reason = os.strerror(number)
-        files = [found[2]] if found[2] else []
-    else:
+        error = OSError(number, os.strerror(number), found[2])
+    if not isinstance(error, OSError):
         return None
-    if number in _FULL:
-        reason = "the disk is full"
+    reason = "the disk is full" if error.errno in _FULL else error.strerror or str(error)
+    files = [name for name in (error.filename, error.filename2) if name is not None]
     names = " -> ".join(os.fsdecode(f) if isinstance(f, bytes) else str(f) for f in files)
     return f"{names}: {reason}" if names else reason or type(error).__name__
 
 
 def _memory_error(error: BaseException) -> str | None:
     words = str(error)
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+    known = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+    if known or (isinstance(error, RuntimeError) and any(text in words for text in _NO_MEMORY)):
         return f"not enough memory: {words}" if words else "not enough memory"
-    if isinstance(error, RuntimeError) and any(text in words for text in _NO_MEMORY):
-        return f"not enough memory: {words}"
     return None
 
 
@@ -150,14 +145,11 @@ def _bug(error: BaseException) -> str:
     frames = traceback.extract_tb(error.__traceback__)
     package = str(Path(__file__).resolve().parent.parent)
     ours = [frame for frame in frames if str(Path(frame.filename).resolve()).startswith(package)]
-    shown = dict.fromkeys(f"{_short(f.filename)}:{f.lineno}" for f in [*ours[-1:], *frames[-1:]])
+    last = [*ours[-1:], *frames[-1:]]
+    shown = dict.fromkeys(f"{'/'.join(Path(f.filename).parts[-3:])}:{f.lineno}" for f in last)
     where = f" ({', '.join(shown)})" if shown else ""
     words = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
     return f"internal error, please report it: {words}{where}; {SHOW_TRACEBACK}=1 shows all of it"
-
-
-def _short(filename: str) -> str:
-    return "/".join(Path(filename).parts[-3:])
 
 
 def _say(text: str) -> None:

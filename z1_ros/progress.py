@@ -20,22 +20,19 @@ class Progress:
         period_s: float = 15.0,
         now_s: Callable[[], float] = time.monotonic,
     ):
-        """Set up; use it as a context.
+        """Set up for ``totals`` jobs of each kind; use it as a context.
 
-        Args:
-            console: Where to say it.
-            totals: Jobs of each kind, by its name.
-            period_s: Least time between two lines where the console is no terminal [s].
-            now_s: Clock [s].
+        Where the console is no terminal, at least ``period_s`` pass between two lines [s].
         """
         self._console, self._totals = console, dict(totals)
         self._done = dict.fromkeys(totals, 0)
         self._period_s, self._now_s = period_s, now_s
         self._began_s = self._said_s = now_s()
         self._earlier = 0
-        columns = (TextColumn("{task.description:20}"), BarColumn(), MofNCompleteColumn())
         self._bars = Bars(
-            *columns,
+            TextColumn("{task.description:20}"),
+            BarColumn(),
+            MofNCompleteColumn(),
             TextColumn("{task.fields[note]}"),
             TimeRemainingColumn(),
             console=console,
@@ -53,12 +50,9 @@ class Progress:
         self._bars.stop()
 
     def advance(self, kind: str, note: str = "", *, earlier: bool = False) -> None:
-        """Count one job as done.
+        """Count one job as done, with a note on all of its kind so far.
 
-        Args:
-            kind: Its kind.
-            note: What to say of the jobs of this kind so far.
-            earlier: An earlier run did it: it says nothing about how long the rest takes.
+        What an ``earlier`` run did says nothing about how long the rest takes.
         """
         self._done[kind] += 1
         self._earlier += earlier

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from rich.console import Console
@@ -18,6 +18,8 @@ from z1_ros.benchmarks.report import Row, publish
 from z1_ros.errors import ConfigError
 from z1_ros.models.network.geometry import Geometry, preset
 from z1_ros.models.network.pi05 import Pi05
+
+Call = Callable[[], Any]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -50,12 +52,11 @@ class PolicyBenchConfig:
             raise ConfigError("device is 'cuda' but this machine has no CUDA GPU")
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Work:
-    """Matrix-product operations and bytes of one stage."""
+class Work(NamedTuple):
+    """Work of one stage."""
 
     flop: float
-    """Floating-point operations, two per multiply-add."""
+    """Floating-point operations of its matrix products, two per multiply-add."""
     bytes: float
     """Weights, keys and values that must be read at least once."""
 
@@ -74,21 +75,20 @@ def stages(g: Geometry, cameras: int, steps: int, itemsize: int) -> dict[str, Wo
     vision_params = g.vision_depth * (4 * d * d + 2 * d * f) + 3 * g.patch**2 * d
     vision_params += d * g.vlm_width
     attend = 4 * image * g.image_tokens * d * g.vision_depth
-    vision = Work(flop=2 * image * vision_params + attend, bytes=vision_params * itemsize)
+    vision = Work(2 * image * vision_params + attend, vision_params * itemsize)
 
     q, kv = g.heads * g.head_dim, g.kv_heads * g.head_dim
     full = 2 * g.vlm_width * q + 2 * g.vlm_width * kv + 3 * g.vlm_width * g.vlm_mlp
     params = (g.depth - 1) * full + 2 * g.vlm_width * kv
     attend = 4 * tokens * tokens * q * (g.depth - 1)
-    prefix = Work(flop=2 * tokens * params + attend, bytes=params * itemsize)
+    prefix = Work(2 * tokens * params + attend, params * itemsize)
 
     layer = 2 * g.expert_width * q + 2 * g.expert_width * kv + 3 * g.expert_width * g.expert_mlp
     params = g.depth * layer + 2 * g.action_dim * g.expert_width
     attend = 4 * g.horizon * (tokens + g.horizon) * q * g.depth
     cache = g.depth * 2 * tokens * kv
-    denoise = Work(
-        flop=steps * (2 * g.horizon * params + attend), bytes=steps * (params + cache) * itemsize
-    )
+    flop = steps * (2 * g.horizon * params + attend)
+    denoise = Work(flop, steps * (params + cache) * itemsize)
     return {"vision": vision, "prefix": prefix, "denoise": denoise}
 
 
@@ -104,7 +104,7 @@ def measure_ceilings(device: str, dtype: torch.dtype) -> tuple[float, float]:
     return flops, bandwidth
 
 
-def timings(call: Callable[[], Any], repeats: int, device: str) -> list[float]:
+def timings(call: Call, repeats: int, device: str) -> list[float]:
     """Return the duration of each of ``repeats`` calls [s], after three that are not counted."""
     durations = []
     for i in range(repeats + 3):
@@ -119,9 +119,7 @@ def timings(call: Callable[[], Any], repeats: int, device: str) -> list[float]:
     return durations
 
 
-def make_chunk_call(
-    model: Pi05, cameras: int, steps: int, device: str
-) -> Callable[[], torch.Tensor]:
+def make_chunk_call(model: Pi05, cameras: int, steps: int, device: str) -> Call:
     """Return a call that turns fixed random inputs into one action chunk."""
     g = model.geometry
     images = torch.rand(1, cameras, 3, g.image_size, g.image_size, device=device) * 2 - 1
@@ -137,7 +135,7 @@ def make_chunk_call(
     return call
 
 
-def as_cuda_graph(call: Callable[[], torch.Tensor]) -> Callable[[], None]:
+def as_cuda_graph(call: Call) -> Call:
     """Capture a call once and return its replay."""
     stream = torch.cuda.Stream()
     with torch.cuda.stream(stream):
@@ -170,7 +168,7 @@ def main(config: PolicyBenchConfig) -> dict[str, Any]:
         work = stages(geometry, cameras, config.denoise_steps, dtype.itemsize)
         floor_s = sum(stage.floor_s(flops, bandwidth) for stage in work.values())
         eager = f"{cameras} cameras, eager"
-        calls: dict[str, Callable[[], Any]] = {eager: call}
+        calls: dict[str, Call] = {eager: call}
         if config.device == "cuda":
             calls[f"{cameras} cameras, CUDA graph"] = as_cuda_graph(call)
         for name, measured in calls.items():
