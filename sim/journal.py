@@ -2,7 +2,6 @@
 
 import fcntl
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -18,7 +17,7 @@ class Journal:
     It exists only where a report is asked for, and until that is written.
     """
 
-    def __init__(self, report: Path | None, settings: Mapping[str, Any]):
+    def __init__(self, report: Path | None, settings: dict[str, Any]):
         """Read what an earlier run with the same settings left.
 
         Args:
@@ -37,14 +36,14 @@ class Journal:
         self._stream = self._open(self.path)
         self._stream.seek(0)
         data = self._stream.read()
-        head = json.dumps(dict(settings)).encode() + b"\n"
+        head = json.dumps(settings).encode() + b"\n"
         # A line that a killed process left half-written is not an episode.
         whole = data[: data.rfind(b"\n") + 1]
         if whole or not head.startswith(data):
-            self.finished = self._parse(whole or data, dict(settings))
+            self.finished = self._parse(whole or data, settings)
         self._stream.truncate(len(whole))
         if not whole:
-            self._write(dict(settings))
+            self._write(settings)
 
     def _open(self, path: Path) -> BinaryIO:
         """Return the file, which no other process may write meanwhile."""
@@ -56,9 +55,8 @@ class Journal:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             stream.close()
-            raise ConfigError(
-                f"another evaluation is writing {path}; choose another --json"
-            ) from None
+            words = f"another evaluation is writing {path}; choose another --json"
+            raise ConfigError(words) from None
         except OSError:
             pass  # a file system without locks refuses nobody
         return stream
@@ -91,7 +89,7 @@ class Journal:
         """Note a finished episode."""
         self._write(episode_record(result))
 
-    def _write(self, record: Mapping[str, Any]) -> None:
+    def _write(self, record: dict[str, Any]) -> None:
         if self._stream is not None:
             self._stream.write(json.dumps(record).encode() + b"\n")
             self._stream.flush()

@@ -64,13 +64,11 @@ class Renderer:
             self._scene = mujoco.MjvScene(model, maxgeom=600)
         context = self._contexts.get(fine)
         if context is None:
-            context = _rendering_context(model, fine)
-            self._contexts[fine] = context
-            self._rendered[fine] = model
-        if self._rendered[fine] is not model:
+            context = self._contexts[fine] = _rendering_context(model, fine)
+        elif self._rendered[fine] is not model:
             for texture in range(model.ntex):
                 mujoco.mjr_uploadTexture(model, context, texture)
-            self._rendered[fine] = model
+        self._rendered[fine] = model
         if context.offWidth < width or context.offHeight < height:
             mujoco.mjr_resizeOffscreen(
                 max(context.offWidth, width), max(context.offHeight, height), context

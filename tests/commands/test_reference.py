@@ -13,6 +13,7 @@ from support import ROOT
 
 pytest.importorskip("torch")
 pytest.importorskip("matplotlib")
+pytest.importorskip("rclpy")
 
 from z1_ros.commands import reference
 

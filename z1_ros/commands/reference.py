@@ -4,7 +4,7 @@
     python -m z1_ros.commands.reference --check    # exit code 1 if one of them is out of date
 
 Everything is read from the config dataclasses, so a flag's type, default and description have one
-source. The libraries of all commands must be installed, torch among them, but not ROS 2.
+source. The libraries of all commands must be installed, torch and rclpy among them.
 """
 
 from collections.abc import Callable, Iterator, Mapping
