@@ -54,7 +54,6 @@ def with_expert(network: Pi05, bundle: Bundle, expert: str) -> Pi05:
     for part in EXPERT_PARTS:
         setattr(other, part, deepcopy(getattr(network, part)))
     path = bundle.file(weights_file(expert))
-    assign(
-        nn.ModuleDict({p: getattr(other, p) for p in EXPERT_PARTS}), read_tensors(path), str(path)
-    )
+    own = nn.ModuleDict({part: getattr(other, part) for part in EXPERT_PARTS}).state_dict()
+    assign(own, read_tensors(path), str(path))
     return other

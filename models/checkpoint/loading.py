@@ -294,13 +294,12 @@ def _some(names: list[str]) -> str:
     return ", ".join(names[:LISTED]) + more
 
 
-def assign(network: torch.nn.Module, tensors: Mapping[str, Tensor], source: str) -> None:
-    """Copy tensors into the network; the set of names and every shape must be equal.
+def assign(own: Mapping[str, Tensor], tensors: Mapping[str, Tensor], source: str) -> None:
+    """Copy tensors into a network's own; the set of names and every shape must be equal.
 
     Raises:
         CheckpointError: They are not; nothing was copied then.
     """
-    own = network.state_dict()
     misshaped = [
         f"{name} {tuple(tensor.shape)} instead of {tuple(own[name].shape)}"
         for name, tensor in tensors.items()

@@ -332,11 +332,11 @@ def test_assigning_copies_all_or_nothing():
     given = dict(other.state_dict())
     given["projector.bias"] = torch.zeros(3)
     given["more"] = given.pop("projector.weight")
-    text = refusal(assign, network, given, "a run")
+    text = refusal(assign, network.state_dict(), given, "a run")
     assert text.startswith("a run does not fit the network; tensors 1 missing: projector.weight;")
     assert "1 unexpected: more; 1 of another shape" in text
     assert all(torch.equal(t, before[name]) for name, t in network.state_dict().items())
-    assign(network, other.state_dict(), "a run")
+    assign(network.state_dict(), other.state_dict(), "a run")
     for name, tensor in network.state_dict().items():
         assert torch.equal(tensor, other.state_dict()[name])
 

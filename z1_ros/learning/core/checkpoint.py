@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from z1_ros.errors import TrainingError
 from z1_ros.learning.core.ema import WeightAverage
@@ -86,7 +86,7 @@ class TrainingCheckpoint:
             groups.setdefault(kind, {})[name] = tensor
         self.put_weights(groups.get("model", {}), self.path)
         if self._average.tensors:
-            assign(_Weights(self._average.tensors), groups.get("ema", {}), str(self.path))
+            assign(self._average.tensors, groups.get("ema", {}), str(self.path))
         if steps := facts.pop("optimizer_steps", 0):
             for name, parameter in self._trained.items():
                 if name not in groups.get(MOMENTS[0], {}):
@@ -101,7 +101,7 @@ class TrainingCheckpoint:
 
     def put_weights(self, tensors: Mapping[str, Tensor], source: Path) -> None:
         """Put weights into the trained parameters; CheckpointError if they do not fit."""
-        assign(_Weights(self._trained), tensors, str(source))
+        assign(self._trained, tensors, str(source))
 
 
 def refuse_other_settings(path: Path, theirs: Any, ours: Any) -> None:
@@ -123,14 +123,3 @@ def _flat(value: Any, name: str = "") -> dict[str, Any]:
     for key, part in value.items():
         parts |= _flat(part, f"{name}.{key}" if name else str(key))
     return parts
-
-
-class _Weights(nn.Module):
-    """Some tensors as a module, for ``assign``."""
-
-    def __init__(self, tensors: Mapping[str, Tensor]):
-        super().__init__()
-        self._tensors = tensors
-
-    def state_dict(self, *_: Any, **__: Any) -> dict[str, Tensor]:
-        return dict(self._tensors)
