@@ -192,7 +192,7 @@ def test_with_noise_in_all_steps_each_noisy_step_has_a_gradient_of_its_own(
     """All but the last with cps: that one has no noise, so nothing is learnt there."""
     sde = FlowSde(stochastic="all", noise=noise)
     _, chain, _ = sampled(network, prefix, sde)
-    assert chain.index.tolist() == [list(steps)] * 2
+    assert chain.number.tolist() == [list(steps)] * 2
     action_mask = torch.ones(2, 4, 12, dtype=torch.bool)
     gradients = []
     for step in steps:
@@ -221,7 +221,7 @@ def test_each_chunk_has_its_own_stochastic_step(network, prefix):
     random = torch.Generator().manual_seed(0)
     start, noise = torch.randn(2, 4, 12, generator=random), torch.zeros(2, 1, 4, 12)
     together, chain, _ = sample(network, prefix, start, torch.tensor([0, 4]), noise, sde)
-    assert chain.index.tolist() == [[0], [4]]
+    assert chain.number.tolist() == [[0], [4]]
     torch.testing.assert_close(chain.x[0, 0], start[0])
     torch.testing.assert_close(chain.x_next[1, 0], together[1])
 

@@ -37,7 +37,7 @@ def test_a_chunks_noise_is_its_keys_own_whatever_else_is_in_the_batch(tiny_sampl
     together = sampled(tiny_sampler, observations, keys)
     (alone,) = sampled(tiny_sampler, observations[1:2], keys[1:2])
     assert torch.equal(together[1].start, alone.start)
-    assert torch.equal(together[1].chain.index, alone.chain.index)
+    assert torch.equal(together[1].chain.number, alone.chain.number)
     np.testing.assert_allclose(together[1].actions, alone.actions, atol=1e-5)
     assert not torch.equal(together[0].start, together[1].start)
     assert [chunk.row for chunk in together] == [0, 1, 2]
@@ -60,7 +60,7 @@ def test_a_chunk_keeps_its_stochastic_steps(tiny_sampler, observations, stochast
     )
     shape = (steps, TINY.horizon, TINY.action_dim)
     assert chunk.chain.x.shape == chunk.chain.x_next.shape == chunk.log_probs.shape == shape
-    assert chunk.chain.index.shape == (steps,)
+    assert chunk.chain.number.shape == (steps,)
     assert chunk.start.shape == chunk.end.shape == shape[1:]
     assert chunk.actions.shape == (TINY.horizon, DIMS) and chunk.actions.dtype == np.float32
 

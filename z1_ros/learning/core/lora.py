@@ -4,6 +4,7 @@ Source: Hu et al. 2021 (arXiv 2106.09685).
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -57,7 +58,8 @@ def plain_weights(network: Pi05) -> dict[str, Tensor]:
     for name, parameter in network.named_parameters():
         layer, wrapped, kind = name.partition(".base_layer.")
         if wrapped and kind == "weight":
-            delta = network.get_submodule(layer).get_delta_weight(ADAPTER)
+            adapted: Any = network.get_submodule(layer)  # a layer of peft
+            delta = adapted.get_delta_weight(ADAPTER)
             weights[f"{layer}.weight"] = parameter.float() + delta.float()
         elif ".lora_" not in name:
             weights[f"{layer}.{kind}" if wrapped else name] = parameter.detach()

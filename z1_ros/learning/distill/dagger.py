@@ -55,7 +55,7 @@ def record_episodes(
         return [Move(chunk, None, request, snapshot=True) for chunk in chunks]
 
     def note(turn: Turn, move: Move, reply: Reply) -> None:
-        assert isinstance(reply, PrivilegedReply) and reply.privileged is not None
+        assert isinstance(reply, PrivilegedReply) and reply.step and reply.privileged is not None
         episode = episodes[turn.job.key]
         episode.privileged += list(reply.privileged)
         episode.actions += list(move.actions[: len(reply.privileged)])

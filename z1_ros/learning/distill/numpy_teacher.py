@@ -96,7 +96,8 @@ def roll_out(
         steps_before: Control steps of the episode before the state.
         noise: False: the mean action.
     """
-    states, actions, log_probs, ends = [], [], [], []
+    states: list[np.ndarray] = []
+    actions, log_probs, ends = [], [], []
     for key in keys:
         begin()
         random = np.random.default_rng(key)

@@ -26,6 +26,9 @@ _EXACT = {"gripper_close": 0.5}
 class Teacher(nn.Module):
     """A normal distribution of the next action, held for a few control steps."""
 
+    mean: Tensor
+    scale: Tensor
+
     def __init__(self, inputs: int, low: np.ndarray, high: np.ndarray, sigma: np.ndarray):
         """Set up.
 
@@ -67,6 +70,9 @@ class Teacher(nn.Module):
 
 class Critic(nn.Module):
     """What a teacher may still expect: discounted success, given state and time."""
+
+    mean: Tensor
+    scale: Tensor
 
     def __init__(self, inputs: int):
         """Set up for privileged states of ``inputs`` numbers."""

@@ -38,7 +38,7 @@ from z1_ros.learning.distill.numpy_teacher import NumpyTeacher, TeacherRollouts
 from z1_ros.learning.distill.ppo import TeacherUpdate
 from z1_ros.learning.distill.state import DistillState, Starts
 from z1_ros.learning.distill.teacher import Critic, Teacher, clone, first_noise, held_actions
-from z1_ros.learning.distill.worker import PrivilegedWorker, Relabel, TeacherRequest
+from z1_ros.learning.distill.worker import PrivilegedWorker, Relabel, TeacherReply, TeacherRequest
 from z1_ros.learning.rollout.collector import Collector
 from z1_ros.learning.rollout.env_pool import EnvPool, OpenPool, local_workers
 from z1_ros.learning.rollout.evaluate import evaluate
@@ -177,6 +177,7 @@ class Distillation:
     def train_teacher(self, iteration: int) -> dict[str, float]:
         """Improve the teacher by its own rollouts; now and then evaluate it."""
         config, made = self.config.teacher, self.state.teacher
+        assert made is not None
         recoveries = round(config.recovery_share * config.teacher_starts)
         beginnings = self.recoveries(self.state.train_starts, recoveries, iteration)
         scenes = np.random.default_rng([self.config.seed, iteration]).permutation(VALIDATION_SEED)
@@ -201,6 +202,7 @@ class Distillation:
     def evaluate_teacher(self, iteration: int) -> dict[str, float]:
         """Evaluate the teacher without noise; keep the best, and let it teach once it is good."""
         config, state = self.config.teacher, self.state
+        assert state.teacher is not None
         half = config.teacher_eval_episodes // 2
         ask = partial(
             TeacherRequest,
@@ -227,12 +229,15 @@ class Distillation:
     def recoveries(self, starts: Starts, count: int, iteration: int) -> list[Beginning]:
         """Return beginnings in states that the policy got into; none if there are none."""
         random = np.random.default_rng([self.config.seed, iteration, 1])
-        picked = random.integers(len(starts), size=count) if starts else []
+        picked = random.integers(len(starts), size=count).tolist() if starts else []
         return [{"steps_before": starts[i][0], "start": starts[i][1]} for i in picked]
 
     def roll_out_teacher(self, requests: Sequence[TeacherRequest]) -> list[TeacherRollouts]:
         """Spread a teacher's rollouts over the workers; return them in order."""
-        rollouts = [reply.rollouts for reply in self.pool.map(requests)]
+        rollouts = []
+        for reply in self.pool.map(requests):
+            assert isinstance(reply, TeacherReply)
+            rollouts.append(reply.rollouts)
         self.run.counters.env_steps += int(sum(r.steps.sum() for r in rollouts))
         return rollouts
 

@@ -205,7 +205,7 @@ class Update:
         log_ratio = self._log_prob(batch, chunk) - batch.old_log_prob[chunk]
         ratio = log_ratio.exp()
         each = clipped_loss(ratio, advantage, clip)
-        index = batch.chain.index[chunk]
+        index = batch.chain.number[chunk]
         loss = (each * self._step_weight[index]).mean(1).sum() / float(count)
         loss.backward()
         with torch.no_grad():

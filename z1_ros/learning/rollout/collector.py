@@ -183,7 +183,7 @@ class Collector:
                 for worker, task in shift.items():
                     if task is not None:
                         reply = self._pool.receive(worker)
-                        if task.move is not None and note is not None:
+                        if task.turn and task.move and note is not None:
                             note(task.turn, task.move, reply)
                         done = self._take(groups[task.group], waiting, task, reply, max_chunks)
                         shift[worker] = None if done else task
@@ -205,11 +205,15 @@ class Collector:
 
     def _act(self, groups: list[Group], shift: dict[int, _Task | None], act: Act) -> None:
         """Let the policy act for the workers of a shift, and send its actions."""
-        ready = [(worker, task) for worker, task in shift.items() if task and task.seen]
+        ready = [
+            (worker, task, Turn(groups[task.group].job, task.segment, task.chunk, task.seen))
+            for worker, task in shift.items()
+            if task and task.seen
+        ]
         if not ready:
             return
-        turns = [Turn(groups[t.group].job, t.segment, t.chunk, t.seen) for _, t in ready]
-        for (worker, task), turn, move in zip(ready, turns, act(turns), strict=True):
+        moves = act([turn for _, _, turn in ready])
+        for (worker, task, turn), move in zip(ready, moves, strict=True):
             end = turn.job.plan.segments[task.segment].end
             request = move.request(
                 begin=task.begin,

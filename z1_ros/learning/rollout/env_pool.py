@@ -22,7 +22,7 @@ from typing import Protocol
 import numpy as np
 
 from z1_ros.errors import GraphError, TrainingError, Z1Error
-from z1_ros.learning.rollout.env_worker import EnvWorker, Reply, Request
+from z1_ros.learning.rollout.env_worker import EnvWorker, Message, Reply, Request
 from z1_ros.runtime.processes import die_with_spawner, one_thread_each
 from z1_ros.sim.env import Env
 from z1_ros.sim.registry import EnvMaker
@@ -41,7 +41,7 @@ class WorkerLost(Exception):
 class WorkerHandle(Protocol):
     """Where one environment takes requests; replies come in their order."""
 
-    def send(self, request: Request) -> None:
+    def send(self, request: Message) -> None:
         """Send a request without waiting."""
         ...
 
@@ -91,15 +91,17 @@ class WorkerProcess:
         """
         self._make_worker = partial(kind, make_env, guard=guard)
         self._end_s = end_s
+        self._asked_to_end = False
         self._memory = SharedMemory(create=True, size=image_bytes)
         self._start()
 
     @property
     def pid(self) -> int:
         """Process id."""
+        assert self._process.pid is not None  # it was started
         return self._process.pid
 
-    def send(self, request: Request) -> None:
+    def send(self, request: Message) -> None:
         """Send a request without waiting; ``receive`` notices a process that is gone."""
         self._outbox.put(request)
 
@@ -123,6 +125,7 @@ class WorkerProcess:
     def restart(self) -> None:
         """Put a new process in the place of one that was lost."""
         self._end()
+        self._asked_to_end = False
         self._start()
 
     def hang_up(self) -> None:
@@ -151,10 +154,9 @@ class WorkerProcess:
             self._process.start()
         theirs.close()
         # More than a pipe holds, sent to a process that hangs, would hang the learner too.
-        self._outbox: SimpleQueue[Request | None] = SimpleQueue()
+        self._outbox: SimpleQueue[Message | None] = SimpleQueue()
         self._poster = threading.Thread(target=_post, args=(self._pipe, self._outbox), daemon=True)
         self._poster.start()
-        self._asked_to_end = False
 
     def _end(self) -> None:
         self.hang_up()
@@ -165,7 +167,7 @@ class WorkerProcess:
         self._poster.join()
 
 
-def _post(pipe: Connection, outbox: "SimpleQueue[Request | None]") -> None:
+def _post(pipe: Connection, outbox: "SimpleQueue[Message | None]") -> None:
     """Send what is put into the outbox, then close; what is not sent ``receive`` will miss."""
     while (request := outbox.get()) is not None:
         with contextlib.suppress(OSError):
@@ -204,6 +206,7 @@ def _with_shared_images(
     """Move a reply's images to shared memory; return the rest, and the images' shapes."""
     if reply.observation is None:
         return reply, {}
+    assert memory.buf is not None
     at, shapes = 0, {}
     for name, image in reply.observation.images.items():
         if at + image.nbytes > memory.size:
@@ -217,6 +220,7 @@ def _with_shared_images(
 def _read_images(
     memory: SharedMemory, shapes: Mapping[str, tuple[int, ...]]
 ) -> dict[str, np.ndarray]:
+    assert memory.buf is not None
     at, images = 0, {}
     for name, shape in shapes.items():
         size = int(np.prod(shape))
@@ -246,14 +250,14 @@ class EnvPool:
         self._timeout_s = timeout_s
         self._start_timeout_s = start_timeout_s
         self._started = [False] * len(workers)
-        self._since_begin: list[list[Request]] = [[] for _ in workers]
+        self._since_begin: list[list[Message]] = [[] for _ in workers]
         self.replaced = 0
         """Processes that were lost and replaced."""
 
     def __len__(self) -> int:
         return len(self._workers)
 
-    def send(self, worker: int, request: Request) -> None:
+    def send(self, worker: int, request: Message) -> None:
         """Send a worker a request without waiting; one at a time."""
         if request.begins:
             self._since_begin[worker].clear()
@@ -285,7 +289,7 @@ class EnvPool:
             f"environment {worker} was lost {LOST_IN_A_ROW} times with one request, last: {why}"
         )
 
-    def map(self, requests: Sequence[Request]) -> list[Reply]:
+    def map(self, requests: Sequence[Message]) -> list[Reply]:
         """Spread requests over the workers; return the replies in order."""
         count, replies = len(self._workers), []
         for number in range(len(requests) + count):

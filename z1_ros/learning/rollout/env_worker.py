@@ -7,6 +7,7 @@ environment brings a worker of its own with messages of its own (``learning/dist
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import numpy as np
 
@@ -14,6 +15,19 @@ from z1_ros.errors import ConfigError
 from z1_ros.runtime.guard import Guard, GuardConfig
 from z1_ros.sim.env import Env
 from z1_ros.types import Observation, Step
+
+
+class Message(Protocol):
+    """What a pool of workers has to know of a request, whatever its worker makes of it."""
+
+    @property
+    def begins(self) -> bool:
+        """Whether nothing that was requested before matters for this one."""
+        ...
+
+    def to_replay(self) -> "Message":
+        """Return a request that brings another process to the same point, and wants nothing."""
+        ...
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

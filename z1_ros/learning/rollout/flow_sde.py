@@ -72,7 +72,7 @@ class Transitions(NamedTuple):
     """Before the step (B, S, H, action_dim)."""
     x_next: Tensor
     """After it, same shape."""
-    index: Tensor
+    number: Tensor
     """Number of the step, 0 being the first (B, S) int64."""
 
 
@@ -162,7 +162,7 @@ def log_prob(
         action_mask: (B, H, D) bool: executed actions, dimensions that are not padding.
         sde: As they were sampled.
     """
-    count = chain.index.shape[1]
+    count = chain.number.shape[1]
     x, x_next, index = (part.flatten(0, 1) for part in chain)
     time = (1 - index / sde.steps).to(x.dtype)
     velocity = network.denoise(x, time, prefix.repeat(count))

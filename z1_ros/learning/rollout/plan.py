@@ -137,9 +137,9 @@ def trainable(plan: Plan, lengths: Sequence[int]) -> np.ndarray:
         plan: The group's segments.
         lengths: Chunks of each rollout, shared ones included (G,).
     """
-    lengths = np.asarray(lengths)
-    chunk = np.arange(int(lengths.max(initial=0)))
-    return (chunk >= plan.masked) & (chunk < lengths[:, None])
+    counts = np.asarray(lengths)
+    chunk = np.arange(int(counts.max(initial=0)))
+    return (chunk >= plan.masked) & (chunk < counts[:, None])
 
 
 def samples_of(plan: Plan, lengths: Sequence[int], advantages: np.ndarray) -> Samples:

@@ -75,7 +75,7 @@ class Frames:
 
     def draw(self, batch: int, generator: torch.Generator) -> Tensor:
         """Draw sample indices (batch,), tasks being equally likely."""
-        random = {"generator": generator, "device": generator.device}
+        random: dict[str, Any] = {"generator": generator, "device": generator.device}
         task = torch.randint(len(self.counts), (batch,), **random)
         within = torch.rand(batch, dtype=torch.float64, **random) * self.counts[task]
         return self.starts[task] + within.long().minimum(self.counts[task] - 1)
@@ -117,8 +117,8 @@ class Frames:
             rows[..., :, None],
             columns[..., None, :],
         )
-        place = tuple(part.to(self.images.device) for part in place)
-        return self.images[place].to(index.device, non_blocking=True)
+        there = tuple(part.to(self.images.device) for part in place)
+        return self.images[there].to(index.device, non_blocking=True)
 
 
 def jitter_colours(images: Tensor, amount: Augmentation, generator: torch.Generator) -> Tensor:
@@ -162,7 +162,7 @@ def fit_normalization(
     action_at = columns(header["action"], contract.action)
     with ThreadPoolExecutor() as pool:
         stored = list(
-            pool.map(lambda e: read_episode(directory, *e[:2], ("state", "actions")), episodes)
+            pool.map(lambda e: read_episode(directory, e[0], e[1], ("state", "actions")), episodes)
         )
     return Normalization(
         mode="quantile",
@@ -249,12 +249,12 @@ def load_frames(
         chunks = np.zeros((len(used), contract.horizon, action_dim), np.float32)
         window = frames[used, None] + np.arange(contract.horizon)
         chunks[..., : scaled.shape[1]] = scaled[window]
-        bins: Iterable[np.ndarray | None] = [None] * len(used)
+        bins: Iterable[Sequence[int] | None] = [None] * len(used)
         if discrete_state:
             state = stored["state"][used][:, state_at]
-            bins = state_bins(normalize(state, normalization.state, state_mode, form))
-        tokens = [tokenizer.encode(instruction, each)[0] for each in bins]
-        tokens = np.asarray(tokens, np.int32).reshape(-1, tokenizer.max_tokens)
+            bins = state_bins(normalize(state, normalization.state, state_mode, form)).tolist()
+        prompts = [tokenizer.encode(instruction, each)[0] for each in bins]
+        tokens = np.asarray(prompts, np.int32).reshape(-1, tokenizer.max_tokens)
         return used, tokens, chunks, valid[used]
 
     with ThreadPoolExecutor() as pool:

@@ -114,7 +114,7 @@ class Bursts:
 
 def collect_episode(
     env: Env, expert: ScriptedExpert, seed: int, config: DemosConfig
-) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+) -> tuple[dict[str, Any], dict[str, Any]]:
     """Run one episode from a freshly reset environment.
 
     Returns:
@@ -124,7 +124,8 @@ def collect_episode(
     """
     spec = ImageSpec(size=config.image_size)
     bursts = Bursts(env.embodiment, env.task, seed, config.noisy)
-    images, states, frames, actions, disturbed = [], [], [], [], []
+    actions: list[np.ndarray] = []
+    images, states, frames, disturbed = [], [], [], []
     done = False
     while not done:
         if len(actions) % config.frame_stride == 0:
@@ -140,14 +141,14 @@ def collect_episode(
         actions.append(action)
         disturbed.append(pushed)
         done = step.done
-    arrays = {
+    arrays: dict[str, Any] = {
         "images": np.asarray(images, np.uint8),
         "state": np.asarray(states, np.float32),
         "frame_steps": np.asarray(frames, np.int32),
         "actions": np.asarray(actions, np.float32),
         "disturbed": np.asarray(disturbed, bool),
     }
-    outcome = {
+    outcome: dict[str, Any] = {
         "task": env.task,
         "seed": seed,
         "instruction": env.instruction,
@@ -349,7 +350,8 @@ class Collector:
         return outcome
 
 
-_collector: Collector | None = None
+_collector: Collector
+"""Of a worker process, from its start on."""
 
 
 def _start_worker(config: DemosConfig) -> None:

@@ -118,7 +118,7 @@ def _train_bundle(config: SFTConfig, run: Path) -> dict[str, Any]:
     console = Console(soft_wrap=True)
     console.print(f"z1-sft: {', '.join(tasks)} to {config.bundle}; checkpoints and log: {run}")
     start, directory = _start(config, run)
-    config = _settled(config, start)
+    start = _settled(config, start)
     device = _device(config.device)
     data = _load(config, start, directory, tasks, device)
     fingerprint = {
@@ -138,7 +138,7 @@ def _train_bundle(config: SFTConfig, run: Path) -> dict[str, Any]:
     checkpoint = run / "checkpoint.safetensors"
     if config.resume and checkpoint.exists():
         trainer.resume(checkpoint)
-    metrics = _train(config, trainer, data, run, checkpoint)
+    metrics: dict[str, Any] = _train(start.denoise_steps, trainer, data, run, checkpoint)
 
     metrics |= {
         "tasks": tasks,
@@ -192,8 +192,8 @@ def _fill(
         prompt=start.prompt,
         normalization=normalization,
         geometry=asdict(geometry),
-        denoise_steps=config.denoise_steps,
-        replan_steps=config.replan_steps,
+        denoise_steps=start.denoise_steps,
+        replan_steps=start.replan_steps,
         made_by=made_by,
     )
 
@@ -233,19 +233,19 @@ def _demonstrations(config: SFTConfig, run: Path, image_size: int) -> Path:
     return wanted.out
 
 
-def _settled(config: SFTConfig, start: Start) -> SFTConfig:
-    """Return the config with every choice made that it leaves to the start."""
-    config = replace(
-        config,
+def _settled(config: SFTConfig, start: Start) -> Start:
+    """Return the start with what the user chose instead of its own."""
+    start = replace(
+        start,
         denoise_steps=config.denoise_steps or start.denoise_steps,
         replan_steps=config.replan_steps or start.replan_steps,
     )
-    if config.replan_steps > start.contract.horizon:
+    if start.replan_steps > start.contract.horizon:
         raise ConfigError(
-            f"replan_steps is {config.replan_steps}, but a chunk has {start.contract.horizon} "
+            f"replan_steps is {start.replan_steps}, but a chunk has {start.contract.horizon} "
             "actions"
         )
-    return config
+    return start
 
 
 class _Data(NamedTuple):
@@ -287,12 +287,12 @@ def _place(frames: Frames, device: torch.device) -> Frames:
 
 
 def _train(
-    config: SFTConfig, trainer: Trainer, data: _Data, run: Path, checkpoint: Path
+    denoise_steps: int, trainer: Trainer, data: _Data, run: Path, checkpoint: Path
 ) -> dict[str, float]:
     """Run the loop with a progress bar and a log; returns the last validation."""
 
     def validate(trainer: Trainer) -> dict[str, float]:
-        return validation(trainer, data.held, config.denoise_steps)
+        return validation(trainer, data.held, denoise_steps)
 
     final: dict[str, float] = {}
     columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn())
@@ -301,7 +301,8 @@ def _train(
         encoding = progress.add_task("encoding frames", total=1.0, visible=False)
         for done in trainer.fill_features(data.frames) if trainer.progress < 1 else ():
             progress.update(encoding, completed=done, visible=True)
-        bar = progress.add_task("training", total=1.0, completed=trainer.progress)
+        bar = progress.add_task("training", total=1.0)
+        progress.update(bar, completed=trainer.progress)
         log = stack.enter_context((run / "log.jsonl").open("a", encoding="utf-8"))
         board = open_tensorboard(run, stack)
         for record in _with_final_validation(trainer, data.frames, checkpoint, validate):

@@ -206,9 +206,10 @@ class Trainer:
             pass
         rows, augmentation = index, None
         if config.feature_variants > 1:
-            random = {"generator": generator, "device": self.device}
+            random: dict[str, Any] = {"generator": generator, "device": self.device}
             variant = torch.randint(config.feature_variants, index.shape, **random)
             rows, augmentation = index + variant * len(frames), config.augmentation
+        assert self.features is not None  # filled by now
         return self.features.fetch(
             rows, lambda places: self.encode(frames.inputs(index[places], augmentation, generator))
         )
