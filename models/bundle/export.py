@@ -53,7 +53,7 @@ class PrefixGraph(nn.Module):
 
     def forward(
         self, images: Tensor, image_mask: Tensor, tokens: Tensor, token_mask: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    ) -> tuple[Tensor, ...]:
         """Return keys, values and validity of the prefix."""
         return tuple(self.network.prefix(images, image_mask, tokens, token_mask))
 
@@ -152,6 +152,7 @@ def _export_graph(network: Pi05, graph: str, path: Path) -> None:
     images = example_inputs(network.geometry, batch=2, seed=0)
     prefix = dict(zip(OUTPUTS["prefix"], network.prefix(**images), strict=True))
     batch = torch.export.Dim("batch")
+    module: nn.Module
     if graph == "prefix":
         module, inputs = PrefixGraph(network), images
     else:
@@ -171,6 +172,7 @@ def _export_graph(network: Pi05, graph: str, path: Path) -> None:
             optimize=True,
             verbose=False,
         )
+    assert program is not None  # it is with dynamo
     _strip_metadata(program.model)
     # Above 2 GB a protobuf cannot hold the weights.
     external = sum(p.numel() for p in network.parameters()) * 4 > 1.5e9

@@ -29,6 +29,7 @@ from z1_ros.models.bundle.manifest import (
     file_sha256,
     require_replaceable,
 )
+from z1_ros.models.bundle.parts import Resize
 from z1_ros.models.bundle.tokenizer import PromptTokenizer
 from z1_ros.models.bundle.writer import write_bundle
 from z1_ros.models.checkpoint.loading import (
@@ -51,7 +52,7 @@ from z1_ros.specs import Contract, check_contract, embodiment
 
 DTYPES = {"keep": None, "float32": torch.float32, "bfloat16": torch.bfloat16}
 STATS_BUFFERS = ("normalize_inputs.", "normalize_targets.", "unnormalize_outputs.")
-RESIZE = {"openpi": "bilinear_antialias", "lerobot": "bilinear"}
+RESIZE: dict[str, Resize] = {"openpi": "bilinear_antialias", "lerobot": "bilinear"}
 
 
 def main(config: ImportConfig) -> dict[str, Any]:

@@ -14,7 +14,7 @@ import numpy as np
 
 from z1_ros.errors import CheckpointError, ConfigError, closest
 from z1_ros.files import SHOWN, read_json, shown
-from z1_ros.models.bundle.manifest import NormStats
+from z1_ros.models.bundle.parts import Form, NormStats
 from z1_ros.models.checkpoint.loading import read_tensors
 from z1_ros.models.importing.lerobot_steps import POSTPROCESSOR, PREPROCESSOR, find_step, read_steps
 
@@ -40,7 +40,7 @@ class Stats:
     """Of the state; empty if the file has none."""
     action: Parts
     """Of the actions; empty if the file has none."""
-    form: str
+    form: Form
     """``openpi`` or ``lerobot``: whose formulas they were made for."""
     file: Path
     """Where they were found."""
@@ -165,7 +165,7 @@ def _lerobot(data: Mapping[str, Any], file: Path) -> Stats:
     return _stats(data, file, 1, "lerobot")
 
 
-def _stats(data: Mapping[str, Any], file: Path, column: int, form: str) -> Stats:
+def _stats(data: Mapping[str, Any], file: Path, column: int, form: Form) -> Stats:
     kinds: dict[str, Parts] = {}
     for kind, names in KINDS.items():
         found = data.get(names[column], {})

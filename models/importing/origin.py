@@ -89,7 +89,10 @@ def read_origin(checkpoint: Checkpoint, ignored_steps: tuple[str, ...] = ()) -> 
     ):
         if config.settings.get(key):
             raise CheckpointError(f"{config.path}: {key} is on; {what} are not supported")
-    stated = {"denoise_steps": config.denoise_steps, "replan_steps": config.replan_steps}
+    stated: dict[str, Any] = {
+        "denoise_steps": config.denoise_steps,
+        "replan_steps": config.replan_steps,
+    }
     modes = {} if config.normalization is None else modes_of(config.normalization, config.path)
     return Origin(
         kind="lerobot",

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from z1_ros.errors import CheckpointError, ConfigError
-from z1_ros.models.bundle.manifest import Normalization, NormStats
+from z1_ros.models.bundle.parts import Mode, Normalization, NormStats
 from z1_ros.models.importing.modality import KINDS, KNOWN_ORDERS, Order, fields_of, list_sizes
 from z1_ros.models.importing.norm_stats import (
     ENDS,
@@ -94,7 +94,9 @@ def plan_scaling(
             parts[kind] = identity(sum(field.size for field in fields[kind]))
     parts["action"] = rescale(parts["action"], switches)
     made = {k: norm_stats(parts[k], modes[k], f"the {k} in {stats.file.name}") for k in kinds}
-    ours = {kind: "quantile" if modes[kind] in ENDS else "mean_std" for kind in kinds}
+    ours: dict[str, Mode] = {
+        kind: "quantile" if modes[kind] in ENDS else "mean_std" for kind in kinds
+    }
     names = [name for field in fields["action"] for name in field.dim_names]
     unmoved = made["action"].constant(ours["action"])
     fixed = [name for name, is_constant in zip(names, unmoved, strict=True) if is_constant]
