@@ -78,3 +78,12 @@ class PrivilegedEnv(Protocol):
     def privileged_state(self) -> np.ndarray:
         """Return what a privileged teacher sees in training, and a policy never (n,) float32."""
         ...
+
+
+@runtime_checkable
+class FilmedEnv(Protocol):
+    """An ``Env`` with images for people; only a simulator in this process can give them."""
+
+    def render(self, camera: str, height: int, width: int) -> np.ndarray:
+        """Return one camera's (height, width, 3) uint8 RGB, upright."""
+        ...

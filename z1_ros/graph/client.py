@@ -8,6 +8,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, Self
 
 import rclpy
@@ -65,7 +66,7 @@ class GraphClient:
             self.node.create_subscription(
                 DiagnosticStatus,
                 f"{name}/status",
-                lambda message, name=name: self._statuses.__setitem__(name, message),
+                partial(self._statuses.__setitem__, name),
                 LATCHED,
             )
 

@@ -96,7 +96,7 @@ def refuse_unknown_arguments(argv: list[str], file: str, known: Collection[str])
             raise ConfigError(f"unknown launch argument {name!r}. {closest(name, known)}")
 
 
-def parse(name: str, text: str, default: object) -> Any:
+def parse(name: str, text: str, default: Any) -> Any:
     """Return a launch argument's text as the type of its default."""
     if isinstance(default, bool):
         return text.lower() == "true"
@@ -110,7 +110,7 @@ def parse(name: str, text: str, default: object) -> Any:
 def actions_of(spec: NodeSpec, graph: Graph) -> list:
     """Return a node, respawned or required, and what brings it up if it has a life cycle."""
     # Text must be declared as such: launch reads "1e3" or "open: the drawer" as YAML otherwise.
-    parameters = [
+    parameters: list[Any] = [
         {
             name: ParameterValue(value, value_type=str) if isinstance(value, str) else value
             for name, value in spec.parameters.items()

@@ -94,9 +94,8 @@ def policy_graph(config: PolicyGraphConfig) -> Graph:
         )
     check_files(params_file=config.params_file, fastdds_profile=config.fastdds_profile)
     manifest = load_bundle(config.model).manifest
-    shared = {"mode": config.mode, "embodiment": embodiment(manifest.embodiment).name}
-    if config.use_sim_time:
-        shared["use_sim_time"] = True
+    simulated = {"use_sim_time": True} if config.use_sim_time else {}
+    shared = {"mode": config.mode, "embodiment": embodiment(manifest.embodiment).name} | simulated
     policy = {
         "model": config.model,
         "backend": config.backend,

@@ -126,9 +126,15 @@ class RosEnv:
         """Leave the graph, and end it if it is ours."""
         self._close()
 
+    @property
+    def _stamp_ns(self) -> int:
+        """Stamp of the present observation [ns]; every episode begins with one."""
+        assert self._inputs.stamp_ns is not None
+        return self._inputs.stamp_ns
+
     def _act(self, action: np.ndarray) -> None:
         """Act on the present observation; return when the simulator has made its step."""
-        stamp_ns = self._inputs.stamp_ns
+        stamp_ns = self._stamp_ns
         dims = self.embodiment.action_dims
         self._latest = action_message(action, dims, stamp_ns, self._frame_id)
         self._action.publish(self._latest)
@@ -175,7 +181,7 @@ class RosEnv:
             raise GraphError("the simulator has begun another episode by itself")
         text, values = self._client.status(BRIDGE)
         self._over = text.startswith("episode over") and int(values["episode"]) == self._episode
-        return self._over or self._inputs.stamp_ns > after_ns
+        return self._over or self._stamp_ns > after_ns
 
     def _on_input(self, key: str) -> None:
         """Act again if the simulator asks again: the action was lost on its way."""
@@ -185,7 +191,7 @@ class RosEnv:
 
     def _steps(self) -> int:
         """Control steps since the scene's first instant."""
-        time_ns = self._inputs.stamp_ns - origin_of(self._frame_id)
+        time_ns = self._stamp_ns - origin_of(self._frame_id)
         return round(time_ns * 1e-9 * self.embodiment.control_hz)
 
     def _guards_there(self) -> set[bytes]:

@@ -60,7 +60,7 @@ class GraphRunner:
         """Connected to the graph from ``start`` on."""
         self._stopping = stopping
         self._domain = FreeDomain() if own_domain else None
-        self.domain_id = self._domain.id if own_domain else environment_domain_id()
+        self.domain_id = self._domain.id if self._domain else environment_domain_id()
         """The nodes' ROS domain."""
         self.discovery: Discovery = "localhost" if own_domain else graph.discovery
         """Who can find the nodes."""
@@ -124,7 +124,7 @@ class GraphRunner:
         """End all processes, SIGKILL being the last resort; return their exit codes."""
         if getattr(self, "client", None) is not None:
             self.client.close()
-            self.client = None
+            del self.client
         for process in self.processes.values():
             if process.poll() is None:
                 # Not SIGINT: where we are a script's background job, the nodes inherit that it is
@@ -190,6 +190,7 @@ class GraphRunner:
         return env
 
     def _read(self, name: str, process: subprocess.Popen, tail: deque[str]) -> None:
+        assert process.stdout is not None  # it is a pipe
         for line in process.stdout:
             tail.append(line.rstrip())
             if self._echo is not None:

@@ -63,7 +63,7 @@ def check_files(*, params_file: str, fastdds_profile: str) -> None:
         raise ConfigError(f"no fastdds_profile at {fastdds_profile}")
 
 
-def known_parameters(defaults: object, parameters: dict[str, object]) -> dict[str, object]:
+def known_parameters(defaults: object, parameters: Mapping[str, object]) -> Mapping[str, object]:
     """Return ``parameters``; each must be a parameter of its node, or rclpy's use_sim_time."""
     for name in parameters:
         if name not in flatten(defaults) and name != "use_sim_time":

@@ -4,8 +4,8 @@ A field's ``range`` is shown by ``ros2 param describe``; ``read_only`` fields ar
 process starts, all others are read again when the node is configured or reset.
 """
 
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal
 
 from z1_ros.errors import ConfigError
 from z1_ros.runtime.guard import GuardConfig
@@ -22,9 +22,9 @@ Qos = Literal["auto", "reliable", "best_effort"]
 FIXED = {"read_only": True}
 
 
-def _check_ranges(config: object) -> None:
+def _check_ranges(config: Any) -> None:
     """Raise ConfigError for a field outside the range that it declares."""
-    for spec in config.__dataclass_fields__.values():
+    for spec in fields(config):
         if "range" in spec.metadata:
             value, (low, high) = getattr(config, spec.name), spec.metadata["range"]
             if not low <= value <= high:

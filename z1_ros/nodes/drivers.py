@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from rclpy.duration import Duration
 from rclpy.lifecycle import LifecycleNode, LifecyclePublisher
+from rclpy.timer import Timer
 from sensor_msgs.msg import JointState
 
 from z1_ros.errors import ObservationError
@@ -73,7 +74,7 @@ class Driver(ABC):
         """Whether actions are published now."""
         self._robot = embodiment(config.embodiment)
         self._parts = parts
-        self._timer = None
+        self._timer: Timer | None = None
         self._frame_id = ""
         self._latest: JointState | None = None
         self.inputs = Inputs(
@@ -89,7 +90,8 @@ class Driver(ABC):
     def stop(self) -> None:
         """Be silent from now on."""
         self.acting = False
-        self._parts.node.destroy_timer(self._timer)
+        if self._timer is not None:
+            self._parts.node.destroy_timer(self._timer)
         self.loop.clear()
 
     def reset(self) -> int:
@@ -240,6 +242,7 @@ class LockstepDriver(Driver):
         except Exception as error:  # no action, so physics stands still, and it is asked again
             self._parts.status.set(ERROR, f"holding: {failure_text(error)}")
             return
+        assert self.inputs.stamp_ns is not None  # of the observation
         self._publish(action, self.inputs.stamp_ns)
         self._say(self.loop.held)
 

@@ -9,8 +9,6 @@ full 0.4 m/s, stays within 20 mm and is slower than 0.06 m/s 0.1 s after the hol
 refused while the last value heard is true. Several buttons belong on it only joined by an "or".
 """
 
-from collections.abc import Sequence
-
 import numpy as np
 from rclpy.duration import Duration
 from rclpy.node import Node
@@ -138,7 +136,7 @@ class GuardNode(Node):
         return {"stop_reason": self.guard.stop_reason, "estop": self.guard.estop, **counts}
 
 
-def main(args: Sequence[str] | None = None) -> int:
+def main(args: list[str] | None = None) -> int:
     """Run the guard until SIGINT or SIGTERM; return the exit code."""
     return run_node(GuardNode, args)
 

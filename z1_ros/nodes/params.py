@@ -80,7 +80,7 @@ def _metadata(cls: type, prefix: str = "") -> dict[str, Mapping[str, Any]]:
     """Return the ``field(metadata=…)`` of each parameter; a group's own holds for its members."""
     found: dict[str, Mapping[str, Any]] = {}
     for field in fields(cls):
-        if is_dataclass(field.type):
+        if isinstance(field.type, type) and is_dataclass(field.type):
             nested = _metadata(field.type, f"{prefix}{field.name}.")
             found |= {name: {**field.metadata, **own} for name, own in nested.items()}
         else:

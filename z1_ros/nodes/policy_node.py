@@ -8,7 +8,7 @@ loaded and checked; then the old one's planned actions are dropped, and the robo
 new one's first action chunk. A model that does not fit changes nothing.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
@@ -81,6 +81,7 @@ class PolicyNode(LifecycleNode):
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Begin to act."""
         result = super().on_activate(state)
+        assert self._driver is not None  # only an inactive node is activated
         self._driver.start()
         self._status.set(OK, "active")
         return result
@@ -140,7 +141,7 @@ class PolicyNode(LifecycleNode):
         return TransitionCallbackReturn.FAILURE
 
     def _quit_acting(self, why: str) -> None:
-        if self._active:
+        if self._driver is not None and self._driver.acting:
             self._driver.stop()
             self._status.set(OK, why)
 
@@ -178,7 +179,7 @@ class PolicyNode(LifecycleNode):
 
     def _on_reset(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         response.success = self._driver is not None
-        if response.success:
+        if self._driver is not None:
             response.message = f"noise seed {self._driver.reset()}"
         else:
             response.message = "not configured: there is nothing to reset"
@@ -203,7 +204,7 @@ class PolicyNode(LifecycleNode):
     async def _reload(self) -> str:
         """Load what the parameters name now and let it act; the old model stays on any error."""
         policy, old = self._policy, self._loaded
-        if policy is None:
+        if policy is None or old is None:
             raise ConfigError("not configured: there is no model to exchange; configure loads one")
         wanted = params.read(self, self._config)
         config = replace(self._config, **{name: getattr(wanted, name) for name in MODEL})
@@ -243,7 +244,7 @@ class PolicyNode(LifecycleNode):
 
 
 def main(
-    args: Sequence[str] | None = None,
+    args: list[str] | None = None,
     load: Callable[[PolicyNodeConfig], LoadedPolicy] = load_bundle_policy,
 ) -> int:
     """Run the policy until SIGINT or SIGTERM; return the exit code."""

@@ -11,9 +11,9 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator
 from concurrent.futures import Future
-from typing import Protocol, TypeVar
+from typing import Protocol, TypeVar, runtime_checkable
 
 import rclpy
 from rclpy.exceptions import InvalidParameterValueException, ROSInterruptException
@@ -77,8 +77,9 @@ def _force_after_signal(wakeup: int) -> None:
     os._exit(1)
 
 
+@runtime_checkable
 class RunnableNode(Protocol):
-    """What ``run_node`` needs of a node."""
+    """What ``run_node`` needs of a node beyond rclpy's own."""
 
     def run(self, stop: StopRequest) -> None:
         """Work until ``stop.requested``."""
@@ -89,7 +90,7 @@ class RunnableNode(Protocol):
         ...
 
 
-def run_node(make: Callable[[], RunnableNode], args: Sequence[str] | None = None) -> int:
+def run_node(make: Callable[[], Node], args: list[str] | None = None) -> int:
     """Make a node, run it until it ends or a signal comes, and return the exit code.
 
     Errors that a user can mend end as one sentence on stderr and exit code 1.
@@ -99,6 +100,7 @@ def run_node(make: Callable[[], RunnableNode], args: Sequence[str] | None = None
     try:
         rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
         node = make()
+        assert isinstance(node, RunnableNode)
         claimed = claim_name(node)
     except (Z1Error, InvalidParameterValueException, RuntimeError) as error:
         print(f"error: {error}", file=sys.stderr)  # noqa: T201

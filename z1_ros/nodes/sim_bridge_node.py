@@ -17,7 +17,7 @@ import threading
 import time
 import traceback
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import Future, TimeoutError
 from functools import partial
 
@@ -267,14 +267,15 @@ class SimBridgeNode(Node):
         self._counts.clear()
         self._episode += 1
         self._begun = True
+        instruction = self._config.instruction or self._env.instruction
         # For the status: its timer's thread must not read an env that is being replaced.
         self._scene = {
             "task": self._env.task,
             "seed": self._env.seed,
             "scene_id": self._env.scene_id,
-            "instruction": self._config.instruction or self._env.instruction,
+            "instruction": instruction,
         }
-        self._out.instruction(self._scene["instruction"])
+        self._out.instruction(instruction)
         if not self._lockstep or not self._paused:
             self._publish(images=True)
         self._say()
@@ -386,9 +387,7 @@ def _spin(executor: SingleThreadedExecutor) -> None:
         executor.spin()
 
 
-def main(
-    args: Sequence[str] | None = None, make: Callable[[SimBridgeConfig], Env] = make_env
-) -> int:
+def main(args: list[str] | None = None, make: Callable[[SimBridgeConfig], Env] = make_env) -> int:
     """Run the simulator until SIGINT or SIGTERM; return the exit code."""
     return run_node(lambda: SimBridgeNode(make), args)
 

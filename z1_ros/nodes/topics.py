@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from geometry_msgs.msg import PoseStamped
@@ -28,7 +29,7 @@ from z1_ros.nodes.messages import (
 )
 from z1_ros.nodes.qos import LATCHED, SENSOR, FollowingSubscription
 from z1_ros.runtime.clock import Clock
-from z1_ros.sim.env import Env
+from z1_ros.sim.env import Env, FilmedEnv
 from z1_ros.specs import Contract, Embodiment
 from z1_ros.types import Observation
 
@@ -45,7 +46,7 @@ class Source:
     """Resolved topic name."""
     max_age_s: float
     """Oldest arrival that is still fresh [s]."""
-    subscription: FollowingSubscription | None = None
+    subscription: FollowingSubscription
     message: Any = None
     """Latest message."""
     arrived_s: float = 0.0
@@ -97,11 +98,8 @@ class Inputs:
                 for c in contract.cameras
             ),
         ):
-            source = Source(label, node.resolve_topic_name(topic), max_age_s)
-            source.subscription = FollowingSubscription(
-                node, kind, topic, lambda message, key=key: self._receive(key, message), policy
-            )
-            self.sources[key] = source
+            heard = FollowingSubscription(node, kind, topic, partial(self._receive, key), policy)
+            self.sources[key] = Source(label, node.resolve_topic_name(topic), max_age_s, heard)
 
     @property
     def stamp_ns(self) -> int | None:
@@ -143,7 +141,8 @@ class Inputs:
                 return f"{source.label} is {age_s:.2f} s old, at most {source.max_age_s} s allowed"
         stamps = {c: self.sources[c].stamp_ns for c in self._contract.cameras}
         if stamps:
-            oldest, newest = min(stamps, key=stamps.get), max(stamps, key=stamps.get)
+            oldest = min(stamps, key=stamps.__getitem__)
+            newest = max(stamps, key=stamps.__getitem__)
             skew_s = (stamps[newest] - stamps[oldest]) * 1e-9
             if skew_s > self._config.camera_max_skew_s:
                 return f"camera {oldest!r} lags {skew_s:.2f} s behind camera {newest!r}"
@@ -243,6 +242,7 @@ class Outputs:
     def video(self, env: Env, stamp_ns: int) -> None:
         """Publish a frame of the video for people, if that is switched on."""
         if self._video is not None:
+            assert isinstance(env, FilmedEnv)
             height = self._config.video_size
             frame = env.render(self._config.video_camera, height, height * 4 // 3)
             self._video.publish(image_message(frame, "video", stamp_ns))

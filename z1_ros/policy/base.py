@@ -14,8 +14,10 @@ class Policy(Protocol):
     chunk does not depend on how many were asked for before, nor on which process asks.
     """
 
-    contract: Contract
-    """Cameras, fields, rate and horizon it was trained on."""
+    @property
+    def contract(self) -> Contract:
+        """Cameras, fields, rate and horizon it was trained on."""
+        ...
 
     def reset(self, seed: int) -> None:
         """Begin an episode whose noise is drawn from ``seed``."""
