@@ -5,6 +5,7 @@ import os
 import sys
 from ctypes.util import find_library
 from pathlib import Path
+from typing import Any
 
 from z1_ros.errors import GraphicsUnavailable, closest
 
@@ -14,7 +15,7 @@ _VENDORS = ("/etc/glvnd/egl_vendor.d", "/usr/share/glvnd/egl_vendor.d")
 _VENDOR_VARIABLES = ("__EGL_VENDOR_LIBRARY_FILENAMES", "__EGL_VENDOR_LIBRARY_DIRS")
 
 
-def make_context() -> object:
+def make_context() -> Any:
     """Return a new OpenGL context, current in this thread.
 
     ``MUJOCO_GL`` decides; without it those of EGL, OSMesa and GLFW that are installed are tried

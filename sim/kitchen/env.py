@@ -75,8 +75,7 @@ class KitchenEnv:
     @property
     def scene_id(self) -> str:
         """Hash of task, settings, seed, versions and the model they gave."""
-        self._require_scene()
-        return self._scene_id
+        return self._require_scene()
 
     def reset(self, seed: int) -> None:
         """Build the scene that belongs to ``seed`` and go to its first instant.
@@ -269,7 +268,9 @@ class KitchenEnv:
         facts = self._facts() | {"seed": seed, "model": scene.digest}
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
-    def _require_scene(self) -> None:
+    def _require_scene(self) -> str:
+        """Return the current scene's hash; raises ConfigError if there is none."""
         if self._scene_id is None:
             missing = "it is closed" if self._closed else "call reset(seed) first"
             raise ConfigError(f"the kitchen has no scene: {missing}")
+        return self._scene_id

@@ -84,7 +84,7 @@ class OpenDrawerExpert(Expert):
 
     def act(self) -> np.ndarray:
         """Return the next action."""
-        handle = self._site(f"{self.env.goal.joint_name}_handle") - (0, 0, 0.008)
+        handle = self._site(self.env.goal.landmarks[0]) - (0, 0, 0.008)
         off = self._tip - handle
         self._phase = self._next_phase(off)
         if self._phase == "reach":

@@ -83,7 +83,7 @@ class Body:
     def panel(
         self,
         pos: Numbers,
-        half: Numbers,
+        half: Sequence[float],
         material: str,
         contact: str | None = None,
         **attributes: object,
@@ -111,7 +111,7 @@ class Body:
     def ball(self, pos: Numbers, radius: Numbers, material: str, **attributes: object) -> None:
         """Add a sphere, or an ellipsoid where three radii are given [m]."""
         kind = "sphere" if np.ndim(radius) == 0 else "ellipsoid"
-        self.geom(kind, material, pos=pos, size=radius, **attributes)
+        self.geom(kind, material, None, pos=pos, size=radius, **attributes)
 
     def joint(self, name: str, kind: str, axis: Numbers, **attributes: object) -> None:
         """Add a joint; a ``range`` [m or rad] makes it limited."""

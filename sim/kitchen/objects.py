@@ -55,12 +55,12 @@ def _can(body: Body, half: tuple[float, float, float], rgb: np.ndarray) -> None:
 
 def _mug(body: Body, half: tuple[float, float, float], rgb: np.ndarray) -> None:
     z = half[2]
-    paint = {"rgba": (*rgb, 1)}
-    body.rod((0, 0, -z), (0, 0, z), 0.034, "ceramic", **paint)
+    paint = (*rgb, 1)
+    body.rod((0, 0, -z), (0, 0, z), 0.034, "ceramic", rgba=paint)
     body.rod((0, 0, z - 0.002), (0, 0, z + 0.0006), 0.029, "robot_dark")
-    body.box((0.050, 0, 0), (0.004, 0.006, 0.022), "ceramic", **paint)
-    body.box((0.040, 0, 0.024), (0.014, 0.006, 0.004), "ceramic", **paint)
-    body.box((0.040, 0, -0.024), (0.014, 0.006, 0.004), "ceramic", **paint)
+    body.box((0.050, 0, 0), (0.004, 0.006, 0.022), "ceramic", rgba=paint)
+    body.box((0.040, 0, 0.024), (0.014, 0.006, 0.004), "ceramic", rgba=paint)
+    body.box((0.040, 0, -0.024), (0.014, 0.006, 0.004), "ceramic", rgba=paint)
 
 
 def _carton(body: Body, half: tuple[float, float, float], rgb: np.ndarray) -> None:
@@ -78,9 +78,9 @@ def _cube(body: Body, half: tuple[float, float, float], rgb: np.ndarray) -> None
 
 
 def _pepper(body: Body, half: tuple[float, float, float], rgb: np.ndarray) -> None:
-    paint = {"rgba": (*rgb, 1)}
+    paint = (*rgb, 1)
     for x, y in ((0.012, 0.012), (-0.012, 0.012), (0, -0.014)):
-        body.ball((x, y, 0), (0.023, 0.023, 0.037), "ceramic", **paint)
+        body.ball((x, y, 0), (0.023, 0.023, 0.037), "ceramic", rgba=paint)
     body.rod((0, 0, 0.03), (0.003, 0.002, 0.055), 0.005, "leaf")
 
 

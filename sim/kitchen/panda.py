@@ -156,7 +156,7 @@ def _servos(actuators: ET.Element, mobile: bool) -> None:
     for joint in FINGER_JOINTS:
         servo.add("position", name=joint, joint=joint, kp=1000, kv=40, forcerange=(-25, 25))
     if mobile:
-        for joint, kp, kv in zip(
+        for joint, stiffness, damping in zip(
             BASE_JOINTS, (1e5, 1e5, 3e4, 4e4), (7e3, 7e3, 1500, 3e3), strict=True
         ):
-            servo.add("position", name=joint, joint=joint, kp=kp, kv=kv)
+            servo.add("position", name=joint, joint=joint, kp=stiffness, kv=damping)

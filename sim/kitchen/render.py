@@ -17,7 +17,7 @@ class Renderer:
         self._gl = make_context()
         self._contexts: dict[bool, mujoco.MjrContext] = {}
         self._rendered: dict[bool, mujoco.MjModel] = {}
-        self._scene: mujoco.MjvScene | None = None
+        self._scene: mujoco.MjvScene  # of ``_model``
         self._model: mujoco.MjModel | None = None
         self._option = mujoco.MjvOption()
         self._option.geomgroup[3] = 0

@@ -82,6 +82,7 @@ class _Side:
         """
         request = {"robot": config.robot, "task": config.task, "size": config.size}
         request |= {"cameras": cameras, "steps": steps}
+        assert self._process.stdin and self._process.stdout  # pipes
         with contextlib.suppress(BrokenPipeError):
             self._process.stdin.write(json.dumps(request) + "\n")
             self._process.stdin.flush()

@@ -146,9 +146,12 @@ def _run_tasks(
                 live.update(render_table(runs, title))
 
             result = client.run_episode(run.task, seed, on_progress=on_progress)
+
             # The last frames may still be under way; the next episode must not get them.
-            end_s = time.monotonic() + LAST_FRAMES_S
-            client.wait(lambda end_s=end_s: time.monotonic() > end_s, 5.0, "last frames")
+            def are_over(end_s: float = time.monotonic() + LAST_FRAMES_S) -> bool:
+                return time.monotonic() > end_s
+
+            client.wait(are_over, 5.0, "last frames")
             run.keep(result)
             run.latency = client.latency()
             if not live.console.is_terminal:  # a log shows the live table only at its end

@@ -97,8 +97,8 @@ def main(config: EvalConfig) -> dict[str, Any]:
     bundle = load_bundle(config.bundle)
     robot = embodiment(bundle.manifest.embodiment)
     check_contract(bundle.manifest.contract, robot, bundle.manifest.name)
-    settings = {"bundle": bundle.sha256, "robot": config.robot, "through": config.through}
-    settings |= {"delay_ms": config.delay_ms, "backend": config.backend}
+    settings: dict[str, Any] = {"bundle": bundle.sha256, "robot": config.robot}
+    settings |= {"through": config.through, "delay_ms": config.delay_ms, "backend": config.backend}
     journal = Journal(config.json, settings)
     results = run_missing(config, journal, console)
     report = make_report(config, bundle, results)

@@ -87,7 +87,7 @@ Row = Callable[[Setting], list[str]]
 
 def commands() -> dict[str, type]:
     """Return the config dataclass of each installed command, ``z1-bench NAME`` one by one."""
-    mains = {}
+    mains: dict[str, Callable[..., Any]] = {}
     for name in sorted(entry.COMMANDS):
         if name == "bench":
             mains |= {f"z1-bench {part}": bench.main_of(part) for part in bench.BENCHMARKS}
@@ -108,10 +108,12 @@ def settings(
     for field in fields(cls):
         name, kind = field.name, get_type_hints(cls)[field.name]
         marks = getattr(hints[name], "__metadata__", ())
-        if is_dataclass(kind):
+        if isinstance(kind, type) and is_dataclass(kind):
             short = prefix is None or tyro.conf.OmitArgPrefixes in marks
             inner = None if short else f"{prefix}{name}."
-            groups.append(settings(kind, inner, texts.get(name, kind.__doc__), field.metadata))
+            groups.append(
+                settings(kind, inner, texts.get(name, kind.__doc__ or ""), field.metadata)
+            )
         elif tyro.conf.Suppress not in marks:
             yield Setting(
                 name=(prefix or "") + name,

@@ -34,7 +34,7 @@ def die_with_spawner() -> None:
 
 def run_jobs(
     workers: int,
-    start: Callable[..., None],
+    start: Callable[..., object],
     start_args: tuple[Any, ...],
     run: Callable[..., Any],
     jobs: Sequence[tuple[Any, ...]],
@@ -74,7 +74,7 @@ def run_jobs(
         pool.shutdown(cancel_futures=True)
 
 
-def _begin(start: Callable[..., None], args: tuple[Any, ...]) -> None:
+def _begin(start: Callable[..., object], args: tuple[Any, ...]) -> None:
     # The pool's own loop takes Ctrl-C for a failed job and goes on with the next.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
