@@ -81,7 +81,7 @@ class PrivilegedEnv(Protocol):
 
 
 @runtime_checkable
-class FilmedEnv(Protocol):
+class RenderedEnv(Protocol):
     """An ``Env`` with images for people; only a simulator in this process can give them."""
 
     def render(self, camera: str, height: int, width: int) -> np.ndarray:

@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 from z1_ros.errors import BundleError, CheckpointError, ConfigError
-from z1_ros.files import require_writable, write_json
+from z1_ros.files import write_json
 from z1_ros.models.bundle.manifest import (
     MANIFEST,
     WEIGHTS,
@@ -57,8 +57,6 @@ RESIZE: dict[str, Resize] = {"openpi": "bilinear_antialias", "lerobot": "bilinea
 
 def main(config: ImportConfig) -> dict[str, Any]:
     """Import and report; returns what was decided."""
-    if config.json:
-        require_writable(config.json)
     bundle = import_checkpoint(config, Console())
     manifest = bundle.manifest
     decided = {

@@ -23,7 +23,7 @@ from rich.table import Table
 from torch import Tensor
 
 from z1_ros.errors import CheckpointError
-from z1_ros.files import require_writable, write_json
+from z1_ros.files import write_json
 from z1_ros.models.bundle.manifest import MANIFEST, load_bundle
 from z1_ros.models.checkpoint.layouts import EMBEDDING, HEAD, from_openpi, is_unused
 from z1_ros.models.checkpoint.loading import Checkpoint, describe, infer_geometry, load_checkpoint
@@ -334,8 +334,6 @@ def _remarks(report: dict[str, Any]) -> Iterator[str]:
 
 def main(config: ParityConfig) -> int:
     """Compare and report; returns the exit code, 1 if a key is above its tolerance."""
-    if config.json is not None:
-        require_writable(config.json)
     report = run(config)
     print_report(report)
     if config.json is not None:

@@ -29,7 +29,7 @@ from z1_ros.nodes.messages import (
 )
 from z1_ros.nodes.qos import LATCHED, SENSOR, FollowingSubscription
 from z1_ros.runtime.clock import Clock
-from z1_ros.sim.env import Env, FilmedEnv
+from z1_ros.sim.env import Env, RenderedEnv
 from z1_ros.specs import Contract, Embodiment
 from z1_ros.types import Observation
 
@@ -242,7 +242,7 @@ class Outputs:
     def video(self, env: Env, stamp_ns: int) -> None:
         """Publish a frame of the video for people, if that is switched on."""
         if self._video is not None:
-            assert isinstance(env, FilmedEnv)
+            assert isinstance(env, RenderedEnv)
             height = self._config.video_size
             frame = env.render(self._config.video_camera, height, height * 4 // 3)
             self._video.publish(image_message(frame, "video", stamp_ns))
