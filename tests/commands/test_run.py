@@ -18,7 +18,7 @@ START = "from z1_ros.commands.entry import run; raise SystemExit(run())"
 @pytest.mark.parametrize(
     ("flags", "says"),
     [
-        ([], "only this machine sees the graph; discovery:=subnet opens it to the network"),
+        ([], "only this machine sees the graph; --graph.discovery subnet opens it to the network"),
         (["--graph.discovery", "subnet"], "the whole network sees the graph"),
     ],
 )

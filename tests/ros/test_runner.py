@@ -74,6 +74,17 @@ def test_a_graph_on_a_domain_of_its_own_is_seen_by_this_machine_only():
             assert env["FASTRTPS_DEFAULT_PROFILES_FILE"].endswith("fastdds_localhost.xml")
 
 
+def test_why_a_node_cannot_start_is_its_own_sentence(tmp_path):
+    path = tmp_path / "params.yaml"
+    path.write_text("/**: {guard_node: {ros__parameters: {max_age: 0.1}}}")
+    says = r"guard_node ended with exit code 1: guard_node has no parameter 'max_age'"
+    with (
+        pytest.raises(GraphError, match=says),
+        fake_graph(mode="lockstep", params_file=str(path)) as runner,
+    ):
+        runner.client.wait(lambda: False, PATIENCE_S, "nothing")
+
+
 def test_the_end_of_a_required_node_is_an_error_with_its_words():
     with fake_graph(env=LONG) as runner:
         runner.processes["guard_node"].kill()

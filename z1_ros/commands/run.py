@@ -33,8 +33,8 @@ def main(config: RunConfig) -> int:
     graph = policy_graph(config.graph)
     runner = GraphRunner(graph, own_domain=config.own_domain, echo=sys.stdout, stopping=stopping)
     with contextlib.suppress(KeyboardInterrupt), runner:
-        where = f"ROS domain {runner.domain_id}: {describe(runner.discovery)}"
-        print(f"z1-run: {where}", flush=True)  # noqa: T201
+        seen = describe(runner.discovery, opens="--graph.discovery subnet")
+        print(f"z1-run: ROS domain {runner.domain_id}: {seen}", flush=True)  # noqa: T201
         while True:
             runner.check()
             stopping.wait(0.2)

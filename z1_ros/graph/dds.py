@@ -41,10 +41,10 @@ def dds_env(discovery: Discovery, profile: str = "auto", image_bytes: int = 0) -
     return _range_env(discovery) | (dict.fromkeys(_PROFILES, path) if profile else {})
 
 
-def describe(discovery: Discovery) -> str:
-    """Return one sentence on who can find a graph, and how to change that."""
+def describe(discovery: Discovery, opens: str = "discovery:=subnet") -> str:
+    """Return one sentence on who can find a graph; ``opens`` is what opens it to the network."""
     if _is_local(discovery):
-        return "only this machine sees the graph; discovery:=subnet opens it to the network"
+        return f"only this machine sees the graph; {opens} opens it to the network"
     if discovery == "subnet":
         return "the whole network sees the graph, and can publish action or exchange the model"
     said = [f"{name}={os.environ[name]}" for name in (RANGE, *_PEERS) if os.environ.get(name)]

@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Self, TextIO
 
 import yaml
@@ -117,8 +117,7 @@ class GraphRunner:
             if (code := process.poll()) is not None:
                 for reader in self._readers:
                     reader.join(timeout=0.2)
-                said = " | ".join(self._tails[name]) or "it said nothing"
-                raise GraphError(f"{name} ended with exit code {code}: {said}")
+                raise GraphError(f"{name} ended with exit code {code}: {_words(self._tails[name])}")
 
     def stop(self) -> dict[str, int]:
         """End all processes, SIGKILL being the last resort; return their exit codes."""
@@ -195,6 +194,12 @@ class GraphRunner:
             tail.append(line.rstrip())
             if self._echo is not None:
                 print(f"[{name}] {line.rstrip()}", file=self._echo, flush=True)
+
+
+def _words(tail: Collection[str]) -> str:
+    """Return a node's sentence on why it ended, or the last lines of its output."""
+    errors = [line.removeprefix("error: ") for line in tail if line.startswith("error: ")]
+    return errors[-1] if errors else " | ".join(tail) or "it said nothing"
 
 
 def _parameters_file(node: NodeSpec) -> int:
