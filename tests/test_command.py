@@ -53,6 +53,7 @@ def test_a_number_returned_is_the_exit_code() -> None:
     assert run_command("z1-x", lambda config: config.steps, Config, []) == 3
 
 
+@pytest.mark.parametrize("in_colours", [False, True])
 @pytest.mark.parametrize(
     ("config", "args", "sentence"),
     [
@@ -68,7 +69,11 @@ def test_a_number_returned_is_the_exit_code() -> None:
         (Needy, "--out x --bundel y", "--bundle is required; unknown: --bundel, y"),
     ],
 )
-def test_a_wrong_flag_is_one_sentence(config: type, args: str, sentence: str, capsys) -> None:
+def test_a_wrong_flag_is_one_sentence(
+    config: type, args: str, sentence: str, in_colours: bool, capsys, monkeypatch
+) -> None:
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: in_colours)
     assert run_command("z1-x", print, config, args.split()) == 2
     said = capsys.readouterr().err
     assert said.startswith(f"z1-x: {sentence}") and said.count("\n") == 1

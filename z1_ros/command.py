@@ -9,7 +9,7 @@ import re
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Any, TypeVar, get_type_hints
@@ -60,9 +60,10 @@ def parse(name: str, config: type[T], args: Sequence[str]) -> T | None:
     helping = any(word in ("-h", "--help") for word in args)
     said = io.StringIO()
     try:
-        # tyro draws its errors as boxes as wide as the terminal; a wide one breaks no lines.
-        wide = contextlib.nullcontext() if helping else _columns(10_000)
-        with wide, contextlib.redirect_stderr(said):
+        # tyro's errors are boxes as wide as the terminal and in its colours; ``_sentence`` reads
+        # them, so the terminal is a plain one that breaks no lines.
+        terminal = {} if helping else {"COLUMNS": "10000", "TERM": "dumb"}
+        with _environment(terminal), contextlib.redirect_stderr(said):
             settings = tyro.cli(config, prog=name, args=args)
     except SystemExit as end:
         if not end.code:
@@ -76,15 +77,15 @@ def parse(name: str, config: type[T], args: Sequence[str]) -> T | None:
 
 
 @contextlib.contextmanager
-def _columns(width: int) -> Iterator[None]:
-    before = os.environ.get("COLUMNS")
-    os.environ["COLUMNS"] = str(width)
+def _environment(values: Mapping[str, str]) -> Iterator[None]:
+    before = {name: os.environ[name] for name in values if name in os.environ}
+    os.environ.update(values)
     try:
         yield
     finally:
-        del os.environ["COLUMNS"]
-        if before is not None:
-            os.environ["COLUMNS"] = before
+        for name in values:
+            del os.environ[name]
+        os.environ.update(before)
 
 
 _PHRASES: tuple[tuple[str, Callable[[re.Match[str]], str]], ...] = (
