@@ -13,6 +13,7 @@ from rosgraph_msgs.msg import Clock as ClockMessage
 from sensor_msgs.msg import Image, JointState
 from std_msgs.msg import String
 
+from z1_ros.errors import ConfigError
 from z1_ros.nodes.configs import PolicyNodeConfig, SimBridgeConfig
 from z1_ros.nodes.messages import (
     check_image,
@@ -242,7 +243,8 @@ class Outputs:
     def video(self, env: Env, stamp_ns: int) -> None:
         """Publish a frame of the video for people, if that is switched on."""
         if self._video is not None:
-            assert isinstance(env, RenderedEnv)
+            if not isinstance(env, RenderedEnv):
+                raise ConfigError("this simulator renders no video; set video_size to 0")
             height = self._config.video_size
             frame = env.render(self._config.video_camera, height, height * 4 // 3)
             self._video.publish(image_message(frame, "video", stamp_ns))
