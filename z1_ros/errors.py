@@ -50,7 +50,7 @@ class GraphicsUnavailable(Z1Error, RuntimeError):
 
 
 class GraphError(Z1Error, RuntimeError):
-    """A node of the graph did not start, did not answer, or ended."""
+    """A node of the graph did not start, did not reply, or ended."""
 
 
 class ProcessLost(Z1Error, RuntimeError):

@@ -33,7 +33,7 @@ class PolicyGraphConfig:
     seed: int = SimBridgeConfig().seed
     """Scene of a simulated robot; from 10000 on they are for evaluation."""
     mode: Mode = "realtime"
-    """realtime, or lockstep: a simulator waits for each action, deterministic."""
+    """realtime, or lockstep: the simulator waits for each action, and runs repeat to the bit."""
     instruction: str = ""
     """What to do until the instruction topic says otherwise; a simulated robot publishes it
     instead of its scene's own instruction."""

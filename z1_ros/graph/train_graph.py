@@ -32,7 +32,7 @@ class TrainGraphConfig:
     out: str = ""
     """Bundle to write."""
     workers: int = 12
-    """Environments at work side by side."""
+    """Environment workers: simulators that run at the same time."""
     options: str = ""
     """Further flags of z1-train, e.g. '--minutes 30 --group-size 4'."""
     namespace: str = "worker"

@@ -73,7 +73,7 @@ class SFTConfig:
     train: tyro.conf.OmitArgPrefixes[TrainConfig] = field(default_factory=TrainConfig)
     """Optimisation."""
     held_out: float = 0.05
-    """Fraction of each task's demonstrations that only validate."""
+    """Fraction of each task's demonstrations that are used for validation only."""
     denoise_steps: int | None = None
     """Denoise steps of the finished policy; if not given, those of ``init``, or 5."""
     replan_steps: int | None = None
