@@ -10,7 +10,7 @@ from typing import Any
 
 
 class Z1Error(Exception):
-    """Base of every error that a user can meet and mend."""
+    """Base of every error that a user can fix."""
 
 
 class ConfigError(Z1Error, ValueError):

@@ -1,4 +1,4 @@
-"""``z1-bench rl``: what a group of rollouts costs, plainer ways beside ours.
+"""``z1-bench rl``: what a group of rollouts costs, our way and simpler ways.
 
 All ways run in one process in blocks that alternate, on the same scenes with the same weights.
 ``whole`` is naive GRPO on our workers: G resets to one seed, G whole episodes. ``prefix`` and
