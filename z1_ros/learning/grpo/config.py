@@ -45,7 +45,7 @@ class GrpoConfig:
     filter_range: tuple[float, float] = (0.01, 1.0)
     """Smallest and largest mean reward of groups that are trained on; the others are dropped."""
     flow_weight: float = 0.0
-    """Weight of a second loss, beside GRPO's: flow matching on the chunks that did better than
+    """Weight of a second loss, next to GRPO's: flow matching on the chunks that did better than
     their group. It keeps the policy without noise as good as the policy with noise. Use it if
     eval_success falls behind train_success."""
     update_epochs: int = 1

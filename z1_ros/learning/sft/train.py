@@ -62,7 +62,7 @@ class SFTConfig:
     embodiment: str = "panda"
     """Robot, if demonstrations are collected."""
     run: Path | None = None
-    """Folder of checkpoints and logs; if not given, beside the bundle: ``<bundle>-run``."""
+    """Folder of checkpoints and logs; if not given, next to the bundle: ``<bundle>-run``."""
     init: Path | None = None
     """Bundle to fine-tune, with its cameras, fields, tokenizer and network. Without it a new
     network is trained from random weights."""
