@@ -51,8 +51,8 @@ class PolicyGraphConfig:
     """Who can find the graph: localhost (this machine), subnet (the network), or auto: what
     ROS_AUTOMATIC_DISCOVERY_RANGE says, localhost where it says nothing."""
     fastdds_profile: str = "auto"
-    """Fast DDS profile: a file, empty for none, auto for one of ours where it is needed (large
-    images; localhost)."""
+    """Fast DDS profile: a file, empty for none, or auto: a profile of z1_ros where one is needed
+    (large images; localhost)."""
     backend: Backend = PolicyNodeConfig().backend
     """Inference library: auto, onnxruntime or torch."""
     threads: int = PolicyNodeConfig().threads

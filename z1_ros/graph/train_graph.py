@@ -45,7 +45,7 @@ class TrainGraphConfig:
     """Who can find the graphs: localhost (this machine), subnet (the network), or auto: what
     ROS_AUTOMATIC_DISCOVERY_RANGE says, localhost where it says nothing."""
     fastdds_profile: str = "auto"
-    """Fast DDS profile: a file, empty for none, auto for one of ours where it is needed."""
+    """Fast DDS profile: a file, empty for none, or auto: a profile of z1_ros if one is needed."""
 
     def __post_init__(self) -> None:
         """Check ranges."""
