@@ -1,1 +1,1 @@
-"""The π0.5 network, its bundles, tokenizer, export and engines (``z1_ros.models``)."""
+"""The π0.5 network, its bundles and checkpoints, import and parity (``z1_ros.models``)."""

@@ -52,7 +52,7 @@ def config_of(main: Callable[..., Any]) -> type:
 
 
 def parse(name: str, config: type[T], args: Sequence[str]) -> T | None:
-    """Return ``config`` filled from the flags; None once ``--help`` has been answered.
+    """Return ``config`` filled from the flags; None after ``--help``, which was printed.
 
     Raises:
         ConfigError: A flag is unknown, lacks its value or has a wrong one.

@@ -1,4 +1,4 @@
-"""One frozen dataclass, two faces: ROS parameters and command-line flags.
+"""A frozen dataclass as ROS parameters and as command-line flags.
 
 A config's defaults, units, descriptions and invariants live in its dataclass and nowhere else.
 The string literal below a field is its description everywhere. Parameter name = dotted path

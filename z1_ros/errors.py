@@ -10,7 +10,7 @@ from typing import Any
 
 
 class Z1Error(Exception):
-    """Base of every error that a user can meet and mend."""
+    """Base of every error that a user can fix."""
 
 
 class ConfigError(Z1Error, ValueError):
@@ -50,7 +50,7 @@ class GraphicsUnavailable(Z1Error, RuntimeError):
 
 
 class GraphError(Z1Error, RuntimeError):
-    """A node of the graph did not start, did not answer, or ended."""
+    """A node of the graph did not start, did not reply, or ended."""
 
 
 class ProcessLost(Z1Error, RuntimeError):

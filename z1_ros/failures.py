@@ -4,7 +4,7 @@ Exit codes of every command:
 
 - 0: done.
 - 1: the command ran and its outcome is bad (no episode of the demo succeeded), or it has a bug.
-- 2: something that you can mend stopped it; the sentence says what.
+- 2: something that you can fix stopped it; the sentence says what.
 - 130: Ctrl-C.
 
 Standard library only: this module says what is missing where nothing else can be imported.
@@ -73,7 +73,7 @@ def guarded(command: str, job: Callable[[], Any]) -> int:
             code = report(command, error)
         output.flush()
         lost = output.failure
-        # A reader that leaves, such as `head`, has seen what it wanted.
+        # A reader that closes the pipe, such as `head`, has read what it needed.
         if lost is not None and not isinstance(lost, BrokenPipeError):
             told = report(command, OSError(lost.errno, lost.strerror, "standard output"))
             code = code or told
@@ -153,5 +153,5 @@ def _bug(error: BaseException) -> str:
 
 
 def _say(text: str) -> None:
-    with contextlib.suppress(OSError, ValueError):  # nobody listens: the exit code is left
+    with contextlib.suppress(OSError, ValueError):  # nobody reads it: the exit code still tells
         print(text, file=sys.stderr, flush=True)  # noqa: T201

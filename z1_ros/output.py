@@ -1,6 +1,6 @@
 """Standard output that never ends a command: neither a narrow encoding nor a lost reader does.
 
-A result is worth more than the words about it. ``z1-eval --json r.json | head -1`` still writes
+A result matters more than the messages about it. ``z1-eval --json r.json | head -1`` still writes
 ``r.json``, and so does a terminal that knows ASCII alone.
 """
 

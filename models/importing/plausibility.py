@@ -1,6 +1,6 @@
 """Whether statistics can be those of the fields that their columns are said to be.
 
-A wrong flat order loads, runs and moves the robot; its statistics give it away.
+A wrong flat order loads, runs and moves the robot, but its statistics show that it is wrong.
 """
 
 from collections.abc import Iterator, Mapping, Sequence

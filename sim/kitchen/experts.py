@@ -3,7 +3,7 @@
 Each expert is a proportional controller towards a target that depends on the present state:
 off the approach line the target lies in front of the goal, on the line it moves in (a funnel).
 So it acts after a disturbance as it does in an undisturbed episode, and the little memory
-there is (has the grasp closed, has the object been released) mends itself.
+there is (has the grasp closed, has the object been released) corrects itself.
 """
 
 from abc import ABC, abstractmethod

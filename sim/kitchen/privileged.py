@@ -15,7 +15,7 @@ class PrivilegedState:
     """Reads robot, task and object of one scene; every number is of order one.
 
     Places are seen from the gripper, in the frame of the robot's base, once as they are and once
-    magnified: a grasp is a matter of a centimetre.
+    magnified: a grasp needs an accuracy of about a centimetre.
     """
 
     def __init__(self, model: mujoco.MjModel, goal: Task):

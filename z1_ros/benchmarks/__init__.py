@@ -1,1 +1,1 @@
-"""Benchmarks: ratios measured side by side in one run, and floors."""
+"""Benchmarks: ratios measured in one run, and the lowest cost that is possible."""

@@ -34,11 +34,11 @@ class LoadBenchConfig:
     geometry: Literal["small", "full"] = "full"
     """Sizes of the random bundle; ``full`` is the published π0.5."""
     dtype: Literal["float32", "bfloat16"] = "bfloat16"
-    """Of the random weights."""
+    """Type of the random weights."""
     embodiment: str = "panda_omron"
     """Robot of the random bundle."""
     experts: int = 0
-    """Task-wise action experts of the random bundle, beside its base expert."""
+    """Task experts of the random bundle, in addition to its base expert."""
     threads: int = 2
     """CPU threads."""
     json: Path | None = None

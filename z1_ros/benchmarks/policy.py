@@ -24,20 +24,20 @@ Call = Callable[[], Any]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PolicyBenchConfig:
-    """Latency of one action chunk beside its floor."""
+    """Latency of one action chunk, compared with the lowest latency that the machine allows."""
 
     geometry: Literal["small", "full"] = "small"
     """Sizes of the network; ``full`` is the published π0.5."""
     cameras: tuple[int, ...] = (2, 3)
-    """Camera counts, a measurement each."""
+    """Numbers of cameras; each is measured."""
     denoise_steps: int = 10
-    """Euler steps."""
+    """Euler steps from noise to actions."""
     dtype: Literal["float32", "bfloat16"] = "float32"
-    """Of the weights; norms, softmax and the Euler state stay float32."""
+    """Type of the weights; norms, softmax and the Euler state stay float32."""
     device: Literal["cpu", "cuda"] = "cpu"
-    """Where it runs; on CUDA the whole chunk is also replayed as one CUDA graph."""
+    """Where the network runs; on CUDA the whole chunk is also replayed as one CUDA graph."""
     repeats: int = 20
-    """Timed chunks of each kind."""
+    """Chunks that each measurement times."""
     json: Path | None = None
     """Write the report here."""
 

@@ -1,4 +1,4 @@
-"""``z1-bench rl``: what a group of rollouts costs, plainer ways beside ours.
+"""``z1-bench rl``: what a group of rollouts costs, our way and simpler ways.
 
 All ways run in one process in blocks that alternate, on the same scenes with the same weights.
 ``whole`` is naive GRPO on our workers: G resets to one seed, G whole episodes. ``prefix`` and
@@ -66,16 +66,16 @@ VARIANTS: Mapping[Way, Variant] = {
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RlBenchConfig:
-    """Cost of rolling out groups: whole episodes, shared chunks, a tree, and plainer ways."""
+    """Cost of rolling out groups: whole episodes, shared chunks, a tree, and simpler ways."""
 
     bundle: str = "kitchen-sft"
-    """Policy."""
+    """Bundle of the policy: a directory, or the name of a shipped one."""
     robot: str = DEFAULT_SIMULATOR
     """Simulator."""
     task: str = "OpenDrawer"
-    """Task."""
+    """Task whose scenes are rolled out."""
     variants: tuple[Way, ...] = tuple(VARIANTS)
-    """Ways to measure; ratios are against the first."""
+    """Ways of rolling out that are measured; ratios are relative to the first one."""
     through: tuple[Through, ...] = ("inproc",)
     """Where the workers are; over ``ros`` the cameras are rendered at re-planning only."""
     group_size: int = 8
@@ -87,13 +87,13 @@ class RlBenchConfig:
     max_chunks: int = 0
     """Chunks after which an episode ends; 0: the task's own horizon."""
     workers: int = 8
-    """Environments at work side by side."""
+    """Environment workers that run at the same time."""
     threads: int = 1
-    """Threads of inference."""
+    """CPU threads of inference."""
     blocks: int = 3
-    """Alternating blocks of each way."""
+    """Blocks that each way is measured in; the ways take turns."""
     seed: int = 0
-    """Seeds scenes and noise."""
+    """Seed of scenes and noise."""
     json: Path | None = None
     """Write the report here."""
 

@@ -24,24 +24,24 @@ from z1_ros.sim.registry import DEFAULT_SIMULATOR, find_simulator, parse_task
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SimBenchConfig:
-    """Control steps per second of a simulator, beside robosuite's Lift."""
+    """Control steps per second of a simulator, compared with robosuite's Lift."""
 
     robot: str = DEFAULT_SIMULATOR
     """Simulator."""
     task: str = "PnPCounterToSink"
-    """Its task; the default one has the most contacts."""
+    """Task of the simulator; the default one has the most contacts."""
     lift_python: Path | None = None
     """Python that has robosuite 1.5.2 and mujoco < 3.10; without it nothing is compared."""
     cameras: tuple[int, ...] = (0, 3)
-    """How many cameras are rendered at every control step, a measurement each."""
+    """Numbers of cameras rendered at every control step; each is measured."""
     size: int = 224
     """Height and width of the images [px]."""
     blocks: int = 5
-    """Alternating blocks of each side."""
+    """Blocks that each simulator is measured in; the simulators take turns."""
     seconds: float = 3.0
     """About how long a block takes [s]."""
     core: int | None = None
-    """Core that both sides run on; None takes the last one available."""
+    """CPU core that both simulators run on; if not given, the last one available."""
     json: Path | None = None
     """Write the report here."""
 

@@ -9,8 +9,8 @@ from z1_ros.command import config_of, run_command
 from z1_ros.errors import closest
 
 BENCHMARKS = {
-    "sim": ("simulator", "control steps per second, beside robosuite's Lift"),
-    "policy": ("policy", "latency of an action chunk, beside its floor"),
+    "sim": ("simulator", "control steps per second, compared with robosuite's Lift"),
+    "policy": ("policy", "latency of an action chunk, compared with the lowest possible"),
     "load": ("load", "disk, memory and time until a bundle's first chunk"),
     "rl": ("rollouts", "cost of a group of rollouts, shared and not"),
 }

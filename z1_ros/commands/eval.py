@@ -43,17 +43,19 @@ class EvalConfig:
     seeds: str = "10000:10100"
     """Scene seeds, ``first:end`` (end excluded) or joined by commas; all >= 10000."""
     through: Literal["inproc", "ros"] = "inproc"
-    """``inproc``, or ``ros``: lockstep through the node graph; both give the same actions."""
+    """``inproc``: without ROS; ``ros``: through the node graph, in lockstep. Both give the same
+    actions."""
     delay_ms: float = 0.0
-    """Age that every chunk has when it becomes usable [ms], rounded up to control steps."""
+    """Time from an observation until its chunk can be used [ms], rounded up to control steps."""
     backend: Literal["auto", "onnxruntime", "torch"] = "auto"
     """What runs the network; ``auto`` takes onnxruntime where the bundle has graphs."""
     threads: int = 1
     """Inference threads of each worker."""
     workers: int = 0
-    """Episodes run at the same time, each in a process of its own; 0: one a core, at most 8."""
+    """Episodes that run at the same time, each in a process of its own; 0: one per CPU core, at
+    most 8."""
     json: Path | None = None
-    """Write the table and every episode here; a stopped evaluation goes on from beside it."""
+    """File for the table and every episode. A stopped evaluation goes on from FILE.partial."""
 
     def __post_init__(self) -> None:
         """Check names and ranges."""

@@ -13,8 +13,9 @@ class TrainConfig(train.Z1Config):
     """Improve a policy on one task by Z-1's GRPO, in simulation."""
 
     attach: str = ""
-    """With ``--through ros``: namespace, before the worker's number, of graphs that run already
-    (``worker`` means /worker0, /worker1, …), as train.launch.py starts them; empty starts them."""
+    """Use graphs that run already, such as those of train.launch.py: their namespace without the
+    worker's number (``worker`` means /worker0, /worker1, …). It needs ``--through ros``. Empty: the
+    command starts the graphs itself."""
 
     def __post_init__(self) -> None:
         """Check ranges and choices."""

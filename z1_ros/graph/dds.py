@@ -104,7 +104,7 @@ def _own_profile(discovery: Discovery, image_bytes: int) -> str:
     """Return the profile of ours that is needed; empty if none is, or the user has chosen one."""
     if any(os.environ.get(name) for name in _PROFILES):
         return ""
-    # An unused 16 MB segment per process is no gift: a container's /dev/shm has 64 MB.
+    # A 16 MB segment per process only where it is needed: a container's /dev/shm has 64 MB.
     large = image_bytes > BIG_IMAGE_BYTES
     if _is_local(discovery):
         # LOCALHOST alone lets in who names this machine as a static peer.

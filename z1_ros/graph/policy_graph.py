@@ -33,7 +33,7 @@ class PolicyGraphConfig:
     seed: int = SimBridgeConfig().seed
     """Scene of a simulated robot; from 10000 on they are for evaluation."""
     mode: Mode = "realtime"
-    """realtime, or lockstep: a simulator waits for each action, deterministic."""
+    """realtime, or lockstep: the simulator waits for each action, and runs repeat to the bit."""
     instruction: str = ""
     """What to do until the instruction topic says otherwise; a simulated robot publishes it
     instead of its scene's own instruction."""
@@ -51,8 +51,8 @@ class PolicyGraphConfig:
     """Who can find the graph: localhost (this machine), subnet (the network), or auto: what
     ROS_AUTOMATIC_DISCOVERY_RANGE says, localhost where it says nothing."""
     fastdds_profile: str = "auto"
-    """Fast DDS profile: a file, empty for none, auto for one of ours where it is needed (large
-    images; localhost)."""
+    """Fast DDS profile: a file, empty for none, or auto: a profile of z1_ros where one is needed
+    (large images; localhost)."""
     backend: Backend = PolicyNodeConfig().backend
     """Inference library: auto, onnxruntime or torch."""
     threads: int = PolicyNodeConfig().threads

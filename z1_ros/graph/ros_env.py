@@ -195,7 +195,7 @@ class RosEnv:
         return round(time_ns * 1e-9 * self.embodiment.control_hz)
 
     def _guards_there(self) -> set[bytes]:
-        """Return the identities of all guards, also of one that died without a word just now."""
+        """Return the ids of all guards, also of one that has just died and is still listed."""
         publishers = self._client.node.get_publishers_info_by_topic("safe_action")
         return {bytes(publisher.endpoint_gid) for publisher in publishers}
 

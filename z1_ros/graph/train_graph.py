@@ -32,7 +32,7 @@ class TrainGraphConfig:
     out: str = ""
     """Bundle to write."""
     workers: int = 12
-    """Environments at work side by side."""
+    """Environment workers: simulators that run at the same time."""
     options: str = ""
     """Further flags of z1-train, e.g. '--minutes 30 --group-size 4'."""
     namespace: str = "worker"
@@ -45,7 +45,7 @@ class TrainGraphConfig:
     """Who can find the graphs: localhost (this machine), subnet (the network), or auto: what
     ROS_AUTOMATIC_DISCOVERY_RANGE says, localhost where it says nothing."""
     fastdds_profile: str = "auto"
-    """Fast DDS profile: a file, empty for none, auto for one of ours where it is needed."""
+    """Fast DDS profile: a file, empty for none, or auto: a profile of z1_ros if one is needed."""
 
     def __post_init__(self) -> None:
         """Check ranges."""

@@ -60,9 +60,10 @@ class PolicyNodeConfig:
     camera_max_skew_s: float = field(default=0.2, metadata={"range": (0.0, 10.0)})
     """Hold when the stamps of two cameras differ by more [s]."""
     max_chunk_age_s: float = field(default=10.0, metadata={"range": (0.1, 600.0)})
-    """Actions that stem from an older observation are dropped [s]."""
+    """Planned actions are dropped when their observation is older [s]."""
     input_timeout_s: float = field(default=2.0, metadata={"range": (0.1, 60.0)})
-    """Lockstep: name the missing input after waiting this long [s]."""
+    """Lockstep: time without a complete observation after which the status names the missing
+    input [s]."""
     qos: Qos = "auto"
     """Reliability of image and state subscriptions: auto follows the publishers; reliable,
     best_effort."""
@@ -78,7 +79,7 @@ class GuardNodeConfig:
     """Parameters of ``guard_node``."""
 
     embodiment: str = field(default="panda", metadata=FIXED)
-    """Robot whose limits hold."""
+    """Robot whose limits apply."""
     mode: Mode = field(default="realtime", metadata=FIXED)
     """``lockstep`` has no stale-action rule: there, physics waits for the action."""
     guard: GuardConfig = field(default_factory=GuardConfig, metadata=FIXED)

@@ -93,7 +93,7 @@ class RunnableNode(Protocol):
 def run_node(make: Callable[[], Node], args: list[str] | None = None) -> int:
     """Make a node, run it until it ends or a signal comes, and return the exit code.
 
-    Errors that a user can mend end as one sentence on stderr and exit code 1.
+    Errors that a user can fix end as one sentence on stderr and exit code 1.
     """
     stop = StopRequest()
     stop.install()

@@ -42,7 +42,7 @@ def subscribe_to_all(
     """Hear every publisher of a topic that matters more than what a publisher offers.
 
     One subscription per profile: RELIABLE publishers without loss, what latched publishers said
-    before we came, BEST_EFFORT publishers. ``callback`` must bear to hear a message thrice.
+    before we came, BEST_EFFORT publishers. ``callback`` may get a message up to three times.
     """
     # That a publisher does not fit them all is no news; rclpy would warn of it.
     quiet = SubscriptionEventCallbacks(use_default_callbacks=False)

@@ -1,1 +1,1 @@
-"""Control loop, action queue, guard rules, recording and benchmarks; no ROS, no torch."""
+"""Control loops, chunk queue, guard rules, processes and videos; no ROS, no torch."""

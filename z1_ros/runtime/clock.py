@@ -1,7 +1,7 @@
 """Time for everything that waits or watches: one protocol, two clocks.
 
 Watchdogs use a steady clock. ROS time may stand still (``use_sim_time`` without ``/clock``) or
-jump, and a watchdog on it would then never bark.
+jump, and a watchdog on it would then never act.
 """
 
 import time

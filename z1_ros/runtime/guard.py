@@ -22,8 +22,8 @@ class GuardConfig:
     max_age_s: float = 0.15
     """Time without an action after which the guard holds [s].
 
-    With one period of its timer and one of a 20 Hz robot added, a policy that hangs or is killed
-    leaves the robot holding within 0.25 s.
+    The guard's timer and a 20 Hz robot add up to one period each. So the robot holds within 0.25 s
+    of the last action of a policy that hangs or is killed.
     """
     max_step_scale: float = 1.0
     """Factor on every rate limit of the embodiment; below 1 is gentler."""

@@ -84,7 +84,7 @@ class InferenceWorker:
         chunk, error = None, ""
         try:
             chunk = self._policy.infer(observation)
-        except Exception as failure:  # whatever a backend throws, the robot must hold, not fall
+        except Exception as failure:  # whatever a backend raises, the robot must hold
             error = failure_text(failure)
         return InferenceResult(
             generation=generation,

@@ -58,15 +58,17 @@ class AblateConfig(Z1Config):
         "calibration",
         "trained",
     )
-    """What is varied, one at a time. The flags of these names set the values of the others."""
+    """Factors that are varied, one at a time. A factor that is not varied keeps the value of the
+    flag of its name."""
     full: bool = False
     """Run all combinations of values instead of one change at a time."""
     seeds: tuple[int, ...] = (0, 1)
-    """Training seeds of each cell."""
+    """Training seeds; every setting is trained once with each of them."""
     env_steps: int = 300_000
     """Control steps of training, the budget of each run."""
     reach: float = 0.0
-    """Success rate whose cost in control steps is compared; 0: ten points above the start's."""
+    """Success rate to reach: the table shows how many control steps that took. 0: ten points above
+    the success rate of the start."""
     through: tyro.conf.Suppress[Literal["inproc", "ros"]] = "inproc"
     minutes: tyro.conf.Suppress[float] = 0.0
     iterations: tyro.conf.Suppress[int] = 0

@@ -40,7 +40,7 @@ class CurvesConfig:
     out: Path = Path("curves.png")
     """Picture to write: .png, .svg or .pdf."""
     against: tuple[Literal["iterations", "minutes", "env_steps"], ...] = ("iterations", "minutes")
-    """What success is drawn against: a column of panels each."""
+    """Horizontal axes; each gets a column of panels."""
 
     def __post_init__(self) -> None:
         """Check choices."""

@@ -199,7 +199,7 @@ class TrainingRun:
 
     @contextmanager
     def one_iteration(self) -> Iterator[dict[str, Any]]:
-        """Lend the metrics of an iteration to be filled; then count it, log it and save.
+        """Give the metrics of an iteration to be filled; then count it, log it and save.
 
         Raises:
             Diverged: The policy did; the checkpoint is never of a policy that diverged.

@@ -22,7 +22,7 @@ class RunConfig:
     task: str
     """Task to improve."""
     out: Path
-    """Bundle to write. Checkpoints and logs go to a folder beside it: ``<out>-run``."""
+    """Bundle to write. Checkpoints and logs go to a folder next to it: ``<out>-run``."""
     robot: str = DEFAULT_SIMULATOR
     """Simulator."""
     minutes: float = 60.0

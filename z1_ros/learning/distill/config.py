@@ -25,9 +25,9 @@ class CloneConfig:
     clone_steps: int = 2000
     """Optimiser steps of the imitation."""
     clone_batch_size: int = 512
-    """Decisions of a step."""
+    """Decisions in one optimiser step of the imitation."""
     clone_learning_rate: float = 1e-3
-    """Learning rate at the start; it falls to 0."""
+    """Learning rate at the start of the imitation; it falls to 0."""
     clone_dropout: float = 0.2
     """Dropout of hidden units during the imitation only, as the episodes are few."""
 
@@ -52,14 +52,15 @@ class TeacherConfig:
     teacher_eval_every: int = 5
     """Iterations between two evaluations of the teacher."""
     teacher_eval_episodes: int = 200
-    """Episodes of each evaluation, half of either kind."""
+    """Episodes of each evaluation of the teacher: half begin at the start of a scene, half in a
+    state that the policy got into."""
     teacher_starts: int = 64
-    """States from which the rollouts of an iteration begin."""
+    """States in which the teacher's rollouts of an iteration begin."""
     teacher_rollouts: int = 4
-    """Rollouts from each of these states."""
+    """Rollouts of the teacher from each of these states."""
     recovery_share: float = 0.5
-    """Share of these states that the policy had got into, often in trouble; that is where the
-    teacher's labels will be needed. The others are starts of scenes."""
+    """Share of the teacher's rollouts that begin in states that the policy got into, often in
+    trouble: there its labels will be needed. The others begin at the start of a scene."""
     recovery_chunks: int = 20
     """Last action chunk of the policy after which the teacher may take over."""
     hold_steps: int = 4
@@ -72,11 +73,11 @@ class TeacherConfig:
     gae_lambda: float = 0.95
     """λ of generalised advantage estimation."""
     clip: float = 0.2
-    """Probability ratios count from 1 - clip to 1 + clip."""
+    """PPO's clipping of probability ratios, to 1 - clip … 1 + clip."""
     epochs: int = 5
-    """Passes over an iteration's decisions."""
+    """Passes of PPO over an iteration's decisions."""
     batch_size: int = 1024
-    """Decisions of a step."""
+    """Decisions in one optimiser step of PPO."""
     teacher_learning_rate: float = 2e-4
     """Adam's learning rate for the teacher."""
     critic_learning_rate: float = 1e-3
@@ -108,7 +109,7 @@ class DaggerConfig:
     dagger_steps: int = 150
     """Optimiser steps of the action expert in a round."""
     dagger_batch_size: int = 64
-    """Samples of a step."""
+    """Samples in one optimiser step of the action expert."""
     draws: int = 4
     """(noise, time) draws for each sample."""
     expert_learning_rate: float = 3e-4
@@ -118,7 +119,8 @@ class DaggerConfig:
     clip_norm: float = 1.0
     """Largest gradient norm."""
     ema: float = 0.995
-    """Decay, by step, of the average of the weights; it acts and becomes the bundle."""
+    """Decay per optimiser step of the average of the weights. The average acts in the episodes and
+    becomes the bundle."""
 
     def __post_init__(self) -> None:
         """Check ranges."""

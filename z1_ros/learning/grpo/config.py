@@ -45,10 +45,9 @@ class GrpoConfig:
     filter_range: tuple[float, float] = (0.01, 1.0)
     """Smallest and largest mean reward of groups that are trained on; the others are dropped."""
     flow_weight: float = 0.0
-    """Weight, beside GRPO's loss, of flow matching on the chunks that did better than their group.
-    Each noisy step has a probability ratio of its own; this keeps the steps one flow, so that what
-    was learnt with noise holds without it. For runs whose eval_success falls behind their
-    train_success."""
+    """Weight of a second loss, next to GRPO's: flow matching on the chunks that did better than
+    their group. It keeps the policy without noise as good as the policy with noise. Use it if
+    eval_success falls behind train_success."""
     update_epochs: int = 1
     """Passes over an iteration's chunks."""
     trained: Literal["expert", "joint", "lora"] = "expert"

@@ -1,4 +1,4 @@
-"""Environment workers side by side: each a process of its own, supervised and replaced.
+"""Environment workers: each a process of its own, supervised and replaced when it is lost.
 
 A worker's environment is deterministic, so one that dies or hangs is replaced by a new process
 that is brought to the same point: nothing of an iteration is lost, and its numbers stay the same.
@@ -177,7 +177,7 @@ def _post(pipe: Connection, outbox: "SimpleQueue[Message | None]") -> None:
 
 def _serve(pipe: Connection, make_worker: Callable[[], EnvWorker], memory_name: str) -> None:
     """Reply to requests until the other end closes: the loop of a worker's process."""
-    # Ctrl-C is the learner's business: it ends its workers.
+    # The learner handles Ctrl-C: it ends its workers.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     die_with_spawner()
     memory = SharedMemory(memory_name)
@@ -191,7 +191,7 @@ def _serve(pipe: Connection, make_worker: Callable[[], EnvWorker], memory_name: 
         except Z1Error as error:
             return error, {}
 
-    # The learner may hang up at any time, also while it is owed a reply.
+    # The learner may close the pipe at any time, also before it has its reply.
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
         while True:
             pipe.send(reply_to(pipe.recv()))
@@ -306,7 +306,7 @@ class EnvPool:
         return reply
 
     def _replay(self, worker: int) -> Reply:
-        """Bring a new process to where the lost one was; return the reply it owed."""
+        """Bring a new process to where the lost one was; return the missing reply."""
         *before, last = self._since_begin[worker]
         for request in before:
             self._workers[worker].send(request.to_replay())

@@ -26,7 +26,7 @@ class TrainConfig:
     """Peak of the schedule: linear warm-up, then a cosine down to 2 % of it. The default is for
     small new networks; openpi and LeRobot fine-tune the published π0.5 with 2.5e-5."""
     vlm_learning_rate: float | None = None
-    """Peak learning rate of vision tower, projector and VLM; None: as ``learning_rate``."""
+    """Peak learning rate of vision tower, projector and VLM; if not given, ``learning_rate``."""
     warmup: float = 0.03
     """Fraction of the budget that is warm-up."""
     weight_decay: float = 0.01

@@ -302,7 +302,7 @@ def _load_images(
 def undisturbed(disturbed: np.ndarray, frames: np.ndarray, horizon: int) -> np.ndarray:
     """Return which label steps follow from their frame without a disturbance.
 
-    The expert's action at t + k answers the state at t + k. If noise was executed in between,
+    The expert's action at t + k belongs to the state at t + k. If noise was executed in between,
     a policy that looks at frame t cannot know it.
 
     Args:

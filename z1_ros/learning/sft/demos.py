@@ -73,7 +73,7 @@ class DemosConfig:
     frame_stride: int = 2
     """Control steps between two kept images."""
     noisy: float = 0.6
-    """Fraction of episodes that are disturbed."""
+    """Fraction of episodes that are disturbed by bursts of noise, to show how to recover."""
     workers: int = 0
     """Processes; 0 means one per CPU core."""
 

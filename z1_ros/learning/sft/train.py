@@ -62,7 +62,7 @@ class SFTConfig:
     embodiment: str = "panda"
     """Robot, if demonstrations are collected."""
     run: Path | None = None
-    """Folder of checkpoints and logs; if not given, beside the bundle: ``<bundle>-run``."""
+    """Folder of checkpoints and logs; if not given, next to the bundle: ``<bundle>-run``."""
     init: Path | None = None
     """Bundle to fine-tune, with its cameras, fields, tokenizer and network. Without it a new
     network is trained from random weights."""
@@ -73,7 +73,7 @@ class SFTConfig:
     train: tyro.conf.OmitArgPrefixes[TrainConfig] = field(default_factory=TrainConfig)
     """Optimisation."""
     held_out: float = 0.05
-    """Fraction of each task's demonstrations that only validate."""
+    """Fraction of each task's demonstrations that are used for validation only."""
     denoise_steps: int | None = None
     """Denoise steps of the finished policy; if not given, those of ``init``, or 5."""
     replan_steps: int | None = None

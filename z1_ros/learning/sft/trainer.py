@@ -216,7 +216,7 @@ class Trainer:
 
     @contextmanager
     def averaged(self) -> Iterator[Pi05]:
-        """Lend the network with its averaged weights."""
+        """Give the network with its averaged weights, for the time of the block."""
         with self.average.in_place(), torch.no_grad():
             yield self.network
 
