@@ -24,7 +24,8 @@ class Config:
     steps: int = 3
     """Steps."""
     delay_ms: float = 0.0
-    """Delay [ms]."""
+    """Delay of an action chunk,
+    in milliseconds [ms]."""
     through: Literal["inproc", "ros"] = "inproc"
     """Way."""
 
@@ -79,9 +80,12 @@ def test_a_wrong_flag_is_one_sentence(
     assert said.startswith(f"z1-x: {sentence}") and said.count("\n") == 1
 
 
-def test_help_shows_the_flags(capsys) -> None:
+def test_help_shows_the_flags(capsys, monkeypatch) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
     assert run_command("z1-x", print, Config, ["--help"]) == 0
-    assert "--delay-ms FLOAT" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "--delay-ms FLOAT" in said
+    assert "Delay of an action chunk, in milliseconds [ms]." in said
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -10,13 +10,14 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import fields, is_dataclass
 from pathlib import Path
-from types import FrameType
+from types import FrameType, MappingProxyType
 from typing import Any, TypeVar, get_type_hints
 
 import tyro
 
-from z1_ros.config import flatten
+from z1_ros.config import descriptions, flatten
 from z1_ros.errors import ConfigError, closest
 from z1_ros.failures import DONE, EndAtOnce, guarded
 from z1_ros.files import require_writable
@@ -59,6 +60,9 @@ def parse(name: str, config: type[T], args: Sequence[str]) -> T | None:
     """
     helping = any(word in ("-h", "--help") for word in args)
     said = io.StringIO()
+    if helping:
+        with contextlib.suppress(OSError):  # no source, as in ``python -c``: tyro has none either
+            _explain(config)
     try:
         # tyro's errors are boxes as wide as the terminal and in its colours; ``_sentence`` reads
         # them, so the terminal is a plain one that breaks no lines.
@@ -74,6 +78,17 @@ def parse(name: str, config: type[T], args: Sequence[str]) -> T | None:
         if isinstance(value, float) and math.isnan(value):
             raise ConfigError(f"--{field.replace('_', '-')} is nan, expected a number")
     return settings
+
+
+def _explain(config: type) -> None:
+    """Give tyro each description in one line: by itself it keeps the source's line breaks."""
+    texts, kinds = descriptions(config), get_type_hints(config)
+    for field in fields(config):
+        if is_dataclass(kinds[field.name]):
+            _explain(kinds[field.name])
+        elif field.name in texts:
+            help_text = {"help": texts[field.name]}
+            field.metadata = MappingProxyType(dict(field.metadata) | help_text)
 
 
 @contextlib.contextmanager
