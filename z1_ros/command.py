@@ -4,12 +4,11 @@ import ast
 import contextlib
 import io
 import math
-import os
 import re
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from types import FrameType, MappingProxyType
@@ -18,6 +17,7 @@ from typing import Any, TypeVar, get_type_hints
 import tyro
 
 from z1_ros.config import descriptions, flatten
+from z1_ros.environ import environment
 from z1_ros.errors import ConfigError, closest
 from z1_ros.failures import DONE, EndAtOnce, guarded
 from z1_ros.files import require_writable
@@ -67,7 +67,7 @@ def parse(name: str, config: type[T], args: Sequence[str]) -> T | None:
         # tyro's errors are boxes as wide as the terminal and in its colours; ``_sentence`` reads
         # them, so the terminal is a plain one that breaks no lines.
         terminal = {} if helping else {"COLUMNS": "10000", "TERM": "dumb"}
-        with _environment(terminal), contextlib.redirect_stderr(said):
+        with environment(terminal), contextlib.redirect_stderr(said):
             settings = tyro.cli(config, prog=name, args=args)
     except SystemExit as end:
         if not end.code:
@@ -89,18 +89,6 @@ def _explain(config: type) -> None:
         elif field.name in texts:
             help_text = {"help": texts[field.name]}
             field.metadata = MappingProxyType(dict(field.metadata) | help_text)
-
-
-@contextlib.contextmanager
-def _environment(values: Mapping[str, str]) -> Iterator[None]:
-    before = {name: os.environ[name] for name in values if name in os.environ}
-    os.environ.update(values)
-    try:
-        yield
-    finally:
-        for name in values:
-            del os.environ[name]
-        os.environ.update(before)
 
 
 _PHRASES: tuple[tuple[str, Callable[[re.Match[str]], str]], ...] = (

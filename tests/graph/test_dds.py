@@ -6,7 +6,7 @@ import pytest
 
 from z1_ros.errors import ConfigError
 from z1_ros.graph import dds
-from z1_ros.graph.dds import RANGE, dds_env, describe, environment
+from z1_ros.graph.dds import RANGE, dds_env, describe
 
 FASTRTPS, FASTDDS = "FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE"
 SMALL, LARGE = 3 * 224 * 224 - 600, 3 * 480 * 640
@@ -71,13 +71,6 @@ def test_a_profile_of_the_users_own_is_taken(silent, tmp_path):
     assert profile(dds_env("auto", "", LARGE)) == ""
     silent.setenv(FASTRTPS, str(own))
     assert dds_env("auto", image_bytes=LARGE) == {RANGE: "LOCALHOST"}
-
-
-def test_variables_are_set_within_a_block_only(silent):
-    silent.setenv("Z1_A", "1")
-    with environment({"Z1_A": "2", "Z1_B": "3"}):
-        assert (os.environ["Z1_A"], os.environ["Z1_B"]) == ("2", "3")
-    assert os.environ["Z1_A"] == "1" and "Z1_B" not in os.environ
 
 
 def test_shared_files_are_found_in_every_kind_of_installation(tmp_path, monkeypatch):

@@ -9,9 +9,10 @@ from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
 from std_srvs.srv import Trigger
 
+from z1_ros.environ import environment
 from z1_ros.errors import GraphError
 from z1_ros.graph.client import GraphClient
-from z1_ros.graph.dds import dds_env, environment
+from z1_ros.graph.dds import dds_env
 from z1_ros.graph.domains import FreeDomain
 
 

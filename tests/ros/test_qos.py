@@ -13,7 +13,8 @@ from rclpy.executors import SingleThreadedExecutor
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import Image
 
-from z1_ros.graph.dds import dds_env, environment, shared_file
+from z1_ros.environ import environment
+from z1_ros.graph.dds import dds_env, shared_file
 from z1_ros.graph.domains import FreeDomain
 from z1_ros.nodes.messages import image_array, image_message
 from z1_ros.nodes.qos import FollowingSubscription

@@ -13,8 +13,9 @@ import pytest
 from support import TESTS
 from support.graphs import FAKES, PATIENCE_S, fake_graph
 
+from z1_ros.environ import environment
 from z1_ros.errors import GraphError
-from z1_ros.graph.dds import RANGE, environment
+from z1_ros.graph.dds import RANGE
 from z1_ros.graph.domains import FreeDomain
 from z1_ros.graph.policy_graph import PolicyGraphConfig, policy_graph
 from z1_ros.graph.runner import GraphRunner

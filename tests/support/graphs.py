@@ -14,7 +14,7 @@ from pathlib import Path
 from geometry_msgs.msg import PoseStamped
 from sensor_msgs.msg import JointState
 
-from z1_ros.graph.dds import environment
+from z1_ros.environ import environment
 from z1_ros.graph.policy_graph import PolicyGraphConfig, policy_graph
 from z1_ros.graph.runner import GraphRunner
 from z1_ros.nodes.messages import to_ns

@@ -22,8 +22,9 @@ from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from std_srvs.srv import SetBool, Trigger
 
+from z1_ros.environ import environment
 from z1_ros.errors import ConfigError, GraphError
-from z1_ros.graph.dds import Discovery, dds_env, environment
+from z1_ros.graph.dds import Discovery, dds_env
 from z1_ros.nodes.messages import status_values
 from z1_ros.nodes.qos import LATCHED
 from z1_ros.sim.episodes import EpisodeResult

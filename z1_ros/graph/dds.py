@@ -6,8 +6,6 @@ have the policy load another model.
 
 import os
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
@@ -49,21 +47,6 @@ def describe(discovery: Discovery, opens: str = "discovery:=subnet") -> str:
         return "the whole network sees the graph, and can publish action or exchange the model"
     said = [f"{name}={os.environ[name]}" for name in (RANGE, *_PEERS) if os.environ.get(name)]
     return f"who sees the graph is up to {', '.join(said)}"
-
-
-@contextmanager
-def environment(variables: Mapping[str, str]) -> Iterator[None]:
-    """Set environment variables for what is made within the block."""
-    before = {name: os.environ.get(name) for name in variables}
-    os.environ.update(variables)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
 
 
 def shared_file(name: str) -> Path:

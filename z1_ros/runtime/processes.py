@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from multiprocessing.resource_tracker import ensure_running
 from typing import Any
 
+from z1_ros.environ import environment
 from z1_ros.errors import ProcessLost
 
 _PR_SET_PDEATHSIG = 1
@@ -89,16 +90,10 @@ def one_thread_each() -> Iterator[None]:
     While a process imports its libraries, Ctrl-C would end it with a traceback. It hears Ctrl-C
     once it unblocks the signal; we hear it when the block ends.
     """
-    before = {name: os.environ.get(name) for name in _ONE_THREAD}
     ensure_running()  # by itself it would start inside, and unblock the signal
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    os.environ.update(_ONE_THREAD)
     try:
-        yield
+        with environment(_ONE_THREAD):
+            yield
     finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
