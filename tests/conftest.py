@@ -28,6 +28,11 @@ def pytest_ignore_collect(collection_path: Path) -> bool | None:
     return True if missing else None
 
 
+def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
+    """Name a test after a long value's first characters."""
+    return f"{val[:40]}…{len(val)}" if isinstance(val, str) and len(val) > 100 else None
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Say what was not tested, and why."""
     if not _left_out:

@@ -216,13 +216,14 @@ def test_only_regular_files_of_a_sane_size_are_read(tmp_path, kind: str) -> None
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("[" * 100_000, ""),
+        ("[" * 100_000, "recursion"),
         ("[" * 70 + "]" * 70, "nested more than 64"),
         ('{"a": 1, "a": 2}', "key 'a' stands twice"),
         ('{"a\\n": 1}', "is not printable"),
         ('["\\ud800"]', "surrogates"),
-        ("9" * 5000, ""),
+        ("9" * 5000, "integer string conversion"),
     ],
+    ids=["open brackets", "depth", "twice", "key", "surrogate", "digits"],
 )
 def test_json_that_cannot_be_handled_is_an_error(text: str, words: str) -> None:
     with pytest.raises((ValueError, RecursionError), match=words):

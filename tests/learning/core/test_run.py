@@ -1,6 +1,7 @@
 """A run on disk: budget, checkpoint, best weights, and what it says while it goes on."""
 
 import json
+import sys
 
 import pytest
 import torch
@@ -290,10 +291,12 @@ def test_a_run_that_diverged_still_leaves_its_best_weights(tmp_path, tiny_bundle
     assert load_bundle(tmp_path / "out").manifest.made_by["z1"]["best_success"] == 0.5
 
 
-def test_the_origin_is_ready_for_json_and_names_the_task_expert(tiny_bundle):
+def test_the_origin_is_ready_for_json_and_names_the_task_expert(tiny_bundle, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["/bin/z1-train", "--task", "OpenDrawer"])
     assert start_expert(tiny_bundle, "OpenDrawer") == ""
     origin = made_by("z1-train", {"task": "OpenDrawer"}, tiny_bundle)
-    assert origin["command"].startswith("z1-train ") and origin["init"]["expert"] == ""
+    assert origin["command"] == "z1-train --task OpenDrawer"
+    assert origin["init"]["expert"] == ""
     json.dumps(origin)
 
 
