@@ -59,8 +59,8 @@ class TeacherConfig:
     teacher_rollouts: int = 4
     """Number of the teacher's rollouts from each start state."""
     recovery_share: float = 0.5
-    """Share of the start states that the policy reached, often after a mistake: the teacher will
-    label such states. The others are the start of a scene."""
+    """Share of the teacher's start states that the policy reached before, often after a mistake:
+    the teacher will label such states. The other start states are the start of a scene."""
     recovery_chunks: int = 20
     """Last action chunk of the policy after which the teacher may take over."""
     hold_steps: int = 4

@@ -85,8 +85,8 @@ class DaggerSamples:
 class DaggerDataset:
     """Samples of the last rounds; each round has its own file.
 
-    A round's file is written before the checkpoint that counts the round as done. If a run is killed
-    between the two, the repeated round overwrites the file.
+    A round's file is written before the checkpoint that counts the round as done. If a run is
+    killed between the two, the repeated round overwrites the file.
     """
 
     def __init__(self, folder: Path, window: int):

@@ -10,8 +10,8 @@ Iterations have one of three kinds, in this order:
    action expert learns these labels from the prefix features that the rollouts computed.
 
 The task's success is the only reward. The policy sees only what a robot sees. Teacher and critic
-are discarded at the end. All random numbers depend only on (seed, iteration), so a resumed run gives
-the same results.
+are discarded at the end. All random numbers depend only on (seed, iteration), so a resumed run
+gives the same results.
 
 Source: Learning by Cheating (arXiv 1912.12294); labels in the learner's own states, DAgger
 (arXiv 1011.0686).
@@ -221,7 +221,7 @@ class Distillation:
         }
         rates = {}
         for name, starts in beginnings.items():
-            if starts:  # there are none if every episode succeeds within its first chunk
+            if starts:  # empty if every held-out episode ends in its first chunk
                 rollouts = self.roll_out_teacher([ask(**start) for start in starts])
                 rates[name] = float(np.mean([r.success[0] for r in rollouts]))
         success = float(np.mean(list(rates.values())))
