@@ -69,7 +69,7 @@ def stages(g: Geometry, cameras: int, steps: int, itemsize: int) -> dict[str, Wo
     """Count the work of vision, prefix and all denoise steps for one observation.
 
     The last prefix layer computes only keys and values. The work of adaRMS modulations is not
-    included, because they can be computed once for all observations.
+    included, because they are the same for all observations.
     """
     image, tokens = cameras * g.image_tokens, cameras * g.image_tokens + g.prompt_tokens
     d, f = g.vision_width, g.vision_mlp
