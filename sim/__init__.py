@@ -1,1 +1,1 @@
-"""Simulators behind one Env protocol, and evaluation in them (``z1_ros.sim``)."""
+"""Simulators with the ``Env`` protocol, and evaluation in simulation (``z1_ros.sim``)."""

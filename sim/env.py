@@ -1,4 +1,4 @@
-"""The one interface of every simulator: kitchen and RoboCasa, in a process or behind ROS."""
+"""The common interface of all simulators, in this process or behind ROS."""
 
 from typing import Protocol, runtime_checkable
 
@@ -9,10 +9,10 @@ from z1_ros.types import Observation, Step
 
 
 class Env(Protocol):
-    """One robot, one task, one scene at a time.
+    """An environment with one robot, one task, and one scene at a time.
 
-    ``step`` never renders and ``observe`` does: images cost more than physics, and a policy
-    that acts in chunks needs them only when it plans again.
+    ``observe`` renders and ``step`` does not: images need more time than physics, and a policy that
+    acts in chunks needs them only when it replans.
     """
 
     task: str
@@ -22,11 +22,11 @@ class Env(Protocol):
     horizon: int
     """Control steps after which an episode is over."""
     seed: int
-    """Seed of the current scene, also of one that a snapshot brought."""
+    """Seed of the current scene, also if it was restored from a snapshot."""
 
     @property
     def instruction(self) -> str:
-        """What to do in the current scene, in words."""
+        """Instruction of the current scene, as text."""
         ...
 
     @property
@@ -35,55 +35,55 @@ class Env(Protocol):
         ...
 
     def reset(self, seed: int) -> None:
-        """Build the scene that belongs to ``seed`` and go to its first instant."""
+        """Build the scene of ``seed`` and set its initial state."""
         ...
 
     def step(self, actions: np.ndarray) -> Step:
         """Execute actions (k, action_dim), one control step each; stop early when done.
 
         Raises:
-            ActionError: Wrong shape or not finite; nothing is executed.
+            ActionError: An action has a wrong shape or is not finite; no action is executed.
         """
         ...
 
     def observe(self) -> Observation:
-        """Render the cameras and read the robot's state at the present instant."""
+        """Render the cameras and read the robot's current state."""
         ...
 
     def read_state(self) -> Observation:
-        """As ``observe``, but without rendering: ``images`` is empty."""
+        """Return an observation without rendering: ``images`` is empty."""
         ...
 
     def snapshot(self) -> bytes:
-        """Return everything needed to continue from here, bit for bit."""
+        """Return the whole state of the simulation, from which it continues bit for bit."""
         ...
 
     def restore(self, data: bytes) -> None:
-        """Go back to a snapshot of the same scene, taken in this or another process.
+        """Restore a snapshot of the same scene, taken in this or another process.
 
         Raises:
-            SnapshotMismatch: It comes from another backend, version or scene.
+            SnapshotMismatch: The snapshot comes from another backend, version or scene.
         """
         ...
 
     def close(self) -> None:
-        """Free the OpenGL context; further calls are errors."""
+        """Free the OpenGL context; further calls raise errors."""
         ...
 
 
 @runtime_checkable
 class PrivilegedEnv(Protocol):
-    """An ``Env`` that also gives privileged state; only a simulator in this process can."""
+    """An ``Env`` that also provides privileged state; it must run in this process."""
 
     def privileged_state(self) -> np.ndarray:
-        """Return what a privileged teacher sees in training, and a policy never (n,) float32."""
+        """Return the privileged state (n,) float32, for teachers in training and never a policy."""
         ...
 
 
 @runtime_checkable
 class RenderedEnv(Protocol):
-    """An ``Env`` with images for people; only a simulator in this process can give them."""
+    """An ``Env`` that also renders images for people; it must run in this process."""
 
     def render(self, camera: str, height: int, width: int) -> np.ndarray:
-        """Return one camera's (height, width, 3) uint8 RGB, upright."""
+        """Return the upright image of one camera (height, width, 3) uint8 RGB."""
         ...

@@ -1,6 +1,6 @@
-"""Run a bundle in closed loop, one episode at a time, in this process.
+"""Run a bundle in closed loop in this process, one episode at a time.
 
-``z1-eval --through ros`` runs the same episodes through the node graph; both give the same bytes.
+``z1-eval --through ros`` runs the same episodes through the node graph; both give identical bytes.
 """
 
 import math
@@ -18,26 +18,26 @@ from z1_ros.sim.registry import EnvMaker
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EpisodeResult:
-    """Outcome of one episode."""
+    """Result of one episode."""
 
     task: str
     """Task name."""
     seed: int
     """Scene seed; the policy's noise uses the same number."""
     instruction: str
-    """What the policy was told."""
+    """Instruction of the policy."""
     success: bool
-    """The task's own predicate was true before the horizon."""
+    """Whether the task's success condition was true before the horizon."""
     steps: int
-    """Control steps taken."""
+    """Number of control steps."""
     trace: tuple[bytes, ...] = ()
-    """Per step: action and state bytes, if asked for; to compare paths bit for bit."""
+    """Bytes of action and state of each step, if requested, to compare two runs bit for bit."""
 
 
 def run_episode(
     env: Env, loop: StepLoop, guard: Guard, seed: int, *, trace: bool = False
 ) -> EpisodeResult:
-    """Reset everything to ``seed`` and act until the episode is over."""
+    """Reset environment, policy and guard to ``seed`` and act until the episode is over."""
     env.reset(seed)
     loop.reset(seed)
     guard.reset()
@@ -64,7 +64,7 @@ class InprocEpisodes:
     """Runs episodes with policy, guard and environment in this process."""
 
     def __init__(self, bundle: str, *, simulator: str, backend: str, threads: int, delay_ms: float):
-        """Load the bundle; environments are made when their task is first asked for."""
+        """Load the bundle; the environment of a task is made when it is first needed."""
         self._policy = load_policy(bundle, backend=backend, threads=threads)
         self._simulator = simulator
         self._delay_ms = delay_ms
@@ -76,26 +76,26 @@ class InprocEpisodes:
             self.close()
             robot = self._policy.bundle.manifest.embodiment
             self._env = EnvMaker(simulator=self._simulator, task=task, embodiment=robot)()
-        # The loop and guard that drive the environment as the node graph would.
+        # The same loop and guard as in the node graph.
         steps = delay_steps(self._delay_ms, self._env.embodiment.control_hz)
         replan_steps = self._policy.bundle.manifest.replan_steps
         loop = StepLoop(self._policy, self._env.embodiment, replan_steps, delay_steps=steps)
         return run_episode(self._env, loop, Guard(self._env.embodiment, GuardConfig()), seed)
 
     def close(self) -> None:
-        """Free the environment."""
+        """Close the environment."""
         if self._env is not None:
             self._env.close()
             self._env = None
 
 
 def delay_steps(delay_ms: float, control_hz: float) -> int:
-    """Return the control steps that a delay covers, rounded up."""
+    """Return the duration of a delay in control steps, rounded up."""
     return math.ceil(delay_ms / 1e3 * control_hz - 1e-9)
 
 
 def episode_record(result: EpisodeResult) -> dict[str, Any]:
-    """Return a result as JSON-ready values, without its trace."""
+    """Return a result as JSON data, without its trace."""
     record = asdict(result)
     del record["trace"]
     return record

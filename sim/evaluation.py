@@ -1,4 +1,4 @@
-"""What an evaluation covers, and how sure its success rates are."""
+"""Scenes of an evaluation, and success rates with confidence intervals."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -11,9 +11,9 @@ from z1_ros.sim.episodes import EpisodeResult
 from z1_ros.specs import require_seed
 
 MAX_SEED = 2**31 - 1
-"""Largest scene seed: it also travels in 32-bit fields."""
+"""Largest scene seed: some messages have 32-bit fields."""
 MAX_SEEDS = 100_000
-"""Most scenes of one evaluation."""
+"""Maximum number of scenes of one evaluation."""
 
 
 def wilson_interval(successes: int, n: int, z: float = 1.959964) -> tuple[float, float]:
@@ -28,7 +28,7 @@ def wilson_interval(successes: int, n: int, z: float = 1.959964) -> tuple[float,
 
 
 def success_summary(successes: Iterable[bool]) -> dict[str, Any]:
-    """Return ``{"success": count, "n": episodes, "ci95": [low, high]}``, the interval Wilson's."""
+    """Return ``{"success": count, "n": episodes, "ci95": [low, high]}``, with Wilson's interval."""
     outcomes = [bool(success) for success in successes]
     count, n = sum(outcomes), len(outcomes)
     return {
@@ -39,7 +39,7 @@ def success_summary(successes: Iterable[bool]) -> dict[str, Any]:
 
 
 def success_table(results: Iterable[EpisodeResult]) -> dict[str, dict[str, Any]]:
-    """Return per task the success summary, the instructions, mean steps of all and of successes."""
+    """Return for each task the success summary, the mean numbers of steps and the instructions."""
     by_task: dict[str, list[EpisodeResult]] = {}
     for result in results:
         by_task.setdefault(result.task, []).append(result)
@@ -57,16 +57,17 @@ def _task_row(episodes: Sequence[EpisodeResult]) -> dict[str, Any]:
 
 
 def mean_success(table: dict[str, dict[str, Any]]) -> float:
-    """Return the mean over tasks of the success rate."""
+    """Return the mean of the tasks' success rates."""
     return float(np.mean([row["success"] / row["n"] for row in table.values()]))
 
 
 def parse_seeds(text: str) -> list[int]:
-    """Return the seeds of ``10000:10100`` (end excluded) or ``10000,10007``, all for evaluation.
+    """Parse evaluation seeds such as ``10000:10100`` (end excluded) or ``10000,10007``.
 
     Raises:
-        ConfigError: Malformed, empty, too many, too large, or one is named twice.
-        SeedError: A seed below 10000, which belongs to training.
+        ConfigError: The text is malformed or empty, or it has too many, too large or repeated
+            seeds.
+        SeedError: A seed is below 10000, which is for training.
     """
     given = f"seeds {text if len(text) <= 60 else text[:57] + '...'!r}"
     try:
@@ -79,7 +80,7 @@ def parse_seeds(text: str) -> list[int]:
         raise ConfigError(f"{given} must look like 10000:10100 or 10000,10007") from error
     if not seeds:
         raise ConfigError(f"{given} names no scene: the end must be larger than the first seed")
-    # The ends of a range say it all; walking through it could take for ever.
+    # For a range, check only its ends: it may be extremely long.
     ends = (seeds[0], seeds[-1]) if isinstance(seeds, range) else seeds
     require_seed(min(ends), "eval")
     if max(ends) > MAX_SEED or len(seeds) > MAX_SEEDS:

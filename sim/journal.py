@@ -1,4 +1,4 @@
-"""The episodes that an evaluation has finished, kept so that a stopped one can go on."""
+"""File of an evaluation's finished episodes, from which a stopped evaluation continues."""
 
 import fcntl
 import json
@@ -12,23 +12,23 @@ _FIELDS = {"task": str, "seed": int, "instruction": str, "success": bool, "steps
 
 
 class Journal:
-    """A file beside the report-to-be: the settings on its first line, then an episode a line.
+    """A file next to the future report: settings on the first line, then one episode per line.
 
-    It exists only where a report is asked for, and until that is written.
+    It exists only if a report is requested, and only until the report is written.
     """
 
     def __init__(self, report: Path | None, settings: dict[str, Any]):
-        """Read what an earlier run with the same settings left.
+        """Read the episodes of an earlier run with the same settings.
 
         Args:
-            report: Where the report will be written; None keeps nothing.
-            settings: What must be equal where an evaluation goes on; JSON-ready.
+            report: Path of the future report; None: no file is written.
+            settings: Settings, as JSON data; they must be equal to continue an evaluation.
 
         Raises:
-            ConfigError: It belongs to other settings, is damaged, or another process writes it.
+            ConfigError: The file has other settings, is damaged, or is written by another process.
         """
         self.finished: list[EpisodeResult] = []
-        """Episodes of the earlier run."""
+        """Finished episodes of the earlier run."""
         self.path = report and report.with_name(report.name + ".partial")
         self._stream: BinaryIO | None = None
         if self.path is None:
@@ -37,7 +37,7 @@ class Journal:
         self._stream.seek(0)
         data = self._stream.read()
         head = json.dumps(settings).encode() + b"\n"
-        # A line that a killed process left half-written is not an episode.
+        # An incomplete last line of a killed process is not an episode.
         whole = data[: data.rfind(b"\n") + 1]
         if whole or not head.startswith(data):
             self.finished = self._parse(whole or data, settings)
@@ -46,7 +46,7 @@ class Journal:
             self._write(settings)
 
     def _open(self, path: Path) -> BinaryIO:
-        """Return the file, which no other process may write meanwhile."""
+        """Open and lock the file, so that no other process writes to it."""
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.exists() and not path.is_file():
             raise self._damaged("it is no regular file")
@@ -58,11 +58,11 @@ class Journal:
             words = f"another evaluation is writing {path}; choose another --json"
             raise ConfigError(words) from None
         except OSError:
-            pass  # a file system without locks refuses nobody
+            pass  # the file system does not support locks
         return stream
 
     def _parse(self, data: bytes, settings: dict[str, Any]) -> list[EpisodeResult]:
-        """Return the episodes of the file, which must begin with the same settings."""
+        """Return the episodes of the file; raise ConfigError if its settings differ."""
         try:
             first, *records = [json.loads(line) for line in data.decode("utf-8").splitlines()]
         except (ValueError, RecursionError) as error:
@@ -86,7 +86,7 @@ class Journal:
         return ConfigError(f"{self.path} is damaged: {why}; delete it or choose another --json")
 
     def add(self, result: EpisodeResult) -> None:
-        """Note a finished episode."""
+        """Append a finished episode to the file."""
         self._write(episode_record(result))
 
     def _write(self, record: dict[str, Any]) -> None:
@@ -95,7 +95,7 @@ class Journal:
             self._stream.flush()
 
     def remove(self) -> None:
-        """Delete the file: the report holds everything."""
+        """Delete the file; the report contains all episodes."""
         if self.path is not None and self._stream is not None:
             self.path.unlink(missing_ok=True)
             self._stream.close()

@@ -1,4 +1,4 @@
-"""Off-screen OpenGL contexts through MuJoCo's backends, and what helps where there is none."""
+"""Off-screen OpenGL contexts with MuJoCo's backends, and advice if none can be made."""
 
 import importlib
 import os
@@ -16,10 +16,11 @@ _VENDOR_VARIABLES = ("__EGL_VENDOR_LIBRARY_FILENAMES", "__EGL_VENDOR_LIBRARY_DIR
 
 
 def make_context() -> Any:
-    """Return a new OpenGL context, current in this thread.
+    """Return a new OpenGL context, which is current in this thread.
 
-    ``MUJOCO_GL`` decides; without it those of EGL, OSMesa and GLFW that are installed are tried
-    in this order, whatever ``DISPLAY`` says: a container often has one that nobody serves.
+    ``MUJOCO_GL`` selects the backend. If it is not set, EGL, OSMesa and GLFW are tried in this
+    order, if installed. A ``DISPLAY`` does not change the order: containers often have a
+    ``DISPLAY`` without a server.
 
     Raises:
         GraphicsUnavailable: No context could be made.
@@ -30,13 +31,13 @@ def make_context() -> Any:
             context = _context_class(name)(64, 64)
             context.make_current()
             return context
-        except Exception as error:  # each GL library has error types of its own
+        except Exception as error:  # each GL library has its own error types
             failures.append(f"{name}: {type(error).__name__}: {error}".splitlines()[0])
     raise GraphicsUnavailable(explain("; ".join(failures)))
 
 
 def explain(errors: str) -> str:
-    """Return why nothing can be rendered, what helps, and the libraries' own words."""
+    """Return a message with the cause, a remedy, and the error messages of the libraries."""
     chosen = _chosen()
     unset = "unset MUJOCO_GL, so that what is installed is used"
     if chosen and chosen not in _BACKENDS:
@@ -53,7 +54,7 @@ def explain(errors: str) -> str:
 
 
 def _explain_egl(errors: str) -> tuple[str, str]:
-    """Return why EGL, the usual way without a display, gives no context, and what helps."""
+    """Return the cause why EGL, the default without a display, gives no context, and a remedy."""
     for name in ("MUJOCO_EGL_DEVICE_ID", "PYOPENGL_PLATFORM", *_VENDOR_VARIABLES):
         blamed = name in errors or name in _VENDOR_VARIABLES
         if blamed and name in os.environ:
@@ -84,16 +85,19 @@ def _chosen() -> str:
 
 
 def _installed() -> list[str]:
-    """Return the backends worth trying; a failed try settles what PyOpenGL binds to."""
+    """Return the backends to try.
+
+    Only installed ones are tried, because PyOpenGL stays bound to the first, even if it fails.
+    """
     libraries = {"egl": "EGL", "osmesa": "OSMesa"}
     found = [name for name, library in libraries.items() if find_library(library)]
     return (found + (["glfw"] if os.environ.get("DISPLAY") else [])) or ["egl"]
 
 
 def _context_class(choice: str) -> type:
-    """Return MuJoCo's context class of a backend, whatever was chosen when it was imported."""
+    """Return MuJoCo's context class of a backend, also if mujoco was imported with another one."""
     if choice not in _BACKENDS:
         raise ValueError(f"MUJOCO_GL must be one of {', '.join(_BACKENDS)}")
     if choice != "glfw" and "OpenGL" not in sys.modules:
-        os.environ["PYOPENGL_PLATFORM"] = choice  # read once, when PyOpenGL is imported
+        os.environ["PYOPENGL_PLATFORM"] = choice  # PyOpenGL reads it only when it is imported
     return importlib.import_module(f"mujoco.{choice}").GLContext

@@ -1,7 +1,7 @@
-"""The simulators that plug in here: what each offers, and how to make its environments.
+"""Registry of simulators: their tasks, robots and how to make their environments.
 
-Nothing of a simulator is imported until an environment or an expert is made, so a graph can be
-declared, and a wrong task refused, on a machine that has none installed.
+A simulator is imported only when an environment or an expert is made. Launch files can therefore be
+loaded, and wrong tasks refused, on a machine without the simulator.
 """
 
 from collections.abc import Iterable
@@ -17,14 +17,14 @@ from z1_ros.sim.env import Env
 from z1_ros.specs import Embodiment, embodiment
 
 DEFAULT_SIMULATOR = "kitchen"
-"""The simulator that commands and nodes use unless they are told another."""
+"""Name of the default simulator of commands and nodes."""
 
 
 class ScriptedExpert(Protocol):
-    """Reads privileged state and does the task; demonstrations are its episodes."""
+    """A program that does a task from privileged state; its episodes are the demonstrations."""
 
     def act(self) -> np.ndarray:
-        """Return the next action (action_dim,) for the present instant of its environment."""
+        """Return the next action (action_dim,) for the current state of its environment."""
         ...
 
 
@@ -37,24 +37,24 @@ class Simulator:
     """
 
     name: str
-    """What ``--robot`` and ``robot:=`` call it."""
+    """Name for ``--robot`` and ``robot:=``."""
     label: str
-    """What tables and titles call it."""
+    """Name in tables and titles."""
     module: str
-    """Module that implements it, imported when it is first needed."""
+    """Name of the module that implements the simulator; it is imported when first needed."""
     tasks: tuple[str, ...]
     """Task names, in the order in which ``all`` runs them."""
     embodiments: tuple[str, ...]
-    """Robots that it simulates."""
+    """Robots that the simulator supports."""
     image_size: int
-    """Default side of its camera images [px]."""
+    """Default height and width of the camera images [px]."""
 
     def load(self) -> ModuleType:
         """Import and return the simulator's module."""
         return import_module(self.module)
 
     def make_expert(self, env: Env) -> ScriptedExpert:
-        """Return the scripted expert for an environment's present scene."""
+        """Return the scripted expert for an environment's current scene."""
         return self.load().make_expert(env)
 
     def instruction_patterns(self, task: str) -> tuple[str, ...]:
@@ -75,13 +75,17 @@ SIMULATORS = {
         ),
     )
 }
-"""Every simulator by name."""
+"""All simulators by name."""
 PLANNED_ROBOTS = ("robocasa", "franka")
-"""Names that a later version will know."""
+"""Names of simulators and robots that a later version will support."""
 
 
 def find_simulator(name: str) -> Simulator:
-    """Return the simulator called ``name``; raises ConfigError listing the known ones."""
+    """Return the simulator with this name.
+
+    Raises:
+        ConfigError: The name is unknown; the message suggests known names.
+    """
     if name not in SIMULATORS:
         raise ConfigError(f"no simulator {name!r}. {closest(name, SIMULATORS)}")
     return SIMULATORS[name]
@@ -89,7 +93,7 @@ def find_simulator(name: str) -> Simulator:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EnvMaker:
-    """Makes one environment; small enough to be sent to the process that shall own it."""
+    """Maker of one environment; it can be pickled and sent to another process."""
 
     simulator: str
     """Simulator name."""
@@ -98,7 +102,7 @@ class EnvMaker:
     embodiment: str
     """Robot."""
     image_size: int = 0
-    """Side of the camera images [px]; 0 is the simulator's default."""
+    """Height and width of the camera images [px]; 0: the simulator's default."""
 
     def __post_init__(self) -> None:
         """Check the names; raises ConfigError."""
@@ -117,22 +121,22 @@ class EnvMaker:
 
     @property
     def image_bytes(self) -> int:
-        """Size of the images of one observation, of all the robot's cameras [bytes]."""
+        """Size of the images of one observation, for all cameras of the robot [bytes]."""
         size = self.image_size or find_simulator(self.simulator).image_size
         return len(self.robot.cameras) * 3 * size**2
 
     def __call__(self) -> Env:
-        """Return the environment."""
+        """Make the environment."""
         simulator = find_simulator(self.simulator)
         size = self.image_size or simulator.image_size
         return simulator.load().make_env(self.task, self.robot, size)
 
 
 def parse_tasks(text: str, known: Iterable[str]) -> list[str]:
-    """Return the task names of ``all`` or ``A,B``.
+    """Parse task names such as ``all`` or ``A,B``.
 
     Raises:
-        ConfigError: A name is unknown or given twice, or there is none.
+        ConfigError: A name is unknown or repeated, or there is no name.
     """
     known = list(known)
     if text == "all":
@@ -148,7 +152,11 @@ def parse_tasks(text: str, known: Iterable[str]) -> list[str]:
 
 
 def parse_task(text: str, known: Iterable[str]) -> str:
-    """Return the name of one task; raises ConfigError for an unknown name, or for several."""
+    """Parse the name of one task.
+
+    Raises:
+        ConfigError: The name is unknown, or the text has several names.
+    """
     known, task = list(known), text.strip()
     if task == "all" or "," in task:
         raise ConfigError(f"task is {text!r}, expected one task. {closest('', known)}")

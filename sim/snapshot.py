@@ -1,7 +1,7 @@
-"""The bytes of a snapshot: a JSON header, named arrays and a checksum; never a pickle.
+"""Format of snapshots: a JSON header, named arrays and a checksum, without pickled data.
 
 Layout: ``Z1SNAP`` + format (1 byte) + header length (4 bytes, little endian) + header
-(UTF-8 JSON) + arrays one after another + SHA-256 of everything before.
+(UTF-8 JSON) + concatenated arrays + SHA-256 of all preceding bytes.
 """
 
 import hashlib
@@ -21,7 +21,7 @@ _DTYPES = ("<f8", "<f4", "<i8", "<i4", "|u1", "|b1")
 
 
 def pack(header: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> bytes:
-    """Return a snapshot of JSON-able facts and named arrays (any shape)."""
+    """Return a snapshot of facts (JSON data) and named arrays of any shape."""
     listed, parts = [], []
     for name, value in arrays.items():
         array = np.ascontiguousarray(value)
@@ -35,10 +35,10 @@ def pack(header: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> bytes:
 
 
 def unpack(data: bytes) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """Return the facts and arrays that ``pack`` was given.
+    """Return the facts and arrays of a snapshot.
 
     Raises:
-        SnapshotMismatch: The bytes are no snapshot, of another format, or damaged.
+        SnapshotMismatch: The bytes are not a snapshot, have another format, or are damaged.
     """
     data = bytes(data)
     if len(data) < _PREFIX + _DIGEST or not data.startswith(_MAGIC):
@@ -61,7 +61,7 @@ def unpack(data: bytes) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
 
 
 def require_same(facts: Mapping[str, Any], here: Mapping[str, Any]) -> None:
-    """Raise SnapshotMismatch, naming both sides, at the first fact that differs from ``here``."""
+    """Raise SnapshotMismatch if a fact of a snapshot differs from ``here``; name both values."""
     for name, value in here.items():
         if facts.get(name) != value:
             raise SnapshotMismatch(

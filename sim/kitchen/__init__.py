@@ -1,6 +1,6 @@
-"""The embedded kitchen: RoboCasa's tasks in primitives, with MuJoCo and NumPy alone.
+"""The embedded kitchen: tasks of RoboCasa with primitive shapes, based on MuJoCo and NumPy only.
 
-Its success rates say nothing about RoboCasa's.
+Success rates in this kitchen cannot be compared with those in RoboCasa.
 """
 
 import os
@@ -9,10 +9,10 @@ try:
     import mujoco
 except ImportError:
     raise
-except Exception:  # of a GL library, which has error types of its own
+except Exception:  # a GL library may raise its own error types
     if "MUJOCO_GL" not in os.environ:
         raise
-    # MUJOCO_GL names a GL library that is not installed. Physics needs none; rendering will say so.
+    # MUJOCO_GL names a GL library that is not installed. Physics works; rendering raises an error.
     _chosen = os.environ["MUJOCO_GL"]
     os.environ["MUJOCO_GL"] = "disable"
     import mujoco  # noqa: F401
@@ -29,7 +29,7 @@ __all__ = ["TASKS", "KitchenConfig", "KitchenEnv", "make_expert"]
 
 
 def make_env(task: str, embodiment: Embodiment, image_size: int) -> KitchenEnv:
-    """Return a kitchen for the registry of simulators."""
+    """Make a kitchen environment, for the registry of simulators."""
     return KitchenEnv(task, embodiment, KitchenConfig(image_size=image_size))
 
 

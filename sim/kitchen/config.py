@@ -7,22 +7,22 @@ from z1_ros.errors import ConfigError
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class KitchenConfig:
-    """What may differ between two kitchens with the same task and seed."""
+    """Settings that change a kitchen of the same task and seed."""
 
     image_size: int = 128
     """Height and width of the policy cameras' images [pixel]."""
     randomisation: float = 1.0
-    """Scale of every random range; 0 gives one and the same kitchen for all seeds."""
+    """Scale of all random ranges; 0 gives the same kitchen for all seeds."""
     base_range_m: float = 0.12
-    """Largest sideways offset of the robot's base at the start [m]; a third of it forward."""
+    """Largest initial sideways offset of the robot's base [m]; forward, it is a third of this."""
     base_yaw_rad: float = 0.08
-    """Largest turn of the robot's base at the start [rad]."""
+    """Largest initial rotation of the robot's base [rad]."""
     joint_noise_rad: float = 0.04
-    """Standard deviation of the arm's joint angles at the start [rad]."""
+    """Standard deviation of the arm's initial joint angles [rad]."""
     camera_jitter_m: float = 0.015
-    """Largest shift of the two base cameras along each axis [m]; as many rad are turned."""
+    """Largest shift of the two base cameras along each axis [m], and largest rotation [rad]."""
     horizon: int = 0
-    """Control steps after which an episode is over; 0 means the task's own."""
+    """Control steps after which an episode is over; 0: the task's horizon."""
 
     def __post_init__(self) -> None:
         if not 16 <= self.image_size <= 2048:

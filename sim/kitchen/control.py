@@ -1,8 +1,8 @@
-"""RoboCasa's action semantics on position servos.
+"""Controller with RoboCasa's action semantics, on position servos.
 
-robosuite runs an operational-space controller in every physics step; here damped least squares
-(Nakamura & Hanafusa 1986) turns the goal pose into joint targets once per control step, so that
-all physics steps run inside one MuJoCo call.
+robosuite runs an operational-space controller in every physics step. Here, damped least squares
+(Nakamura & Hanafusa 1986) computes joint targets from the goal pose once per control step, so that
+all physics steps run in one MuJoCo call.
 """
 
 import mujoco
@@ -21,8 +21,8 @@ from z1_ros.specs import Embodiment
 CONTROL_STEP_S = 0.05
 """Duration of a control step [s]."""
 _POSITION_SCALE, _ROTATION_SCALE = 0.05, 0.5  # [m], [rad] per unit of action
-_LEASH = (0.06, 0.4)  # how far the goal may run ahead of the arm [m], [rad]
-_HOLD_LEASH = (0.015, 0.12)  # the same when asked to stay: most of the way left is dropped
+_LEASH = (0.06, 0.4)  # largest distance of the goal pose from the measured pose [m], [rad]
+_HOLD_LEASH = (0.015, 0.12)  # the same for a zero action, so that the arm stops soon
 _READY = np.asarray(READY)
 _DAMPING = 2e-3
 _POSTURE_GAIN = 0.05
@@ -32,7 +32,7 @@ _BASE_LEASH = np.array([0.06, 0.06, 0.06, 0.03])
 
 
 class Controller:
-    """Turns actions into servo targets; its memory is the goal pose and the finger opening."""
+    """Computes servo targets from actions; its state is the goal pose and the finger opening."""
 
     def __init__(self, model: mujoco.MjModel, embodiment: Embodiment):
         self._model = model
@@ -55,7 +55,7 @@ class Controller:
         self.opening = FINGER_TRAVEL
 
     def reset(self, data: mujoco.MjData) -> None:
-        """Hold the present pose with open fingers; kinematics must be up to date."""
+        """Hold the current pose with open fingers; kinematics must be up to date."""
         self.goal_pos, self.goal_quat = self._pose(data)
         self.opening = FINGER_TRAVEL
         data.ctrl[self._arm] = data.qpos[self._qpos]
@@ -65,7 +65,7 @@ class Controller:
 
     @property
     def state(self) -> np.ndarray:
-        """(8,) the memory that a snapshot must hold beside MuJoCo's state."""
+        """State of the controller (8,), which snapshots contain in addition to MuJoCo's state."""
         return np.concatenate([self.goal_pos, self.goal_quat, [self.opening]])
 
     @state.setter
@@ -101,7 +101,7 @@ class Controller:
         return relative_pose(data, self._site, self._link0)
 
     def _move_goal(self, data: mujoco.MjData, shift: np.ndarray, turn: np.ndarray) -> None:
-        """Integrate the goal, kept within a leash's length of the measured pose."""
+        """Move the goal pose by ``shift`` and ``turn``; limit its distance to the measured pose."""
         longest, widest = _LEASH if shift.any() or turn.any() else _HOLD_LEASH
         pos, quat = self._pose(data)
         lead = self.goal_pos + shift - pos
@@ -123,9 +123,9 @@ class Controller:
     def _joint_step(self, jac: np.ndarray, error: np.ndarray, q: np.ndarray) -> np.ndarray:
         """Return the joint motion (7,) [rad] that reduces a pose error (6,) within joint limits.
 
-        Joints that would pass a limit stop there and the others make up for them.
+        Joints that reach a limit stop there; the other joints compensate for them.
         """
-        # What the task leaves free drifts back to the ready posture, so elbows do not wander.
+        # In the null space of the task, the arm moves back to the ready posture.
         posture = _POSTURE_GAIN * (_READY - q)
         low, high = self._low - q, self._high - q
         step, free = np.zeros(7), np.ones(7)
@@ -166,7 +166,7 @@ def _shorten(vector: np.ndarray, longest: float) -> np.ndarray:
 
 
 def _turned(rotation: np.ndarray, quat: np.ndarray) -> np.ndarray:
-    """Return ``quat`` turned by a rotation vector of the base frame."""
+    """Return ``quat`` rotated by a rotation vector in the base frame."""
     angle = float(np.sqrt(rotation @ rotation))
     twist, result = np.zeros(4), np.zeros(4)
     axis = rotation / angle if angle > 0 else np.array([0.0, 0.0, 1.0])
@@ -177,7 +177,7 @@ def _turned(rotation: np.ndarray, quat: np.ndarray) -> np.ndarray:
 
 
 def rotation_between(start: np.ndarray, end: np.ndarray) -> np.ndarray:
-    """Return the rotation vector of the base frame that turns ``start`` into ``end``."""
+    """Return the rotation vector in the base frame that rotates ``start`` to ``end``."""
     inverse, twist, vector = np.zeros(4), np.zeros(4), np.zeros(3)
     mujoco.mju_negQuat(inverse, start)
     mujoco.mju_mulQuat(twist, end, inverse)

@@ -1,4 +1,4 @@
-"""The embedded kitchen behind the ``Env`` protocol."""
+"""The embedded kitchen with the ``Env`` protocol."""
 
 import hashlib
 import json
@@ -26,14 +26,14 @@ _SUBSTEPS = round(CONTROL_STEP_S / TIMESTEP_S)
 _STEP_NS = round(CONTROL_STEP_S * 1e9)
 _INTEGRATION = int(mujoco.mjtState.mjSTATE_INTEGRATION)
 SCENE_VERSION = 1
-"""Raised whenever equal seeds give another kitchen than before."""
+"""Version of the scenes; it is increased when equal seeds give different scenes than before."""
 
 
 class KitchenEnv:
-    """A kitchen of primitives with RoboCasa's tasks, observations and actions.
+    """A kitchen of primitive shapes with RoboCasa's tasks, observations and actions.
 
-    ``reset`` must be called before anything else. The OpenGL context is made by the first call
-    that renders; stepping never needs one.
+    Call ``reset`` before all other methods. The first call that renders makes the OpenGL context;
+    ``step`` does not need one.
     """
 
     def __init__(
@@ -47,10 +47,10 @@ class KitchenEnv:
         Args:
             task: RoboCasa task class name, e.g. ``OpenDrawer``.
             embodiment: ``specs.PANDA`` or ``specs.PANDA_OMRON``.
-            config: Settings; None means the defaults.
+            config: Settings; None: the defaults.
 
         Raises:
-            ConfigError: Unknown task.
+            ConfigError: The task is unknown.
         """
         if task not in TASKS:
             raise ConfigError(f"the kitchen has no task {task!r}. {closest(task, TASKS)}")
@@ -68,17 +68,17 @@ class KitchenEnv:
 
     @property
     def instruction(self) -> str:
-        """What to do in the current scene, in words."""
+        """Instruction of the current scene, as text."""
         self._require_scene()
         return self.goal.instruction
 
     @property
     def scene_id(self) -> str:
-        """Hash of task, settings, seed, versions and the model they gave."""
+        """Hash of task, settings, seed, versions and the resulting model."""
         return self._require_scene()
 
     def reset(self, seed: int) -> None:
-        """Build the scene that belongs to ``seed`` and go to its first instant.
+        """Build the scene of ``seed`` and set its initial state.
 
         Raises:
             SeedError: The seed is negative.
@@ -93,7 +93,7 @@ class KitchenEnv:
         return sample_scene(TASKS[self.task].target, words, self.config, self._mobile)
 
     def _enter(self, scene: Scene, seed: int, scene_id: str) -> None:
-        """Make ``scene`` the current one, at its first instant."""
+        """Make ``scene`` the current scene and set its initial state."""
         self.model = scene.compile()
         self.data = mujoco.MjData(self.model)
         self.goal = TASKS[self.task](self.model, scene)
@@ -113,7 +113,7 @@ class KitchenEnv:
         """Execute actions (k, action_dim), one control step each; stop early when done.
 
         Raises:
-            ActionError: Wrong shape or not finite; nothing is executed.
+            ActionError: An action has a wrong shape or is not finite; no action is executed.
         """
         self._require_scene()
         dims = self.embodiment.action_dims
@@ -133,7 +133,7 @@ class KitchenEnv:
         return Step(steps=self._steps, success=self._success, done=self._done, consumed=consumed)
 
     def read_state(self) -> Observation:
-        """Read the robot's state at the present instant; ``images`` is empty."""
+        """Read the robot's current state; ``images`` is empty."""
         self._require_scene()
         qpos = self.data.qpos
         pos, quat = relative_pose(self.data, self._site, self._link0)
@@ -145,7 +145,7 @@ class KitchenEnv:
         }
         if self._mobile:
             state["base_position"] = self.data.xpos[self._link0]
-            # A turn has two quaternions; robosuite gives the one with w >= 0.
+            # A rotation has two quaternions; robosuite uses the one with w >= 0.
             turn = self.data.xquat[self._link0]
             state["base_rotation"] = (turn if turn[0] >= 0 else -turn)[[1, 2, 3, 0]]
         return Observation(
@@ -156,12 +156,12 @@ class KitchenEnv:
         )
 
     def privileged_state(self) -> np.ndarray:
-        """Return the privileged state (n,) float32, see ``PrivilegedState``; no policy gets it."""
+        """Return the privileged state (n,) float32 (see ``PrivilegedState``); not for policies."""
         self._require_scene()
         return self._privileged(self.data, self.controller)
 
     def observe(self) -> Observation:
-        """Render the policy's cameras and read the robot's state at the present instant.
+        """Render the policy's cameras and read the robot's current state.
 
         Raises:
             GraphicsUnavailable: No off-screen OpenGL context could be made.
@@ -171,10 +171,12 @@ class KitchenEnv:
         return replace(self.read_state(), images=images)
 
     def render(self, camera: str, height: int, width: int) -> np.ndarray:
-        """Return one camera's (height, width, 3) uint8 RGB; ``video`` is for people.
+        """Return the image of one camera (height, width, 3) uint8 RGB.
+
+        The camera ``video`` is for people; policies do not use it.
 
         Raises:
-            ConfigError: Unknown camera.
+            ConfigError: The camera is unknown.
             GraphicsUnavailable: No off-screen OpenGL context could be made.
         """
         self._require_scene()
@@ -192,7 +194,7 @@ class KitchenEnv:
         )
 
     def snapshot(self) -> bytes:
-        """Return everything needed to continue from here, bit for bit."""
+        """Return the whole state of the simulation, from which it continues bit for bit."""
         self._require_scene()
         state = np.empty(mujoco.mj_stateSize(self.model, _INTEGRATION))
         mujoco.mj_getState(self.model, self.data, state, _INTEGRATION)
@@ -206,13 +208,14 @@ class KitchenEnv:
         return pack(facts, {"mujoco": state, "controller": self.controller.state})
 
     def restore(self, data: bytes) -> None:
-        """Go back to a snapshot taken in this or another process.
+        """Restore a snapshot taken in this or another process.
 
-        If another scene of the same task and settings is up, the snapshot's own is built first.
+        If the current scene is another one of the same task and settings, the snapshot's scene is
+        built first.
 
         Raises:
-            SnapshotMismatch: It is damaged, or comes from another backend, version or scene;
-                the present state stays as it was.
+            SnapshotMismatch: The snapshot is damaged, or comes from another backend, version or
+                scene; the current state does not change.
         """
         facts, arrays = unpack(data)
         require_same(facts, self._facts())
@@ -221,7 +224,7 @@ class KitchenEnv:
             scene = self._sample(seed)
             require_same(facts, {"scene_id": self._scene_id_of(scene, seed)})
             self._enter(scene, seed, scene_id)
-        # Forward computes what rendering needs, but overwrites the solver's warm start.
+        # mj_forward computes data for rendering, but overwrites the solver's warm start.
         mujoco.mj_setState(self.model, self.data, arrays["mujoco"], _INTEGRATION)
         mujoco.mj_forward(self.model, self.data)
         mujoco.mj_setState(self.model, self.data, arrays["mujoco"], _INTEGRATION)
@@ -230,7 +233,7 @@ class KitchenEnv:
         self._steps, self._success = facts["steps"], facts["success"]
 
     def close(self) -> None:
-        """Free the OpenGL context; further calls are errors."""
+        """Free the OpenGL context; further calls raise errors."""
         self._scene_id = None
         self._closed = True
         if self._renderer is not None:
@@ -246,14 +249,14 @@ class KitchenEnv:
         mujoco.mj_comPos(self.model, self.data)
 
     def _show_flags(self) -> None:
-        """Colour what the task's flags switch on; a function of the flags alone."""
+        """Set the colours of water and microwave screen from the task's flags."""
         water, screen = self.model.geom("water").id, self.model.geom("microwave_screen").id
         self.model.geom_rgba[water] = (0.55, 0.78, 0.95, 0.6 if self.goal.flags.get("water") else 0)
         lit = self.goal.flags.get("microwave", False)
         self.model.geom_rgba[screen] = (0.25, 0.95, 0.55, 1) if lit else (0.05, 0.10, 0.10, 1)
 
     def _facts(self) -> dict[str, Any]:
-        """Return what must be equal where a snapshot is restored."""
+        """Return the facts that must be equal to restore a snapshot."""
         return {
             "backend": "kitchen",
             "version": SCENE_VERSION,

@@ -1,9 +1,9 @@
-"""Scripted experts: they see the simulator's state and show a policy what to do.
+"""Scripted experts: programs that do the tasks from privileged simulator state.
 
-Each expert is a proportional controller towards a target that depends on the present state:
-off the approach line the target lies in front of the goal, on the line it moves in (a funnel).
-So it acts after a disturbance as it does in an undisturbed episode, and the little memory
-there is (has the grasp closed, has the object been released) corrects itself.
+Each expert is a proportional controller towards a target that depends on the current state. Far
+from the approach line, the target is in front of the goal; near the line, it is the goal itself (a
+funnel). An expert therefore recovers from disturbances. Its only memory is the phase of the task
+(for example reach, grasp, pull), which is checked in each step.
 """
 
 from abc import ABC, abstractmethod
@@ -17,14 +17,14 @@ from z1_ros.sim.kitchen.env import KitchenEnv
 from z1_ros.sim.kitchen.panda import FINGER_JOINTS, GRIP
 
 OPEN, CLOSE = -1.0, 1.0
-_TILT = 0.5  # the ready pose's forward tilt [rad]
+_TILT = 0.5  # forward tilt of the hand in the ready pose [rad]
 _GAIN = 0.22  # share of the remaining error that one control step commands
 _TOP_SPEED = 0.32  # longest command, in units of action
 _TOP_TURN = 0.35
 
 
 class Expert(ABC):
-    """Gives the action for the present instant; call once per control step after a reset."""
+    """Base class of scripted experts; call ``act`` once per control step after a reset."""
 
     tilt, roll = _TILT, 0.0
 
@@ -41,7 +41,7 @@ class Expert(ABC):
 
     @property
     def _tip(self) -> np.ndarray:
-        """Place between the finger pads (3,) [m], world."""
+        """Point between the finger pads in the world frame (3,) [m]."""
         return self._data.site_xpos[self._grip]
 
     @property
@@ -62,7 +62,10 @@ class Expert(ABC):
     def _towards(
         self, target: np.ndarray, grip: float, top_speed: float = _TOP_SPEED
     ) -> np.ndarray:
-        """Return an action towards ``target`` (3,) [m], world, with the expert's orientation."""
+        """Return an action towards ``target`` (3,) [m] in the world frame.
+
+        The action also turns the hand to the expert's orientation.
+        """
         frame = self._data.xmat[self._link0].reshape(3, 3)
         move = frame.T @ (target - self._tip) * (_GAIN / 0.05)
         _, quat = relative_pose(self._data, self._grip, self._link0)
@@ -76,7 +79,7 @@ class Expert(ABC):
 
 
 class OpenDrawerExpert(Expert):
-    """Grasp the pull from the front, draw straight back."""
+    """Grasp the handle from the front and pull straight back."""
 
     def __init__(self, env: KitchenEnv):
         super().__init__(env)
@@ -112,7 +115,7 @@ class TurnOnSinkFaucetExpert(Expert):
         """Return the next action."""
         lever = np.add(self._site("faucet_lever"), (0, 0, -0.005))
         off = self._tip - lever
-        if off[0] > 0.0:  # beyond the lever: come back over it
+        if off[0] > 0.0:  # behind the lever: move back above it
             rise = np.array([0.0, 0.0, 0.08])
             return self._towards(lever + rise - (0.10 if off[2] > 0.05 else 0.0, 0, 0), CLOSE)
         aside = np.hypot(off[1], off[2])
@@ -122,7 +125,7 @@ class TurnOnSinkFaucetExpert(Expert):
 
 
 class TurnOnMicrowaveExpert(Expert):
-    """Press the green button with closed fingers, then draw back."""
+    """Press the green button with closed fingers, then move back."""
 
     def act(self) -> np.ndarray:
         """Return the next action."""
@@ -137,12 +140,12 @@ class TurnOnMicrowaveExpert(Expert):
 
 
 class PnPCounterToSinkExpert(Expert):
-    """Grasp from above, carry over the rim, let go above the basin, rise."""
+    """Grasp from above, carry over the rim, release above the basin, move up."""
 
     def __init__(self, env: KitchenEnv):
         super().__init__(env)
         self._body = env.model.body("object0").id
-        # Tall things are held near the top: the palm must stay clear of them.
+        # Tall objects are grasped near the top, so that the palm does not touch them.
         self._hold = np.array([0.0, 0.0, max(0.0, env.goal.scene.kinds[0].half[2] - 0.028)])
         self._sink_half = env.model.site_size[env.model.site("sink_inside").id]
         self._phase = "reach"
@@ -181,11 +184,11 @@ class PnPCounterToSinkExpert(Expert):
         return bool(np.all(np.abs(grasp - sink)[:2] < self._sink_half[:2]))
 
     def _carry(self, sink: np.ndarray) -> np.ndarray:
-        """Lift, then move over the sink, then lower: again a funnel."""
+        """Return an action that lifts the object, moves it over the sink, then lowers it."""
         rim = sink[2] + self._sink_half[2] + self._hold[2]
         aside = np.hypot(*(self._tip - sink)[:2])
         target = np.array([sink[0], sink[1], rim + 0.06 + min(0.07, max(0.0, aside - 0.04))])
-        if aside > 0.12:  # sideways only once it is off the counter
+        if aside > 0.12:  # move sideways only after the object is above the counter
             share = np.clip((self._tip[2] - rim - 0.045) / 0.05, 0.0, 1.0)
             target[:2] = self._tip[:2] + share * (target - self._tip)[:2]
         return self._towards(target, CLOSE)
@@ -201,7 +204,7 @@ EXPERTS: dict[str, type[Expert]] = {
 
 
 def make_expert(env: KitchenEnv) -> Expert:
-    """Return an expert for the episode that ``env.reset`` has just begun.
+    """Return an expert for the current episode, directly after ``env.reset``.
 
     Raises:
         ConfigError: The task has no expert.
@@ -218,14 +221,14 @@ def funnel(
     slack: float,
     back: float,
 ) -> np.ndarray:
-    """Return where to go now so as to reach ``target`` along ``approach``.
+    """Return the next target point, so that ``target`` is reached in direction ``approach``.
 
     Args:
-        target: Place to reach (3,) [m].
-        approach: Unit vector of the last stretch.
-        aside: Present distance from the approach line [m].
-        slack: Distance from the line within which the target itself is aimed at [m].
-        back: Longest retreat from the target [m].
+        target: Point to reach (3,) [m].
+        approach: Unit vector of the direction in which to approach the target.
+        aside: Current distance from the approach line [m].
+        slack: Distance from the line within which the target itself is returned [m].
+        back: Largest distance of the returned point from the target [m].
     """
     retreat = min(back, 2.5 * max(0.0, aside - slack))
     return np.asarray(target) - retreat * np.asarray(approach)

@@ -1,7 +1,7 @@
-"""Kitchen fixtures, placed in the kitchen's frame: x into the wall, y to the left, z up.
+"""Kitchen fixtures in the kitchen's frame: x towards the wall, y to the left, z up.
 
-x = 0 is the counter's front edge and z = 0 the floor. Each function adds one unit around its
-centre line ``y``; tasks find what they need by site and joint names.
+x = 0 is the front edge of the counter and z = 0 is the floor. Each function adds one unit around
+its centre line ``y``. Tasks find sites and joints by their names.
 """
 
 import math
@@ -11,17 +11,17 @@ from z1_ros.sim.kitchen.mjcf import Body
 COUNTER_Z = 0.92
 """Height of the counter [m]."""
 DEPTH = 0.65
-"""Depth of the counter, i.e. x of the wall [m]."""
+"""Depth of the counter, which is the x of the wall [m]."""
 _SLAB = 0.04
-_FACE = 0.02  # x of the cabinets' fronts, behind the counter's edge
+_FACE = 0.02  # x of the cabinet fronts, behind the counter's edge
 _TOE = 0.10  # height of the toe kick
-_GAP = 0.004  # between neighbouring fronts
+_GAP = 0.004  # gap between neighbouring fronts
 DRAWER_TRAVEL = 0.26
-"""How far a drawer opens [m]."""
+"""Travel of a drawer [m]."""
 
 
 def counter_slab(world: Body, x: tuple[float, float], y: tuple[float, float]) -> None:
-    """Add counter top over x and y [m]."""
+    """Add a counter top that covers the ranges x and y [m]."""
     world.block(x, y, (COUNTER_Z - _SLAB, COUNTER_Z), "counter", "surface")
 
 
@@ -39,13 +39,13 @@ def _front(
     hy, hz = (y[1] - y[0]) / 2 - _GAP / 2, (z[1] - z[0]) / 2 - _GAP / 2
     body.panel((_FACE + 0.010, cy, cz), (0.010, hy, hz), "cabinet", contact)
     rim = min(0.045, hz * 0.35)
-    # Thin layers: steps deeper than this would sparkle in small images.
+    # The layers are thin, because larger steps cause aliasing in small images.
     body.panel((_FACE - 0.0002, cy, cz), (0.0005, hy - rim, hz - rim), "cabinet_trim")
     body.panel((_FACE - 0.0007, cy, cz), (0.0005, hy - rim - 0.008, hz - rim - 0.008), "cabinet")
 
 
 def bar_handle(body: Body, pos: tuple[float, float, float], length: float) -> None:
-    """Add an upright bar that stands off a front; ``pos`` is the bar's middle."""
+    """Add a vertical bar handle in front of a cabinet front; ``pos`` is the bar's centre."""
     x, y, z = pos
     half = length / 2
     body.box(pos, (0.008, 0.009, half), "handle", "fixture", friction=(1.5, 0.02, 0.0001),
@@ -55,13 +55,15 @@ def bar_handle(body: Body, pos: tuple[float, float, float], length: float) -> No
 
 
 def drawers(world: Body, y: float, width: float, handle: float) -> None:
-    """Add two drawers with upright pulls above two doors; joints ``drawer_left``/``drawer_right``.
+    """Add two drawers with vertical handles above two doors.
+
+    The joints are ``drawer_left`` and ``drawer_right``.
 
     Args:
         world: World body.
         y: Centre line [m].
         width: Width of the unit [m].
-        handle: Length of the drawers' pulls [m].
+        handle: Length of the drawers' handles [m].
     """
     split, top, inside = 0.66, COUNTER_Z - _SLAB - 0.006, (_FACE + 0.02, DEPTH)
     _carcass(world, (y - width / 2, y + width / 2), split)
@@ -109,14 +111,14 @@ def sink(
     lever_side: int,
     lever_length: float,
 ) -> None:
-    """Add a sink with spout and lever; joints ``faucet_handle``, ``spout``.
+    """Add a sink with spout and lever; the joints are ``faucet_handle`` and ``spout``.
 
     Args:
         world: World body.
         y: Centre line of the basin [m].
-        width: Width of the unit [m]; the counter fills what the basin leaves.
-        basin: Basin's x front edge, x back edge, half-width [m].
-        lever_side: 1 puts the lever to the left of the spout, -1 to the right.
+        width: Width of the unit [m]; the counter covers the area around the basin.
+        basin: x of the basin's front edge, x of its back edge, and its half-width [m].
+        lever_side: 1: the lever is to the left of the spout; -1: to the right.
         lever_length: Length of the lever [m].
     """
     x0, x1, hy = basin
@@ -158,7 +160,7 @@ def _spout(world: Body, foot: tuple[float, float]) -> None:
 
 
 def _lever(world: Body, pivot: tuple[float, float], side: int, length: float) -> None:
-    """Add the handle: it points away from the spout and is pushed back, towards the wall."""
+    """Add the lever: it points away from the spout; pushing it towards the wall opens it."""
     x, y = pivot
     height = 0.085
     world.rod((x, y, COUNTER_Z), (x, y, COUNTER_Z + height - 0.012), 0.020, "steel", "fixture")
@@ -175,11 +177,13 @@ def _lever(world: Body, pivot: tuple[float, float], side: int, length: float) ->
 
 
 def microwave(world: Body, pos: tuple[float, float], width: float, height: float) -> None:
-    """Add a microwave on the counter; joints ``microwave_door``, ``microwave_start``/``_stop``.
+    """Add a microwave on the counter.
+
+    The joints are ``microwave_door``, ``microwave_start`` and ``microwave_stop``.
 
     Args:
         world: World body.
-        pos: x of its front and y of its middle [m].
+        pos: x of the front and y of the centre [m].
         width: Width [m].
         height: Height [m].
     """
@@ -215,7 +219,7 @@ def microwave(world: Body, pos: tuple[float, float], width: float, height: float
 
 
 def _button(parent: Body, name: str, pos: tuple[float, float, float], r: float, paint: str) -> None:
-    """Add a round spring button that faces -x and travels 10 mm."""
+    """Add a round spring button that faces -x, with a travel of 10 mm."""
     body = parent.body(name, pos)
     body.joint(name, "slide", (1, 0, 0), range=(0, 0.010), stiffness=250, damping=6, armature=0.05)
     body.add("inertial", pos=(0, 0, 0), mass=0.03, diaginertia=(1e-5,) * 3)
@@ -233,7 +237,7 @@ def base_cabinet(world: Body, y: float, width: float) -> None:
 
 
 def _doors(world: Body, y: float, width: float) -> None:
-    """Add two closed doors of the counter's height."""
+    """Add two closed doors below the counter."""
     for sign in (-1, 1):
         _front(world, _half(y, width, sign), (_TOE + 0.01, COUNTER_Z - _SLAB - 0.006), "fixture")
         bar_handle(world, (_FACE - 0.04, y + sign * 0.05, 0.72), 0.16)
@@ -249,7 +253,7 @@ BURNERS = {
 
 
 def stove(world: Body, y: float, width: float) -> None:
-    """Add a range: four burners, oven, knobs with joints ``knob_front_left`` and so on."""
+    """Add a stove with four burners, oven and knobs; the joints are ``knob_front_left`` etc."""
     top = COUNTER_Z + 0.002
     world.box((DEPTH / 2, y, top / 2 + 0.03), (DEPTH / 2, width / 2, top / 2 - 0.03), "steel",
               "surface")  # fmt: skip
@@ -292,7 +296,7 @@ def wall_cabinet(world: Body, y: float, width: float) -> None:
 
 
 def window(world: Body, y: float, width: float) -> None:
-    """Add a window with a view above the sink, and a herb on its sill."""
+    """Add a window above the sink, with a landscape and a potted herb."""
     bottom, top = 1.22, 1.95
     x, cz, hz = DEPTH - 0.012, (bottom + top) / 2, (top - bottom) / 2
     hy = width / 2
@@ -307,7 +311,7 @@ def window(world: Body, y: float, width: float) -> None:
 
 
 def coffee_machine(world: Body, y: float) -> None:
-    """Add a coffee machine on the counter; joint ``coffee_button``."""
+    """Add a coffee machine on the counter; its joint is ``coffee_button``."""
     x, z = 0.26, COUNTER_Z
     body = world.frame((x, y, z))
     body.box((0.15, 0, 0.02), (0.15, 0.10, 0.02), "black", "surface")
@@ -321,7 +325,7 @@ def coffee_machine(world: Body, y: float) -> None:
 
 
 def plant(world: Body, pos: tuple[float, float, float], size: float) -> None:
-    """Add a potted herb standing on ``pos``."""
+    """Add a potted herb; ``pos`` is the centre of its bottom [m]."""
     x, y, z = pos
     pot = 0.10 * size
     world.rod((x, y, z), (x, y, z + pot), 0.05 * size, "clay")
@@ -355,6 +359,6 @@ def utensils(world: Body, pos: tuple[float, float]) -> None:
 
 
 def cutting_board(world: Body, pos: tuple[float, float]) -> None:
-    """Lean a cutting board against the backsplash."""
+    """Add a cutting board that leans against the backsplash."""
     x, y = pos
     world.box((x, y, COUNTER_Z + 0.155), (0.010, 0.13, 0.16), "wood", euler=(0, 0.16, 0))

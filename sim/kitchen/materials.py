@@ -1,7 +1,7 @@
-"""Colours and procedural textures, sampled anew for every scene.
+"""Colours and procedural textures, sampled for each scene.
 
-Textures are computed with NumPy and written into the compiled model, so that no image file is
-needed; every scene has the same texture slots with the same sizes.
+Textures are computed with NumPy and written into the compiled model, so no image files are needed.
+All scenes have the same textures, by name and size.
 """
 
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ import numpy as np
 from z1_ros.sim.kitchen.mjcf import Body
 
 TEXTURE_SIZE = 128
-"""Height and width of every texture [pixel]."""
+"""Height and width of every texture [px]."""
 
 Colour = tuple[float, float, float]
 
@@ -74,16 +74,16 @@ _PLAIN: dict[str, tuple[tuple[float, float, float, float], float]] = {
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Look:
-    """One scene's palette and textures."""
+    """Colours and textures of one scene."""
 
     colours: dict[str, Colour]
-    """Material name -> colour, for materials that vary and have no texture."""
+    """Colours by material name, for materials that vary and have no texture."""
     textures: dict[str, np.ndarray]
-    """Texture name -> (TEXTURE_SIZE, TEXTURE_SIZE, 3) uint8."""
+    """Textures (TEXTURE_SIZE, TEXTURE_SIZE, 3) uint8, by name."""
 
 
 def sample_look(rng: np.random.Generator, scale: float) -> Look:
-    """Draw a palette; ``scale`` 0 gives the first entry of every list."""
+    """Draw random colours and textures; ``scale`` 0 uses the first entry of every list."""
 
     def pick(options: tuple[Colour, ...]) -> np.ndarray:
         chosen = options[rng.integers(len(options))] if scale > 0 else options[0]
@@ -92,7 +92,7 @@ def sample_look(rng: np.random.Generator, scale: float) -> Look:
     names = list(CABINETS)
     name = names[rng.integers(len(names))] if scale > 0 else names[0]
     cabinet = np.clip(np.asarray(CABINETS[name]) + scale * rng.normal(0, 0.02, 3), 0.05, 0.96)
-    # Handles must stand out from the fronts they are on.
+    # Handles must be visible in front of the cabinets.
     metals = [m for m in METALS if np.abs(np.mean(m) - cabinet.mean()) > 0.2]
     colours = {
         "cabinet_trim": tuple(cabinet * 0.86),
@@ -132,7 +132,7 @@ def add_materials(asset: Body, look: Look) -> None:
 
 
 def _smooth(rng: np.random.Generator, rows: int, columns: int) -> np.ndarray:
-    """Return periodic noise (size, size) in about -1..1 with rows x columns bumps."""
+    """Return smooth periodic noise (size, size), about -1 … 1, from a grid of rows x columns."""
     size = TEXTURE_SIZE
     grid = rng.normal(0, 1, (rows, columns))
     y, x = np.arange(size) * rows / size, np.arange(size) * columns / size
@@ -157,7 +157,7 @@ def _noise_texture(rng: np.random.Generator, colour: np.ndarray, strength: float
 
 
 def _wood(rng: np.random.Generator, colour: np.ndarray, strength: float) -> np.ndarray:
-    """Grain that runs along the image's rows' normal, i.e. vertically."""
+    """Return a texture with vertical wood grain."""
     bend = 0.6 * _smooth(rng, 2, 3)
     rings = np.sin(2 * np.pi * (np.arange(TEXTURE_SIZE)[None] * 7 / TEXTURE_SIZE + bend))
     shade = 0.6 * rings + 0.5 * _smooth(rng, 4, 64) + 0.3 * _smooth(rng, 2, 8)

@@ -1,7 +1,8 @@
-"""A few words for writing MJCF: bodies, primitive geoms, joints, contact classes.
+"""Helpers for writing MJCF: bodies, primitive geoms, joints and contact classes.
 
-Contact classes keep the pairs few: the robot touches fixtures and objects, objects touch
-surfaces and each other, fixtures never touch fixtures, and whatever has no class is only seen.
+Contact classes reduce the number of contact pairs: the robot collides with fixtures, surfaces and
+objects; objects collide with surfaces and each other; fixtures do not collide with each other.
+Geoms without a class are visible but have no contacts.
 """
 
 import xml.etree.ElementTree as ET
@@ -16,13 +17,13 @@ CONTACT = {
     "surface": {"contype": 0, "conaffinity": _ROBOT | _OBJECT},
     "object": {"contype": _OBJECT, "conaffinity": _ROBOT | _OBJECT},
 }
-"""MuJoCo's contact bits of each class."""
+"""MuJoCo contact bits of each class."""
 
 Numbers = float | Sequence[float]
 
 
 def text(value: object) -> str:
-    """Return an attribute's text; numbers keep 10 digits, so equal scenes have equal XML."""
+    """Return the text of an attribute; numbers have 10 digits, so equal scenes have equal XML."""
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, str):
@@ -31,13 +32,13 @@ def text(value: object) -> str:
 
 
 class Body:
-    """A body element under construction."""
+    """An MJCF element to which bodies, geoms, joints and sites are added."""
 
     def __init__(self, element: ET.Element):
         self.element = element
 
     def add(self, tag: str, **attributes: object) -> ET.Element:
-        """Add a child element; ``None`` attributes are left out, ``class_`` becomes ``class``."""
+        """Add a child element; ``None`` attributes are omitted, ``class_`` becomes ``class``."""
         given = {k.rstrip("_"): text(v) for k, v in attributes.items() if v is not None}
         return ET.SubElement(self.element, tag, given)
 
@@ -46,13 +47,13 @@ class Body:
         return Body(self.add("body", name=name, pos=pos, **attributes))
 
     def frame(self, pos: Numbers) -> "Body":
-        """Return a place [m] in this body's frame to which further elements are relative."""
+        """Add a frame at ``pos`` [m]; elements that are added to it are relative to it."""
         return Body(self.add("frame", pos=pos))
 
     def geom(
         self, kind: str, material: str, contact: str | None = None, **attributes: object
     ) -> None:
-        """Add a geom; without a contact class it is only seen."""
+        """Add a geom; without a contact class it is only visible."""
         if contact is not None:
             attributes = {**CONTACT[contact], **attributes}
         self.add("geom", type=kind, material=material, **attributes)
@@ -76,7 +77,7 @@ class Body:
         material: str,
         contact: str | None = None,
     ) -> None:
-        """Add a box that reaches from the first to the second of each pair [m]."""
+        """Add a box, given its lower and upper limit along each axis [m]."""
         low, high = np.transpose([x, y, z])
         self.box((low + high) / 2, (high - low) / 2, material, contact)
 
@@ -88,7 +89,7 @@ class Body:
         contact: str | None = None,
         **attributes: object,
     ) -> None:
-        """Add a box whose texture lies on its front, the side that faces -x."""
+        """Add a box with its texture on the front, which is the side that faces -x."""
         x, y, z = half
         attributes = {"quat": (0.5, 0.5, -0.5, -0.5), **attributes}
         self.box(pos, (y, z, x), material, contact, **attributes)
@@ -109,7 +110,7 @@ class Body:
         self.geom(kind, material, contact, fromto=ends, size=radius, **attributes)
 
     def ball(self, pos: Numbers, radius: Numbers, material: str, **attributes: object) -> None:
-        """Add a sphere, or an ellipsoid where three radii are given [m]."""
+        """Add a sphere, or an ellipsoid if three radii are given [m]."""
         kind = "sphere" if np.ndim(radius) == 0 else "ellipsoid"
         self.geom(kind, material, None, pos=pos, size=radius, **attributes)
 
@@ -118,5 +119,5 @@ class Body:
         self.add("joint", name=name, type=kind, axis=axis, **attributes)
 
     def site(self, name: str, pos: Numbers, half: Numbers = (0.005,) * 3) -> None:
-        """Add an invisible, box-shaped marker that tasks find by name."""
+        """Add an invisible box-shaped site, which tasks find by its name."""
         self.add("site", name=name, pos=pos, size=half, type="box", group=4)

@@ -1,7 +1,7 @@
-"""Things to pick up: one collision box each, seen as something nicer.
+"""Objects to pick up: each has one collision box and a more detailed visible shape.
 
-Boxes rest on boxes and between finger pads without rolling, and their contacts are the
-cheapest; every kind fits between the fingers from above whichever way it is turned.
+Boxes do not roll on surfaces or between finger pads, and their contacts need the least time. Every
+kind of object fits between the fingers from above, for any rotation about the vertical axis.
 """
 
 from collections.abc import Callable
@@ -19,19 +19,19 @@ class Kind:
     """A kind of object."""
 
     name: str
-    """Word in the instruction."""
+    """Name in the instruction."""
     half: tuple[float, float, float]
-    """Half-sizes of the collision box [m]; its bottom is where the object stands."""
+    """Half-sizes of the collision box [m]; the object rests on the bottom of the box."""
     mass: float
     """Mass [kg]."""
     colours: tuple[Colour, ...]
     """Possible main colours."""
     build: Callable[[Body, tuple[float, float, float], np.ndarray], None]
-    """Adds what is seen to the body, given half-sizes and main colour."""
+    """Function that adds the visible shape to the body, given half-sizes and main colour."""
 
     @property
     def height(self) -> float:
-        """Height of the body's origin above what it stands on [m]."""
+        """Height of the body's origin above the supporting surface [m]."""
         return self.half[2]
 
 
@@ -102,13 +102,13 @@ KINDS = (
     Kind(name="bell pepper", half=(0.027, 0.027, 0.036), mass=0.10, build=_pepper,
          colours=((0.85, 0.12, 0.08), (0.95, 0.75, 0.05), (0.20, 0.55, 0.15))),
 )  # fmt: skip
-"""Every kind of object, by the word that instructions use."""
+"""All kinds of objects."""
 
 
 def add_object(
     world: Body, name: str, kind: Kind, pos: np.ndarray, yaw: float, colour: Colour
 ) -> None:
-    """Add a free object standing on ``pos`` [m], turned by ``yaw`` [rad]."""
+    """Add a free object; ``pos`` is the point under its centre [m], ``yaw`` its rotation [rad]."""
     stand = np.add(pos, (0, 0, kind.height))
     quat = (np.cos(yaw / 2), 0, 0, np.sin(yaw / 2))
     body = world.body(name, stand, quat=quat)

@@ -1,10 +1,10 @@
-"""Franka's Panda on a mobile base, mesh-free.
+"""Franka's Panda on a mobile base, without meshes.
 
-Kinematics, joint ranges and torque limits are Franka Emika's published ones (the modified DH
-table of the "Franka Control Interface" documentation); link inertials are the identified ones
-of Gaz et al. 2019, "Dynamic Identification of the Franka Emika Panda Robot", as in
-mujoco_menagerie/franka_emika_panda/panda.xml. Gravity is compensated, as the real arm does.
-The base has the joints of robosuite's PandaOmron: two slides, yaw, torso lift.
+Kinematics, joint ranges and torque limits are those published by Franka Emika (modified DH table in
+the "Franka Control Interface" documentation). Link inertias are those identified by Gaz et al.
+2019, "Dynamic Identification of the Franka Emika Panda Robot", as in
+mujoco_menagerie/franka_emika_panda/panda.xml. Gravity is compensated, as in the real arm. The base
+has the joints of robosuite's PandaOmron: two slides, yaw, torso lift.
 """
 
 import math
@@ -18,13 +18,13 @@ ARM_JOINTS = tuple(f"panda_joint{i}" for i in range(1, 8))
 FINGER_JOINTS = ("panda_finger_joint1", "panda_finger_joint2")
 BASE_JOINTS = ("base_forward", "base_side", "base_yaw", "base_torso")
 READY = (0.0, -0.5, 0.0, -2.6, 0.0, 2.6, math.pi / 4)
-"""First arm pose [rad]: hand above the counter's edge, tilted forward by 0.5 rad."""
+"""Initial joint angles [rad]: the hand is above the counter's edge, tilted forward by 0.5 rad."""
 BASE_HEIGHT = 0.72
 """Height of panda_link0 above the floor [m]."""
 FINGER_TRAVEL = 0.04
 """Travel of each finger [m]."""
 GRIP = "grip"
-"""Site between the finger pads: the end effector."""
+"""Name of the end-effector site, between the finger pads."""
 
 _QUARTER = math.sqrt(0.5)
 # Parent to child: translation [m], rotation about x in quarter turns, range [rad],
@@ -57,10 +57,10 @@ def add_robot(
 
     Args:
         world: World body.
-        actuators: The model's ``actuator`` element; arm, fingers, then base servos are added.
-        pose: Base x, y [m] and yaw [rad] on the floor.
-        cameras: Name -> (position, quaternion wxyz) of the cameras fixed to panda_link0.
-        mobile: Give the base its four joints; without them it stands still.
+        actuators: The model's ``actuator`` element; servos of arm, fingers and base are added.
+        pose: x, y [m] and yaw [rad] of the base on the floor.
+        cameras: (position, quaternion wxyz) of the cameras fixed to panda_link0, by name.
+        mobile: Whether the base has its four joints; without them it is fixed.
     """
     x, y, yaw = pose
     turn = (math.cos(yaw / 2), 0, 0, math.sin(yaw / 2))
@@ -98,8 +98,8 @@ def _chassis(base: Body) -> None:
     base.rod((0, 0, 0.29), (0, 0, 0.42), 0.105, "robot_white")
 
 
-# Capsules (start, end, radius, material, contact) along the links; the radii and places
-# follow the collision capsules of franka_description.
+# Capsules (start, end, radius, material, contact) along the links; radii and positions are
+# similar to the collision capsules of franka_description.
 _SHELL = (
     (((-0.09, 0, 0.05), (0.02, 0, 0.05), 0.075, "robot_white", None),
      ((0, 0, 0.06), (0, 0, 0.13), 0.072, "robot_white", None)),
@@ -127,7 +127,7 @@ def _shell(link: Body, index: int) -> None:
 
 
 def _hand(flange: Body) -> None:
-    """Add the hand: 45 degrees about z, fingers along its y axis, camera above the fingers."""
+    """Add the hand, rotated by 45° about z; fingers move along y, the camera is above them."""
     turn = (math.cos(math.pi / 8), 0, 0, -math.sin(math.pi / 8))
     hand = flange.body("panda_hand", (0, 0, 0.107), quat=turn, gravcomp=1)
     hand.add("inertial", pos=(-0.01, 0, 0.03), mass=0.73, diaginertia=(0.001, 0.0025, 0.0017))

@@ -1,4 +1,4 @@
-"""Privileged state: what a teacher sees in training, and a policy never."""
+"""Privileged state: the input of a privileged teacher in training, never of a policy."""
 
 import mujoco
 import numpy as np
@@ -8,22 +8,22 @@ from z1_ros.sim.kitchen.panda import FINGER_JOINTS, GRIP
 from z1_ros.sim.kitchen.tasks import Task
 
 _NEAR_M = 0.03
-"""Distance at which it begins to matter exactly where a thing is [m]."""
+"""Distance below which the exact position of a point matters [m]."""
 
 
 class PrivilegedState:
-    """Reads robot, task and object of one scene; every number is of order one.
+    """Reads the state of robot, task and object in one scene; all numbers are of order one.
 
-    Places are seen from the gripper, in the frame of the robot's base, once as they are and once
-    magnified: a grasp needs an accuracy of about a centimetre.
+    Positions are relative to the gripper, in the frame of the robot's base. Each is given at two
+    scales, because a grasp needs an accuracy of about 1 cm.
     """
 
     def __init__(self, model: mujoco.MjModel, goal: Task):
-        """Find everything in the model.
+        """Look up the sites, joints and bodies in the model.
 
         Args:
-            model: Of the scene.
-            goal: Says which sites and joints the task is about.
+            model: Model of the scene.
+            goal: Task that defines the relevant sites and joints.
         """
         self._grip, self._link0 = model.site(GRIP).id, model.body("panda_link0").id
         fingers = [model.joint(name) for name in FINGER_JOINTS]
@@ -74,12 +74,12 @@ class PrivilegedState:
 
 
 def _addresses(joints: list) -> tuple[list[int], list[int]]:
-    """Return where positions and speeds of one-dimensional joints are."""
+    """Return the indices of position and velocity of one-dimensional joints."""
     return [int(j.qposadr[0]) for j in joints], [int(j.dofadr[0]) for j in joints]
 
 
 def _seen_from(offset: np.ndarray) -> list[np.ndarray | list[float]]:
-    """Return an offset (3,) [m] far and near, and its length."""
+    """Return an offset (3,) [m] at a coarse and a fine scale, and its length at both scales."""
     distance = float(np.sqrt(offset @ offset))
     return [
         offset * 4,

@@ -1,4 +1,4 @@
-"""Off-screen images, rendered with MuJoCo's own OpenGL renderer."""
+"""Off-screen rendering with MuJoCo's OpenGL renderer."""
 
 import mujoco
 import numpy as np
@@ -11,13 +11,13 @@ _FINE = {"offsamples": 4, "shadowsize": 1024, "numslices": 16, "numstacks": 8, "
 
 
 class Renderer:
-    """Renders one model after another; the context is kept between scenes."""
+    """Renders images of models; the OpenGL context is reused for all scenes."""
 
     def __init__(self) -> None:
         self._gl = make_context()
         self._contexts: dict[bool, mujoco.MjrContext] = {}
         self._rendered: dict[bool, mujoco.MjModel] = {}
-        self._scene: mujoco.MjvScene  # of ``_model``
+        self._scene: mujoco.MjvScene  # scene of ``_model``
         self._model: mujoco.MjModel | None = None
         self._option = mujoco.MjvOption()
         self._option.geomgroup[3] = 0
@@ -29,14 +29,14 @@ class Renderer:
         self, model: mujoco.MjModel, data: mujoco.MjData, camera: int, size: tuple[int, int],
         fine: bool = False,
     ) -> np.ndarray:  # fmt: skip
-        """Return (height, width, 3) uint8 RGB, upright.
+        """Return an upright image (height, width, 3) uint8 RGB.
 
         Args:
-            model: The model.
-            data: Its state, with kinematics, cameras and lights up to date.
+            model: Model to render.
+            data: State of the model, with kinematics, cameras and lights up to date.
             camera: Camera id.
-            size: Height and width [pixel].
-            fine: Render shadows and smooth edges, for people; about five times slower.
+            size: Height and width [px].
+            fine: Whether to render shadows and smooth edges, for people; about five times slower.
         """
         height, width = size
         self._gl.make_current()
@@ -58,7 +58,7 @@ class Renderer:
     def _context(
         self, model: mujoco.MjModel, fine: bool, height: int, width: int
     ) -> mujoco.MjrContext:
-        """Return the rendering context with this scene's textures and a large enough buffer."""
+        """Return a rendering context with the model's textures and a buffer of sufficient size."""
         if self._model is not model:
             self._model = model
             self._scene = mujoco.MjvScene(model, maxgeom=600)
@@ -84,7 +84,7 @@ class Renderer:
 
 
 def _rendering_context(model: mujoco.MjModel, fine: bool) -> mujoco.MjrContext:
-    """Return MuJoCo's context for the current GL context, with shadows and smooth edges if fine."""
+    """Make a rendering context; ``fine`` enables shadows and smooth edges."""
     quality, values = model.vis.quality, _FINE if fine else _FAST
     for name, value in values.items():
         setattr(quality, name, value)

@@ -1,4 +1,4 @@
-"""One kitchen per (task, seed, settings): draws everything that varies and writes its MJCF."""
+"""Random kitchens: draws all varying values for (task, seed, settings) and writes the MJCF."""
 
 import hashlib
 import math
@@ -16,7 +16,7 @@ from z1_ros.sim.kitchen.objects import KINDS, Kind, add_object
 from z1_ros.sim.kitchen.panda import READY, add_robot
 
 TIMESTEP_S = 0.005
-"""Physics step [s]; ten make one control step of 50 ms."""
+"""Physics step [s]; a control step of 50 ms has ten physics steps."""
 
 # RoboCasa's base cameras (robocasa/models/robots, panda_omron): position [m] and quaternion wxyz
 # in the frame of panda_link0.
@@ -25,45 +25,45 @@ _AGENTVIEW = {
     "robot0_agentview_right": ((-0.5, -0.35, 1.05), (0.6775, 0.3768, -0.2994, -0.5562)),
 }
 VIDEO_CAMERA = "film"
-"""The video's camera in the model. The model's hash is part of every scene id: the name stays."""
+"""Name of the video camera in the model. Changing it would change the hash in all scene ids."""
 _UNITS = {"drawers": 0.88, "sink": 1.24, "microwave": 0.72, "stove": 0.66, "coffee": 0.52}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Target:
-    """What a task asks of the scene."""
+    """Requirements of a task on the scene."""
 
     unit: str
-    """Kitchen unit in front of which the robot stands."""
+    """Kitchen unit in front of the robot."""
     distance: float
-    """From the counter's edge to panda_link0 [m]."""
+    """Distance from the counter's edge to panda_link0 [m]."""
     aside: float = 0.0
-    """How far the robot stands to the left of the unit's centre line [m]."""
+    """Offset of the robot to the left of the unit's centre line [m]."""
     objects: int = 0
-    """Number of loose objects on the counter beside the sink."""
+    """Number of loose objects on the counter, next to the sink."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Scene:
-    """Everything that was drawn for one seed."""
+    """A scene: all values that were drawn for one seed, and the resulting model."""
 
     units: dict[str, float]
-    """Unit -> y of its centre line [m]."""
+    """y of each unit's centre line [m], by name."""
     robot: np.ndarray
-    """Base x, y [m] and yaw [rad]."""
+    """x, y [m] and yaw [rad] of the robot's base."""
     arm: np.ndarray
-    """(7,) first joint angles [rad]."""
+    """Initial joint angles (7,) [rad]."""
     side: str
-    """``left`` or ``right``, for instructions that need one."""
+    """``left`` or ``right``, for instructions that need a side."""
     kinds: tuple[Kind, ...]
     """Kinds of the loose objects ``object0``, ``object1``, …"""
     look: Look
     """Colours and textures."""
     xml: str
-    """The model."""
+    """Model as MJCF."""
 
     def compile(self) -> mujoco.MjModel:
-        """Return the model with its textures filled in."""
+        """Compile the model and copy its textures into it."""
         model = mujoco.MjModel.from_xml_string(self.xml)
         for name, image in self.look.textures.items():
             slot = mujoco.mj_name2id(model, mujoco.mjtObj.mjOBJ_TEXTURE, name)
@@ -81,17 +81,17 @@ class Scene:
 
 
 class _Draw:
-    """Random numbers whose ranges shrink with ``scale``."""
+    """Random numbers with ranges proportional to ``scale``."""
 
     def __init__(self, rng: np.random.Generator, scale: float):
         self.rng, self.scale = rng, scale
 
     def around(self, value: float, spread: float) -> float:
-        """Uniform in value +- spread."""
+        """Return a uniform number in value ± scale · spread."""
         return value + self.scale * spread * self.rng.uniform(-1, 1)
 
     def choice(self, count: int) -> int:
-        """An index below ``count``; 0 without randomisation."""
+        """Return a random index below ``count``; 0 without randomisation."""
         index = int(self.rng.integers(count))
         return index if self.scale > 0 else 0
 
@@ -99,7 +99,7 @@ class _Draw:
 def sample_scene(
     target: Target, seed_words: list[int], config: KitchenConfig, mobile: bool
 ) -> Scene:
-    """Draw a kitchen; equal arguments give equal scenes in every process."""
+    """Draw a random kitchen; equal arguments give equal scenes in every process."""
     rng = np.random.default_rng(seed_words)
     draw = _Draw(rng, config.randomisation)
     look = sample_look(rng, config.randomisation)
@@ -126,7 +126,7 @@ def sample_scene(
 
 
 def _arrange(draw: _Draw) -> dict[str, float]:
-    """Return each unit's centre line, in random order from left to right."""
+    """Arrange the units in random order; return the y of each unit's centre line [m]."""
     order = list(_UNITS)
     if draw.scale > 0:
         order = [order[i] for i in draw.rng.permutation(len(order))]
@@ -138,7 +138,7 @@ def _arrange(draw: _Draw) -> dict[str, float]:
 
 
 def _empty_kitchen(look: Look, draw: _Draw, focus: float) -> tuple[ET.Element, Body]:
-    """Return the model's root and its world with floor, wall and light on y = ``focus``."""
+    """Return the model's root and its world body with floor, wall, and light at y = ``focus``."""
     root = ET.Element("mujoco", model="kitchen")
     top = Body(root)
     top.add("compiler", angle="radian", autolimits=True)
@@ -164,7 +164,7 @@ def _empty_kitchen(look: Look, draw: _Draw, focus: float) -> tuple[ET.Element, B
 
 def _furnish(world: Body, units: dict[str, float], draw: _Draw) -> None:
     ends = sum(_UNITS.values()) / 2
-    low, high = fx.COUNTER_Z, 1.47  # the backsplash, up to the wall cabinets
+    low, high = fx.COUNTER_Z, 1.47  # backsplash between counter and wall cabinets
     world.panel((fx.DEPTH - 0.001, 0, (low + high) / 2), (0.006, ends, (high - low) / 2), "tile",
                 "fixture")  # fmt: skip
     y = units["drawers"]
@@ -199,7 +199,7 @@ def _sink_unit(world: Body, y: float, draw: _Draw) -> None:
 
 
 def _place(world: Body, name: str, kind: Kind, sink_y: float, draw: _Draw) -> None:
-    """Stand an object on the counter to the left or right of the sink."""
+    """Place an object on the counter to the left or right of the sink."""
     side = (-1, 1)[draw.choice(2)]
     pos = (draw.around(0.19, 0.07), sink_y + side * draw.around(0.33, 0.05), fx.COUNTER_Z)
     yaw = draw.around(0, math.pi / 6)
@@ -219,7 +219,7 @@ def _camera_poses(jitter: float, rng: np.random.Generator) -> dict:
 
 
 def _video_camera(world: Body, robot: np.ndarray, unit_y: float) -> None:
-    """Add the camera of videos: behind the robot's right shoulder, a little above."""
+    """Add the video camera, behind and slightly above the robot's right shoulder."""
     look = np.array([0.15 + 0.45 * (robot[0] + 0.36), unit_y + 0.05, 0.98])
     eye = np.add(look, (-1.62, -1.22, 0.80))
     back = (eye - look) / np.linalg.norm(eye - look)

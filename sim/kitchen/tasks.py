@@ -1,7 +1,8 @@
-"""The tasks: what to do, in words, and when it is done.
+"""The tasks: instructions and success conditions.
 
-Class names, language and success conditions are RoboCasa v0.2's
-(robocasa/environments/kitchen/single_stage). Success rates here say nothing about RoboCasa's.
+Class names, instructions and success conditions are those of RoboCasa v0.2
+(robocasa/environments/kitchen/single_stage). Success rates in this kitchen cannot be compared with
+those in RoboCasa.
 """
 
 from abc import ABC, abstractmethod
@@ -16,18 +17,18 @@ Flags = dict[str, bool]
 
 
 class Task(ABC):
-    """One task in one scene. Its only memory is ``flags``, which snapshots hold."""
+    """One task in one scene. Its only state is ``flags``, which snapshots contain."""
 
     target: Target
-    """What the scene must offer."""
+    """Requirements of the task on the scene."""
     horizon = 300
     """Control steps after which an episode is over."""
     instruction_patterns: tuple[str, ...]
-    """Shell-style patterns that the instruction matches in every scene, and no other task's."""
+    """Shell-style patterns that match the task's instructions, and those of no other task."""
     landmarks: tuple[str, ...] = ()
-    """Sites that the task is about: part of the privileged state."""
+    """Sites that are relevant to the task; they are part of the privileged state."""
     joints: tuple[str, ...] = ()
-    """Sliding or turning joints that it is about, of one dimension each: likewise."""
+    """One-dimensional joints that are relevant to the task; part of the privileged state."""
 
     def __init__(self, model: mujoco.MjModel, scene: Scene):
         self.model = model
@@ -37,14 +38,14 @@ class Task(ABC):
     @property
     @abstractmethod
     def instruction(self) -> str:
-        """What to do, in RoboCasa's words."""
+        """Instruction of the task, in RoboCasa's words."""
 
     def update(self, data: mujoco.MjData) -> None:  # noqa: B027 - most tasks have no flags
-        """Bring the flags up to date after a control step."""
+        """Update the flags after a control step."""
 
     @abstractmethod
     def success(self, data: mujoco.MjData) -> bool:
-        """Whether the goal holds now; kinematics must be up to date."""
+        """Return whether the success condition is true now; kinematics must be up to date."""
 
     def site(self, data: mujoco.MjData, name: str) -> np.ndarray:
         """Return a site's position (3,) [m] in the world."""
@@ -55,7 +56,7 @@ class Task(ABC):
         return float(data.qpos[self.model.joint(name).qposadr[0]])
 
     def far(self, data: mujoco.MjData, point: np.ndarray, distance: float) -> bool:
-        """Whether the gripper is more than ``distance`` [m] from a point."""
+        """Return whether the gripper is more than ``distance`` [m] away from a point (3,) [m]."""
         return float(np.linalg.norm(self.site(data, GRIP) - point)) > distance
 
 
@@ -71,16 +72,16 @@ class OpenDrawer(Task):
 
     @property
     def joint_name(self) -> str:
-        """Joint of the drawer that is meant."""
+        """Name of the joint of the drawer in the instruction."""
         return f"drawer_{self.scene.side}"
 
     @property
     def instruction(self) -> str:
-        """What to do, in RoboCasa's words."""
+        """Instruction of the task, in RoboCasa's words."""
         return f"open the {self.scene.side} drawer"
 
     def success(self, data: mujoco.MjData) -> bool:
-        """The drawer is open by 95 % of its travel."""
+        """Return whether the drawer is open by at least 95 % of its travel."""
         low, high = self.model.joint(self.joint_name).range
         return (self.joint(data, self.joint_name) - low) / (high - low) >= 0.95
 
@@ -94,16 +95,16 @@ class TurnOnSinkFaucet(Task):
     landmarks, joints = ("faucet_lever",), ("faucet_handle",)
 
     def update(self, data: mujoco.MjData) -> None:
-        """Let water run while the handle is open."""
+        """Set the flag for running water while the handle is open."""
         self.flags["water"] = self.success(data)
 
     def success(self, data: mujoco.MjData) -> bool:
-        """The handle is between 0.40 rad and pi."""
+        """Return whether the handle's angle is between 0.40 rad and π."""
         return 0.40 < self.joint(data, "faucet_handle") < np.pi
 
 
 class TurnOnMicrowave(Task):
-    """Press the microwave's start button and draw back."""
+    """Press the microwave's start button and move back."""
 
     target = Target(unit="microwave", distance=0.56)
     instruction = "press the start button on the microwave"
@@ -115,13 +116,13 @@ class TurnOnMicrowave(Task):
         self.flags = {"microwave": False}
 
     def update(self, data: mujoco.MjData) -> None:
-        """Switch on or off when a button is pressed by more than half its travel."""
+        """Switch the microwave on or off if a button is pressed by more than half its travel."""
         for button, on in (("microwave_start", True), ("microwave_stop", False)):
             if self.joint(data, button) > 0.5 * self.model.joint(button).range[1]:
                 self.flags["microwave"] = on
 
     def success(self, data: mujoco.MjData) -> bool:
-        """It is on and the gripper is more than 0.15 m from the button."""
+        """Return whether it is on and the gripper is more than 0.15 m away from the button."""
         return self.flags["microwave"] and self.far(data, self.site(data, "microwave_start"), 0.15)
 
 
@@ -134,11 +135,11 @@ class PnPCounterToSink(Task):
 
     @property
     def instruction(self) -> str:
-        """What to do, in RoboCasa's words."""
+        """Instruction of the task, in RoboCasa's words."""
         return f"pick the {self.scene.kinds[0].name} from the counter and place it in the sink"
 
     def success(self, data: mujoco.MjData) -> bool:
-        """The object's centre is inside the sink and the gripper more than 0.25 m away."""
+        """Return whether the object is in the sink and the gripper more than 0.25 m away."""
         centre = data.xpos[self.model.body("object0").id]
         site = self.model.site("sink_inside").id
         inside = np.all(np.abs(centre - data.site_xpos[site]) < self.model.site_size[site])

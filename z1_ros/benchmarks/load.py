@@ -1,7 +1,7 @@
-"""``z1-bench load``: what a bundle costs on disk, in memory and until its first action chunk.
+"""``z1-bench load``: size of a bundle on disk and in memory, and time to its first action chunk.
 
-The bundle is loaded in a process of its own, whose peak memory the kernel counts; pages of the
-weights file that were mapped and read are part of it.
+The bundle is loaded in a separate process. The kernel measures the peak memory of that process,
+including the mapped pages of the weights file that were read.
 """
 
 import resource
@@ -30,7 +30,7 @@ class LoadBenchConfig:
     """Disk size, load time, peak memory and first chunk of a bundle."""
 
     bundle: str = ""
-    """Bundle to load; one with random weights is made if not given."""
+    """Bundle to load; if not given, a bundle with random weights is made."""
     geometry: Literal["small", "full"] = "full"
     """Sizes of the random bundle; ``full`` is the published π0.5."""
     dtype: Literal["float32", "bfloat16"] = "bfloat16"
@@ -38,11 +38,11 @@ class LoadBenchConfig:
     embodiment: str = "panda_omron"
     """Robot of the random bundle."""
     experts: int = 0
-    """Task experts of the random bundle, in addition to its base expert."""
+    """Number of task experts of the random bundle, in addition to its base expert."""
     threads: int = 2
-    """CPU threads."""
+    """Number of CPU threads."""
     json: Path | None = None
-    """Write the report here."""
+    """File to which the report is written."""
 
     def __post_init__(self) -> None:
         """Check names and ranges."""
@@ -55,7 +55,7 @@ class LoadBenchConfig:
 
 
 def main(config: LoadBenchConfig) -> dict[str, Any]:
-    """Measure, print a table, return the report."""
+    """Measure, print a table, and return the report."""
     console = Console()
     with tempfile.TemporaryDirectory(prefix="z1-load-") as folder:
         path = config.bundle
@@ -77,7 +77,7 @@ def main(config: LoadBenchConfig) -> dict[str, Any]:
 
 
 def _apart(call: Callable[..., Any], *args: Any) -> Any:
-    """Return what ``call`` returns in a process of its own."""
+    """Run ``call`` in a separate process and return its result."""
     (result,) = run_jobs(1, tuple, (), call, [args])
     return result
 
@@ -92,10 +92,10 @@ def make(folder: Path, config: LoadBenchConfig) -> None:
 
 
 def measure(path: Path, threads: int) -> tuple[dict[tuple[str, str], float], list[int]]:
-    """Load a bundle and ask it for one chunk.
+    """Load a bundle and compute one chunk.
 
     Returns:
-        What that cost, by quantity and unit, and the chunk's shape.
+        Times and peak memory, by quantity and unit, and the shape of the chunk.
     """
     began = time.perf_counter()
     policy = load_policy(path, threads=threads)
@@ -110,7 +110,7 @@ def measure(path: Path, threads: int) -> tuple[dict[tuple[str, str], float], lis
 
 
 def random_observation(manifest: Manifest) -> Observation:
-    """Return an observation with everything that a bundle's contract names."""
+    """Return a random observation with all cameras and state fields of a bundle's contract."""
     random = np.random.default_rng(0)
     shape = (256, 256, 3)
     return Observation(

@@ -1,8 +1,8 @@
-"""``z1-bench policy``: how long one action chunk takes, and how far that is from the floor.
+"""``z1-bench policy``: latency of one action chunk, compared with its lower limit (the floor).
 
-Latency depends on shapes and dtypes only, so random weights of any geometry serve. The floor is
-counted from the matrix products and the bytes that must be read, with the machine's own ceilings
-measured in the same run: it says what no implementation can beat.
+Latency depends only on shapes and dtypes, so the benchmark uses random weights. The floor is
+computed from the matrix products, the bytes that must be read, and the machine's peak rates, which
+are measured in the same run. No implementation can be faster than the floor.
 """
 
 import time
@@ -29,20 +29,20 @@ class PolicyBenchConfig:
     geometry: Literal["small", "full"] = "small"
     """Sizes of the network; ``full`` is the published π0.5."""
     cameras: tuple[int, ...] = (2, 3)
-    """Numbers of cameras; each is measured."""
+    """Numbers of cameras; each number is measured."""
     denoise_steps: int = 10
-    """Euler steps from noise to actions."""
+    """Number of Euler steps from noise to actions."""
     dtype: Literal["float32", "bfloat16"] = "float32"
-    """Type of the weights; norms, softmax and the Euler state stay float32."""
+    """Type of the weights; norms, softmax and the Euler state are always float32."""
     device: Literal["cpu", "cuda"] = "cpu"
-    """Where the network runs; on CUDA the whole chunk is also replayed as one CUDA graph."""
+    """Device of the network; on CUDA, the chunk is also measured as one CUDA graph."""
     repeats: int = 20
-    """Chunks that each measurement times."""
+    """Number of chunks in each measurement."""
     json: Path | None = None
-    """Write the report here."""
+    """File to which the report is written."""
 
     def __post_init__(self) -> None:
-        """Check ranges, and that the device is there."""
+        """Check ranges, and that the device exists."""
         slots = preset(self.geometry).cameras
         if not all(1 <= n <= slots for n in self.cameras):
             raise ConfigError(f"cameras must be 1 to {slots}, got {list(self.cameras)}")
@@ -56,19 +56,20 @@ class Work(NamedTuple):
     """Work of one stage."""
 
     flop: float
-    """Floating-point operations of its matrix products, two per multiply-add."""
+    """Number of floating-point operations in matrix products, two per multiply-add."""
     bytes: float
-    """Weights, keys and values that must be read at least once."""
+    """Size of the weights, keys and values that must be read at least once [bytes]."""
 
     def floor_s(self, flops: float, bandwidth: float) -> float:
-        """Return the least possible time [s] at the given peak rates [FLOP/s, B/s]."""
+        """Return the shortest possible time [s] at the given peak rates [FLOP/s, B/s]."""
         return max(self.flop / flops, self.bytes / bandwidth)
 
 
 def stages(g: Geometry, cameras: int, steps: int, itemsize: int) -> dict[str, Work]:
     """Count the work of vision, prefix and all denoise steps for one observation.
 
-    The last prefix layer only makes keys and values; adaRMS modulations count as computed once.
+    The last prefix layer computes only keys and values. The work of adaRMS modulations is not
+    included, because they are the same for all observations.
     """
     image, tokens = cameras * g.image_tokens, cameras * g.image_tokens + g.prompt_tokens
     d, f = g.vision_width, g.vision_mlp
@@ -105,7 +106,7 @@ def measure_ceilings(device: str, dtype: torch.dtype) -> tuple[float, float]:
 
 
 def timings(call: Call, repeats: int, device: str) -> list[float]:
-    """Return the duration of each of ``repeats`` calls [s], after three that are not counted."""
+    """Return the duration of each of ``repeats`` calls [s], after three warm-up calls."""
     durations = []
     for i in range(repeats + 3):
         if device == "cuda":
@@ -120,7 +121,7 @@ def timings(call: Call, repeats: int, device: str) -> list[float]:
 
 
 def make_chunk_call(model: Pi05, cameras: int, steps: int, device: str) -> Call:
-    """Return a call that turns fixed random inputs into one action chunk."""
+    """Return a function that computes one action chunk from fixed random inputs."""
     g = model.geometry
     images = torch.rand(1, cameras, 3, g.image_size, g.image_size, device=device) * 2 - 1
     mask = torch.ones(1, cameras, dtype=torch.bool, device=device)
@@ -136,7 +137,7 @@ def make_chunk_call(model: Pi05, cameras: int, steps: int, device: str) -> Call:
 
 
 def as_cuda_graph(call: Call) -> Call:
-    """Capture a call once and return its replay."""
+    """Capture a call as a CUDA graph and return the function that replays it."""
     stream = torch.cuda.Stream()
     with torch.cuda.stream(stream):
         for _ in range(3):
@@ -149,14 +150,14 @@ def as_cuda_graph(call: Call) -> Call:
 
 
 def main(config: PolicyBenchConfig) -> dict[str, Any]:
-    """Measure, print a table, return the report."""
+    """Measure, print a table, and return the report."""
     geometry = preset(config.geometry)
     dtype = getattr(torch, config.dtype)
     console = Console()
     console.print(f"measuring what this {config.device} can do, then {config.geometry} chunks")
     flops, bandwidth = measure_ceilings(config.device, dtype)
     if dtype != torch.float32:
-        # What a cast leaves in float32, the vision tower above all, then uses the tensor cores.
+        # Parts that stay float32, mainly the vision tower, then use the tensor cores.
         torch.set_float32_matmul_precision("high")
     with torch.device(config.device):
         model = Pi05(geometry).cast(dtype).eval()

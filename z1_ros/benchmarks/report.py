@@ -1,8 +1,7 @@
-"""What every benchmark reports: measured rows, the machine, one kind of table and of JSON.
+"""Reports of all benchmarks: measured rows and the machine, as a table and as JSON.
 
-A row is one quantity of one subject, measured in several blocks. What is compared runs in blocks
-that alternate, so that whatever else the machine does meets both sides; a ratio is taken block by
-block.
+A row is one quantity of one subject, measured in several blocks. The blocks of compared subjects
+alternate, so that other load on the machine affects both. Ratios are computed for each block.
 """
 
 import importlib.metadata
@@ -25,7 +24,7 @@ from z1_ros.files import write_json
 
 PACKAGES = ("numpy", "mujoco", "onnxruntime", "torch", "z1_ros")
 DIGITS = 4
-"""Significant digits of what is reported."""
+"""Number of significant digits in reports."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -35,15 +34,15 @@ class Row:
     name: str
     """Subject, e.g. ``kitchen, 3 cameras``."""
     quantity: str
-    """What was measured, e.g. ``control steps``."""
+    """Measured quantity, e.g. ``control steps``."""
     unit: str
-    """Its unit, e.g. ``1/s``."""
+    """Unit of the quantity, e.g. ``1/s``."""
     values: Sequence[float]
-    """One value of each block, in order."""
+    """Value of each block, in order."""
     baseline: str = ""
-    """Subject whose row of the same quantity this one is divided by."""
+    """Subject with which this row is compared; empty: none. The ratio uses the same quantity."""
     floor: float | None = None
-    """What no implementation can go below, in the same unit."""
+    """Lower limit for any implementation, in the same unit."""
 
 
 def publish(
@@ -53,14 +52,14 @@ def publish(
     facts: Mapping[str, Any],
     console: Console | None = None,
 ) -> dict[str, Any]:
-    """Print a benchmark's table, write its JSON where the config names a path, and return it.
+    """Print a benchmark's table, write its JSON file if configured, and return the report.
 
     Args:
-        benchmark: Command, e.g. ``z1-bench sim``.
-        config: Its dataclass of settings, with a field ``json``.
-        rows: What was measured.
-        facts: What else belongs to the numbers: ceilings, hashes, sizes.
-        console: Where to print.
+        benchmark: Name of the command, e.g. ``z1-bench sim``.
+        config: Settings of the benchmark: a dataclass with a field ``json``.
+        rows: Measured rows.
+        facts: Further facts for the report: peak rates, hashes, sizes.
+        console: Console to print to; None: a new one.
     """
     by_subject = {(row.name, row.quantity): row for row in rows}
     report = {
@@ -83,7 +82,7 @@ def summary(values: Sequence[float]) -> dict[str, float]:
 
 
 def machine() -> dict[str, Any]:
-    """Return what the numbers depend on: processor, cores, load, versions."""
+    """Return facts about the machine: processor, cores, load and package versions."""
     versions = {"python": platform.python_version()}
     for package in PACKAGES:
         with suppress(importlib.metadata.PackageNotFoundError):
@@ -98,7 +97,7 @@ def machine() -> dict[str, Any]:
 
 
 def render(report: Mapping[str, Any]) -> Table:
-    """Return a report's table for a terminal, a section for each quantity."""
+    """Return a report as a table for the terminal, with a section for each quantity."""
     here = report["machine"]
     table = Table(
         title=f"{report['benchmark']}: {here['cores']} cores of {here['cpu']}, load {here['load']}",

@@ -1,9 +1,9 @@
-"""``z1-bench rl``: what a group of rollouts costs, our way and simpler ways.
+"""``z1-bench rl``: cost of a group of rollouts, for z1_ros and for simpler methods.
 
-All ways run in one process in blocks that alternate, on the same scenes with the same weights.
-``whole`` is naive GRPO on our workers: G resets to one seed, G whole episodes. ``prefix`` and
-``tree`` add sharing. ``every_step`` and ``one_by_one`` take away from ``whole``, one after the
-other, what our workers do for it.
+All methods run in one process in alternating blocks, in the same scenes and with the same weights.
+``whole`` is naive GRPO on the workers of z1_ros: G resets to one seed and G whole episodes.
+``prefix`` and ``tree`` add sharing. ``every_step`` is ``whole`` with rendering at every control
+step, and ``one_by_one`` is ``every_step`` with a single environment.
 """
 
 import time
@@ -36,23 +36,23 @@ from z1_ros.specs import embodiment
 from z1_ros.types import Observation, Step
 
 Opener = Callable[[Any, int], EnvPool]
-"""Opens workers, as ``local_workers`` does."""
+"""Function that opens a pool of workers, like ``local_workers``."""
 Way = Literal["whole", "prefix", "tree", "every_step", "one_by_one"]
 Through = Literal["inproc", "ros"]
 SCENES = 9000
-"""Scenes are drawn from the seeds below this one, all for training."""
+"""End of the range of scene seeds; all of them are training scenes."""
 
 
 @dataclass(frozen=True, slots=True)
 class Variant:
-    """A way to roll out a group."""
+    """A method to run the rollouts of a group."""
 
     sharing: Sharing
-    """What its rollouts share, as in a plan."""
+    """Sharing between the rollouts of a group, as in ``plan_group``."""
     renders_every_step: bool = False
-    """Cameras are rendered at every control step, as behind Gym's ``step``; else at re-planning."""
+    """Whether to render at every control step, like Gym's ``step``; else only when replanning."""
     one_by_one: bool = False
-    """One environment, one episode after another; else all workers, served in batches."""
+    """Whether to run episodes in sequence in one environment; else in batches on all workers."""
 
 
 VARIANTS: Mapping[Way, Variant] = {
@@ -66,36 +66,36 @@ VARIANTS: Mapping[Way, Variant] = {
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RlBenchConfig:
-    """Cost of rolling out groups: whole episodes, shared chunks, a tree, and simpler ways."""
+    """Cost of rollouts of groups: whole episodes, shared chunks, a tree, and simpler methods."""
 
     bundle: str = "kitchen-sft"
     """Bundle of the policy: a directory, or the name of a shipped one."""
     robot: str = DEFAULT_SIMULATOR
     """Simulator."""
     task: str = "OpenDrawer"
-    """Task whose scenes are rolled out."""
+    """Task of the rollouts."""
     variants: tuple[Way, ...] = tuple(VARIANTS)
-    """Ways of rolling out that are measured; ratios are relative to the first one."""
+    """Methods to measure; ratios are relative to the first one."""
     through: tuple[Through, ...] = ("inproc",)
-    """Where the workers are; over ``ros`` the cameras are rendered at re-planning only."""
+    """Where environments run; over ``ros``, cameras are rendered only when the policy replans."""
     group_size: int = 8
-    """Rollouts G of a group."""
+    """Number of rollouts G in a group."""
     groups: int = 4
-    """Groups of a block."""
+    """Number of groups in a block."""
     shared_chunks: int = 4
-    """Chunks P of the longest shared part."""
+    """Number of chunks P in the longest shared part."""
     max_chunks: int = 0
-    """Chunks after which an episode ends; 0: the task's own horizon."""
+    """Number of chunks after which an episode ends; 0: only the task's horizon ends it."""
     workers: int = 8
-    """Environment workers that run at the same time."""
+    """Number of environment workers that run in parallel."""
     threads: int = 1
-    """CPU threads of inference."""
+    """Number of CPU threads for inference."""
     blocks: int = 3
-    """Blocks that each way is measured in; the ways take turns."""
+    """Number of measured blocks for each method; the blocks of the methods alternate."""
     seed: int = 0
     """Seed of scenes and noise."""
     json: Path | None = None
-    """Write the report here."""
+    """File to which the report is written."""
 
     def __post_init__(self) -> None:
         """Check ranges."""
@@ -112,7 +112,7 @@ class RlBenchConfig:
 
 
 class RendersEveryStep:
-    """An environment whose cameras are rendered at every control step, as behind Gym's ``step``."""
+    """An environment that renders its cameras at every control step, like Gym's ``step``."""
 
     def __init__(self, env: Env):
         """Wrap an environment."""
@@ -122,17 +122,17 @@ class RendersEveryStep:
         return getattr(self._env, name)
 
     def reset(self, seed: int) -> None:
-        """Go to the start of a scene, and render it."""
+        """Reset to the start of a scene, and render it."""
         self._env.reset(seed)
         self._seen = self._env.observe()
 
     def restore(self, data: bytes) -> None:
-        """Go to a snapshot, and render it."""
+        """Restore a snapshot, and render it."""
         self._env.restore(data)
         self._seen = self._env.observe()
 
     def step(self, actions: np.ndarray) -> Step:
-        """Execute actions (k, action_dim), and render after each."""
+        """Execute actions (k, action_dim), and render after each action."""
         consumed = 0
         for action in actions:
             step = self._env.step(action[None])
@@ -143,16 +143,16 @@ class RendersEveryStep:
         return replace(step, consumed=consumed)
 
     def observe(self) -> Observation:
-        """Return what was rendered last."""
+        """Return the last rendered observation."""
         return self._seen
 
 
 @dataclass(frozen=True, slots=True)
 class RendersEveryStepMaker:
-    """Makes an environment that renders at every control step; picklable if the other is."""
+    """Maker of an environment that renders at every control step; it can be pickled."""
 
     make_env: EnvMaker
-    """Makes the environment itself."""
+    """Maker of the wrapped environment."""
 
     @property
     def image_bytes(self) -> int:
@@ -160,28 +160,28 @@ class RendersEveryStepMaker:
         return self.make_env.image_bytes
 
     def __call__(self) -> RendersEveryStep:
-        """Return the environment."""
+        """Make the environment."""
         return RendersEveryStep(self.make_env())
 
 
 @dataclass(frozen=True, slots=True)
 class Side:
-    """One way of rolling out groups, and what it cost so far."""
+    """One measured method and its costs so far."""
 
     way: Way
     through: Through
     pool: EnvPool
-    """Its workers, which other sides may use too."""
+    """Workers of the method; other sides may use the same pool."""
     blocks: list[dict[tuple[str, str], float]] = field(default_factory=list)
-    """What each block cost, by quantity and unit."""
+    """Costs of each block, by quantity and unit."""
 
     @property
     def name(self) -> str:
-        """What rows call it."""
+        """Name of the method in the rows."""
         return self.way if self.through == "inproc" else f"{self.way} over {self.through}"
 
     def run(self, config: RlBenchConfig, sampler: Sampler, block: int) -> None:
-        """Roll out the groups of a block: the same scenes for every side."""
+        """Run the groups of a block; the scenes are the same for every side."""
         variant = VARIANTS[self.way]
         plan = plan_group(config.group_size, variant.sharing, config.shared_chunks)
         seeds = np.random.default_rng([config.seed, block]).permutation(SCENES)[: config.groups]
@@ -211,11 +211,11 @@ class Side:
 
 
 def main(config: RlBenchConfig, openers: Mapping[Through, Opener] | None = None) -> dict[str, Any]:
-    """Measure, print a table, return the report.
+    """Measure, print a table, and return the report.
 
     Args:
-        config: What to measure.
-        openers: By the names in ``through``, what opens workers there.
+        config: Settings of the benchmark.
+        openers: Functions that open the pools of workers, by the names in ``through``.
     """
     console, bundle = Console(), load_bundle(config.bundle)
     torch.set_num_threads(config.threads)
@@ -261,7 +261,7 @@ def _row(side: Side, key: tuple[str, str], sides: Sequence[Side]) -> Row:
 def _open(
     config: RlBenchConfig, maker: EnvMaker, openers: Mapping[Through, Opener], stack: ExitStack
 ) -> list[Side]:
-    """Start the workers of all sides; every worker has rendered when this returns."""
+    """Start the workers of all sides; each worker renders once, so that it is ready."""
     sides: list[Side] = []
     pools: dict[tuple[Through, bool, bool], EnvPool] = {}
     for through in config.through:
@@ -280,7 +280,7 @@ def _open(
 
 
 def snapshot_rates(pool: EnvPool, through: str, rounds: int = 20) -> list[Row]:
-    """Return how often a second all workers together reset a scene and restore a snapshot of it."""
+    """Measure the resets and restores per second of all workers, and the size of a snapshot."""
     count = len(pool)
     name = f"{count} workers" if through == "inproc" else f"{count} over {through}"
     request = Request(begin=Begin(seed=0), snapshot=True)

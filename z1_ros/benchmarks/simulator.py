@@ -1,6 +1,6 @@
-"""``z1-bench sim``: control steps per second of a simulator beside robosuite's Lift.
+"""``z1-bench sim``: control steps per second of a simulator, compared with robosuite's Lift.
 
-Both run on one core. robosuite 1.5.2 needs mujoco < 3.10, hence a Python of its own.
+Both run on one core. robosuite 1.5.2 needs mujoco < 3.10 and therefore a separate Python.
 """
 
 import contextlib
@@ -31,19 +31,19 @@ class SimBenchConfig:
     task: str = "PnPCounterToSink"
     """Task of the simulator; the default one has the most contacts."""
     lift_python: Path | None = None
-    """Python that has robosuite 1.5.2 and mujoco < 3.10; without it nothing is compared."""
+    """Python with robosuite 1.5.2 and mujoco < 3.10; if not given, there is no comparison."""
     cameras: tuple[int, ...] = (0, 3)
-    """Numbers of cameras rendered at every control step; each is measured."""
+    """Numbers of cameras to render at every control step; each number is measured."""
     size: int = 224
     """Height and width of the images [px]."""
     blocks: int = 5
-    """Blocks that each simulator is measured in; the simulators take turns."""
+    """Number of measured blocks for each simulator; the blocks of the simulators alternate."""
     seconds: float = 3.0
-    """About how long a block takes [s]."""
+    """Approximate duration of a block [s]."""
     core: int | None = None
-    """CPU core that both simulators run on; if not given, the last one available."""
+    """CPU core on which both simulators run; if not given, the last one available."""
     json: Path | None = None
-    """Write the report here."""
+    """File to which the report is written."""
 
     def __post_init__(self) -> None:
         """Check names and ranges."""
@@ -75,7 +75,7 @@ class _Side:
         os.sched_setaffinity(self._process.pid, {core})
 
     def rate(self, config: SimBenchConfig, cameras: int, steps: int) -> float:
-        """Return control steps per second over ``steps`` steps.
+        """Return the control steps per second, measured over ``steps`` steps.
 
         Raises:
             BackendUnavailable: The worker died.
@@ -103,7 +103,7 @@ class _Side:
 
 
 def main(config: SimBenchConfig) -> dict[str, Any]:
-    """Measure, print a table, return the report."""
+    """Measure, print a table, and return the report."""
     console = Console()
     core = max(os.sched_getaffinity(0)) if config.core is None else config.core
     subject = f"{config.robot} {config.task}"

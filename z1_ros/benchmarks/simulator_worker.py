@@ -1,8 +1,8 @@
-"""One side of ``z1-bench sim``: steps an environment when told to and says how long it took.
+"""Worker of ``z1-bench sim``: steps an environment on request and measures the time.
 
-Runs as a script in whichever Python has the environment, so it imports nothing of ours at the
-top. Standard input: one JSON object a line, with robot, task, cameras, size [px] and steps;
-standard output: ``{"steps_per_s": …}`` for each.
+It runs as a script in the Python that has the environment, so it imports nothing of z1_ros at the
+top. Standard input: one JSON object per line, with robot, task, cameras, size [px] and steps.
+Standard output: ``{"steps_per_s": …}`` for each request.
 """
 
 import json
@@ -19,10 +19,10 @@ Run = Callable[[int], float]
 
 
 def ours(robot: str, task: str, cameras: int, size: int) -> Run:
-    """Return a function that makes n control steps of a simulator and returns their time [s].
+    """Return a function that runs n control steps of a simulator and returns their time [s].
 
-    The scripted expert acts, so that doors, objects and fingers are in contact as in real use;
-    its own time and the resets are not counted.
+    The scripted expert acts, so that doors, objects and fingers are in contact as in real use. The
+    time of the expert and of resets is not counted.
     """
     from dataclasses import replace
 
@@ -55,7 +55,10 @@ def ours(robot: str, task: str, cameras: int, size: int) -> Run:
 
 
 def lift(robot: str, task: str, cameras: int, size: int) -> Run:
-    """Return the like for robosuite's Lift with its Panda and default OSC_POSE controller."""
+    """Return such a function for robosuite's Lift with its Panda and default OSC_POSE controller.
+
+    Actions are random; ``robot`` and ``task`` are not used.
+    """
     del robot, task
     import numpy as np
     import robosuite
@@ -88,14 +91,14 @@ def lift(robot: str, task: str, cameras: int, size: int) -> Run:
 
 def serve(make: Callable[[str, str, int, int], Run]) -> None:
     """Reply to requests until standard input ends."""
-    replies, sys.stdout = sys.stdout, sys.stderr  # robosuite prints: keep the replies apart
+    replies, sys.stdout = sys.stdout, sys.stderr  # robosuite prints to stdout; replies must not mix
     runs: dict[tuple[str, str, int, int], Run] = {}
     for line in sys.stdin:
         request: dict[str, Any] = json.loads(line)
         key = (request["robot"], request["task"], request["cameras"], request["size"])
         if key not in runs:
             runs[key] = make(*key)
-            runs[key](20)  # warm up: caches, textures, numba
+            runs[key](20)  # warm-up: caches, textures, numba
         rate = request["steps"] / runs[key](request["steps"])
         print(json.dumps({"steps_per_s": rate}), file=replies, flush=True)
 

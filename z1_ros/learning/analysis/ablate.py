@@ -1,8 +1,8 @@
-"""``z1-ablate``: what each part of Z-1 brings, at equal numbers of control steps.
+"""``z1-ablate``: effect of each part of Z-1, at equal numbers of control steps.
 
-Every cell is a run of z1-train's own loop in a folder of its own: an ablation that was killed goes
-on where it was, and finished cells are not run again. Cells share this process, their environments
-do not; a policy that diverges is a result like any other.
+Each cell is one run of the loop of z1-train in its own folder. An ablation that was killed
+continues where it stopped; finished cells are not run again. Cells run in this process, with
+separate environment workers. A cell whose policy diverges is reported like the others.
 """
 
 import json
@@ -36,7 +36,7 @@ FACTORS: dict[str, tuple[str, ...]] = {
     "calibration": get_args(Calibration),
     "trained": ("expert", "joint"),
 }
-"""What may be varied, and all values of it."""
+"""Factors that can be varied, and their values."""
 NAMES = {
     "sharing": "what a group shares",
     "calibration": "calibration of rewards",
@@ -44,7 +44,7 @@ NAMES = {
 }
 DONE = "cell.json"
 REACH = 0.10
-"""Rise of success whose cost is compared, if no rate is given."""
+"""Default increase of the success rate whose cost in control steps is compared."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -67,8 +67,8 @@ class AblateConfig(Z1Config):
     env_steps: int = 300_000
     """Control steps of training, the budget of each run."""
     reach: float = 0.0
-    """Success rate to reach: the table shows how many control steps that took. 0: ten points above
-    the success rate of the start."""
+    """Success rate to reach: the table shows the number of control steps until then. 0: ten points
+    above the initial success rate."""
     through: tyro.conf.Suppress[Literal["inproc", "ros"]] = "inproc"
     minutes: tyro.conf.Suppress[float] = 0.0
     iterations: tyro.conf.Suppress[int] = 0
@@ -97,12 +97,12 @@ class Cell:
 
     @property
     def label(self) -> str:
-        """The setting in words."""
+        """Text of the setting."""
         return ", ".join(self.setting.values())
 
     @property
     def folder(self) -> str:
-        """Name of its run folder."""
+        """Name of the cell's run folder."""
         return "-".join((*self.setting.values(), f"seed{self.seed}"))
 
 
@@ -120,11 +120,11 @@ def cells_of(config: AblateConfig) -> list[Cell]:
 
 
 def main(config: AblateConfig, open_pool: OpenPool = local_workers) -> list[dict[str, Any]]:
-    """Run what is not finished; write table and picture; return the table's rows.
+    """Run the unfinished cells, write table and plot, and return the table's rows.
 
     Args:
-        config: What to compare.
-        open_pool: Where environments are.
+        config: Settings to compare.
+        open_pool: Function that opens the pool of environment workers.
     """
     with locked(config.out):
         return _run_cells(config, open_pool)
@@ -133,12 +133,12 @@ def main(config: AblateConfig, open_pool: OpenPool = local_workers) -> list[dict
 def _run_cells(config: AblateConfig, open_pool: OpenPool) -> list[dict[str, Any]]:
     console = Console()
     cells = cells_of(config)
-    # All at once: a setting that cannot be is refused before hours of training.
+    # Make all settings first: an invalid setting is refused before hours of training.
     settings = [cell_config(config, cell) for cell in cells]
     for number, cell in enumerate(cells):
         console.rule(f"{number + 1}/{len(cells)}: {cell.label}, seed {cell.seed}")
         run_cell(settings[number], config.out / cell.folder, open_pool)
-        # After each cell, so that a long ablation can be looked at while it runs.
+        # Write after each cell, so that results can be read while a long ablation runs.
         rows = write_results(config, cells[: number + 1])
     console.print((config.out / "table.md").read_text("utf-8"), markup=False)
     return rows
@@ -154,10 +154,10 @@ def cell_config(config: AblateConfig, cell: Cell) -> Z1Config:
 
 
 def run_cell(config: Z1Config, folder: Path, open_pool: OpenPool) -> None:
-    """Train until the budget is used up, and measure what came of it, or until it diverges.
+    """Train until the budget is used up or the policy diverges; then evaluate the policy.
 
     Raises:
-        TrainingError: The folder holds a run with other settings, or training cannot go on.
+        TrainingError: The folder contains a run with other settings, or training cannot continue.
     """
     bundle = load_bundle(config.bundle)
     made_with = {"env_steps": config.env_steps, "settings": fingerprint(config, bundle)}
@@ -177,7 +177,7 @@ def run_cell(config: Z1Config, folder: Path, open_pool: OpenPool) -> None:
             training.train()
             evaluate_last(training.run, training.collector, training.sampler)
         except Diverged:
-            status = "diverged"  # its weights may be no numbers any more: nothing to measure
+            status = "diverged"  # the weights may not be finite, so they are not evaluated
     write_json(folder / DONE, {"status": status, "made_with": made_with})
 
 

@@ -1,4 +1,4 @@
-"""``z1-curves``: learning curves of runs of ``z1-train`` and ``z1-teach`` as a picture."""
+"""``z1-curves``: plots of learning curves of runs of ``z1-train`` and ``z1-teach``."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,16 +19,16 @@ AXES = {
     "minutes": ("training time [min]", 1.0),
     "env_steps": ("control steps of training [thousands]", 1e-3),
 }
-"""What success may be drawn against: the axis's label, and its unit."""
+"""Horizontal axes, by name: label and scale factor."""
 FORMATS = (".png", ".svg", ".pdf")
-# Okabe and Ito's colours, told apart with any colour vision; markers tell them apart in grey.
+# Colours of Okabe and Ito, distinct for colour-blind readers; markers are distinct in grey.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = "osD^vPX"
 LINES = ("-", "--", ":", "-.")
 CROWDED = 4
-"""Curves in a panel from which on training rollouts are left out."""
+"""Number of curves in a panel from which training rollouts are not drawn."""
 COLUMNS = {1: 1, 2: 2, 4: 2}
-"""Panels in a row by their number; three of any other number."""
+"""Number of columns for a number of panels; 3 for all other numbers."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -53,22 +53,22 @@ class CurvesConfig:
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """A run as it is drawn."""
+    """A run with its label in the plot."""
 
     label: str
-    """In the legend; curves of one label share a colour."""
+    """Label in the legend; curves with the same label share a colour."""
     run: Run
-    """What is drawn."""
+    """Run to draw."""
 
 
 def check_picture(path: Path) -> None:
-    """Raise ConfigError if a picture cannot be written under this name."""
+    """Raise ConfigError if the file name does not end in a supported picture format."""
     if path.suffix not in FORMATS:
         raise ConfigError(f"{path} must end in one of {', '.join(FORMATS)}")
 
 
 def main(config: CurvesConfig) -> None:
-    """Read the runs and draw."""
+    """Read the runs and draw their curves."""
     panels: dict[str, list[Curve]] = {}
     for folder in config.runs:
         run = read_run(folder)
@@ -77,13 +77,13 @@ def main(config: CurvesConfig) -> None:
 
 
 def draw(panels: Mapping[str, Sequence[Curve]], against: Sequence[str], out: Path) -> None:
-    """Draw panels of curves and write the picture in one step.
+    """Draw panels of curves and write the picture atomically.
 
     Args:
-        panels: By title. Each gives a row with a column for each of ``against``; where that is
-            one alone, panels share rows.
-        against: Names from ``AXES``.
-        out: Picture.
+        panels: Curves of each panel, by title. Each panel has one row, with a column for each of
+            ``against``; if there is only one axis, several panels share a row.
+        against: Horizontal axes, as names from ``AXES``.
+        out: Path of the picture.
     """
     cells = [(title, curves, x) for title, curves in panels.items() for x in against]
     columns = len(against) if len(against) > 1 else COLUMNS.get(len(cells), 3)
@@ -100,7 +100,7 @@ def draw(panels: Mapping[str, Sequence[Curve]], against: Sequence[str], out: Pat
         if len(against) == 1 or i % columns == 0:
             axes.legend(loc="best", fontsize="small", framealpha=0.85, edgecolor="none")
     figure.supxlabel(_caption(panels, training), fontsize="small", color="0.35")
-    # As text in an SVG, text stays small, and a search finds it.
+    # Text in an SVG stays text, so the file is small and searchable.
     with staged_file(out) as partial, rc_context({"svg.fonttype": "none"}):
         figure.savefig(partial, format=out.suffix[1:], dpi=150)
 

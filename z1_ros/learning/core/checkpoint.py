@@ -1,7 +1,7 @@
-"""The checkpoint of a training run: all that going on needs, in one file that is never unpickled.
+"""The checkpoint of a training run: one file, without pickled data, from which a run continues.
 
-Every loop of ``learning/`` saves through this class, so that a run that was killed goes on with
-the numbers of one that was not.
+All training loops of ``learning/`` use this class. A run that was killed and resumed gives the same
+results as a run without interruption.
 """
 
 import json
@@ -20,13 +20,13 @@ MOMENTS = ("exp_avg", "exp_avg_sq")
 """Adam's moments of a parameter."""
 
 Groups = dict[str, dict[str, Tensor]]
-"""Tensors by kind and name; a file calls them ``kind.name``."""
+"""Tensors by kind and name; their name in the file is ``kind.name``."""
 
 
 class TrainingCheckpoint:
-    """Weights that are trained, their average, the optimiser's state and a run's counters.
+    """Trained weights, their average, the optimiser's state and a run's counters.
 
-    Weights that are not trained stay out of it: they are those that the run started from.
+    The checkpoint does not contain weights that are not trained: the initial bundle has them.
     """
 
     def __init__(
@@ -40,12 +40,12 @@ class TrainingCheckpoint:
         """Set up; nothing is read or written yet.
 
         Args:
-            path: The file.
-            trained: Parameters that are trained, by name.
-            optimizer: AdamW over them.
-            average: Their average.
-            fingerprint: Everything that shapes the numbers of the run, ready for JSON; a
-                checkpoint with another one is refused.
+            path: Path of the file.
+            trained: Trained parameters, by name.
+            optimizer: AdamW optimiser of these parameters.
+            average: Average of these parameters.
+            fingerprint: All settings that influence the results of the run, as JSON data; a
+                checkpoint with another fingerprint is refused.
         """
         self.path = path
         self._trained = trained
@@ -57,8 +57,8 @@ class TrainingCheckpoint:
         """Write the file atomically.
 
         Args:
-            facts: Counters, ready for JSON.
-            extra: What else is kept, by ``kind.name``.
+            facts: Counters, as JSON data.
+            extra: Further tensors to save, by ``kind.name``.
         """
         tensors = {f"model.{name}": p for name, p in self._trained.items()}
         tensors |= {f"ema.{name}": p for name, p in self._average.tensors.items()}
@@ -72,11 +72,11 @@ class TrainingCheckpoint:
         write_tensors(self.path, tensors | dict(extra or {}), dict(facts) | made_with)
 
     def load(self) -> tuple[dict[str, Any], Groups]:
-        """Put everything back in its place; return the counters and all tensors by kind.
+        """Restore weights, average and optimiser; return the counters and all tensors by kind.
 
         Raises:
-            TrainingError: It was made with other settings.
-            CheckpointError: It is unreadable or does not fit.
+            TrainingError: The checkpoint was made with other settings.
+            CheckpointError: The checkpoint is unreadable or does not fit.
         """
         facts: dict[str, Any] = dict(read_facts(self.path))
         refuse_other_settings(self.path, facts.pop("fingerprint", {}), self.fingerprint)
@@ -90,7 +90,7 @@ class TrainingCheckpoint:
         if steps := facts.pop("optimizer_steps", 0):
             for name, parameter in self._trained.items():
                 if name not in groups.get(MOMENTS[0], {}):
-                    continue  # it never had a gradient
+                    continue  # the parameter never had a gradient
                 # A fused optimiser counts its steps on the GPU.
                 at = parameter.device if parameter.device.type == "cuda" else None
                 self._optimizer.state[parameter] = {
@@ -100,7 +100,11 @@ class TrainingCheckpoint:
         return facts, groups
 
     def put_weights(self, tensors: Mapping[str, Tensor], source: Path) -> None:
-        """Put weights into the trained parameters; CheckpointError if they do not fit."""
+        """Copy weights into the trained parameters.
+
+        Raises:
+            CheckpointError: The weights do not fit.
+        """
         assign(self._trained, tensors, str(source))
 
 
@@ -116,7 +120,7 @@ def refuse_other_settings(path: Path, theirs: Any, ours: Any) -> None:
 
 
 def _flat(value: Any, name: str = "") -> dict[str, Any]:
-    """Return a nested setting's parts by their dotted names."""
+    """Return the parts of a nested setting, by dotted names."""
     if not isinstance(value, Mapping):
         return {name: value}
     parts: dict[str, Any] = {}

@@ -11,13 +11,14 @@ class WeightAverage:
     """The average of parameters that are being trained."""
 
     def __init__(self, parameters: Mapping[str, Tensor], decay: float, warmup: int = 10):
-        """Start from the present values.
+        """Start the average with the current values.
 
         Args:
-            parameters: What is averaged, by name.
-            decay: Of the average; 0 keeps no average, and no memory: it is the weights themselves.
-            warmup: After n updates the decay is at most n / (n + warmup). With 1 the average is the
-                plain mean of all values so far, the initial ones included, until ``decay`` is less.
+            parameters: Parameters to average, by name.
+            decay: Decay of the average; 0: no average is stored, the current weights are used.
+            warmup: After n updates, the decay is at most n / (n + warmup). With 1, the average is
+                the plain mean of all values so far, including the initial ones, until ``decay`` is
+                smaller.
         """
         self.tensors = {n: p.detach().clone() for n, p in parameters.items()} if decay else {}
         self._parameters = parameters
@@ -26,17 +27,17 @@ class WeightAverage:
 
     @torch.no_grad()
     def update(self, step: int) -> None:
-        """Take in the values after optimiser step ``step``, the first of which is 1."""
+        """Update the average with the values after optimiser step ``step``, counted from 1."""
         if not self.tensors:
             return
-        # A short memory at first, or the average would hold the initial weights for long.
+        # The decay is smaller at first, so that the initial weights soon lose their influence.
         decay = min(self._decay, step / (step + self._warmup))
         present = [self._parameters[name] for name in self.tensors]
         torch._foreach_lerp_(list(self.tensors.values()), present, 1 - decay)
 
     @contextmanager
     def in_place(self) -> Iterator[None]:
-        """Put the average into the parameters for a while."""
+        """Use the averaged weights as parameters inside the ``with`` block."""
         self._swap()
         try:
             yield
@@ -45,7 +46,7 @@ class WeightAverage:
 
     @torch.no_grad()
     def _swap(self) -> None:
-        # One by one: both sets exist already, a third would not always fit.
+        # One tensor at a time, because memory may not suffice for a third set of weights.
         for name, averaged in self.tensors.items():
             trained = self._parameters[name]
             kept = trained.detach().clone()

@@ -1,4 +1,4 @@
-"""Prefix features: encoded observations that a frozen VLM has to compute only once."""
+"""Store of prefix features: encoded observations, which a frozen VLM computes only once."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -16,15 +16,15 @@ class FeatureStore:
         """Start empty.
 
         Args:
-            limit_gb: Memory that may be used [GB].
-            dtype: Precision of keys and values in memory; None keeps the one they come in.
+            limit_gb: Largest amount of memory to use [GB].
+            dtype: Precision of keys and values in memory; None: as given.
         """
         self._limit = limit_gb * 1e9
         self._dtype = dtype
         self.clear()
 
     def clear(self) -> None:
-        """Forget everything."""
+        """Remove all rows."""
         self._rows: dict[int, tuple[Tensor, Tensor, Tensor]] = {}
         self._bytes = 0
 
@@ -35,7 +35,7 @@ class FeatureStore:
         return row in self._rows
 
     def put(self, row: int, prefix: Prefix, at: int) -> bool:
-        """Keep one observation of a batch; return False if it does not fit into the memory."""
+        """Store the observation at index ``at`` of a batch as a row; return False if it is full."""
         k, v = (part[:, at] for part in (prefix.k, prefix.v))
         dtype = self._dtype or k.dtype
         size = (k.numel() + v.numel()) * dtype.itemsize + prefix.valid[at].nbytes
@@ -52,7 +52,7 @@ class FeatureStore:
         return self._rows[row]
 
     def read(self, rows: Sequence[int], device: torch.device | str = "cpu") -> Prefix:
-        """Return rows (B,) as a prefix of batch B, in the precision of the memory."""
+        """Return rows (B,) as a prefix of batch size B, in the stored precision."""
         k, v, valid = zip(*(self._rows[row] for row in rows), strict=True)
         parts = (torch.stack(k, 1), torch.stack(v, 1), torch.stack(valid))
         return Prefix(*(part.to(device) for part in parts))
@@ -62,7 +62,7 @@ class FeatureStore:
 
         Args:
             rows: Row numbers, in the store or not.
-            encode: Encodes those that are not; it is given their places (M,) in ``rows``.
+            encode: Function that encodes the missing rows, given their indices (M,) in ``rows``.
         """
         numbers = rows.tolist()
         held = torch.tensor([row in self._rows for row in numbers])

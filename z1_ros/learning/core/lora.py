@@ -1,4 +1,4 @@
-"""Low-rank adapters of linear layers, by peft; the network stays a plain ``Pi05``.
+"""Low-rank adapters for linear layers, with the library peft; the network remains a ``Pi05``.
 
 Source: Hu et al. 2021 (arXiv 2106.09685).
 """
@@ -19,20 +19,22 @@ TARGETS = {
     "vision": r"vision\.encoder\.layers\.\d+\.(self_attn\.([qkv]|out)_proj|mlp\.fc[12])",
     "expert": rf"expert\.{_GEMMA}",
 }
-"""Names of the layers that get adapters, as regular expressions."""
+"""Regular expressions for the names of the layers that get adapters, by part of the network."""
 
 
 def add_adapters(
     network: Pi05, parts: Sequence[str], *, rank: int, alpha: float, seed: int
 ) -> None:
-    """Give linear layers adapters, which change nothing yet, and make only these trainable.
+    """Add adapters to linear layers and make only the adapters trainable.
+
+    New adapters do not change the network's output.
 
     Args:
-        network: The network.
-        parts: Keys of ``TARGETS``.
-        rank: Of the adapters.
-        alpha: Their products are scaled by alpha / rank.
-        seed: Of their initial weights.
+        network: Network to change.
+        parts: Parts that get adapters, as keys of ``TARGETS``.
+        rank: Rank of the adapters.
+        alpha: Numerator of the adapters' scale alpha / rank.
+        seed: Seed of the adapters' initial weights.
 
     Raises:
         ConfigError: peft is not installed.
@@ -53,7 +55,7 @@ def add_adapters(
 
 @torch.no_grad()
 def plain_weights(network: Pi05) -> dict[str, Tensor]:
-    """Return the network's weights by their plain names, adapters merged into them in float32."""
+    """Return the weights by their names without adapters; adapters are merged in float32."""
     weights = {}
     for name, parameter in network.named_parameters():
         layer, wrapped, kind = name.partition(".base_layer.")

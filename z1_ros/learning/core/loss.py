@@ -1,4 +1,4 @@
-"""The losses: flow matching, and the clipped surrogate of policy gradients."""
+"""Losses of training: flow matching, and the clipped surrogate of policy gradients."""
 
 import torch
 from torch import Tensor
@@ -7,7 +7,7 @@ from z1_ros.errors import TrainingError
 from z1_ros.models.network.pi05 import Pi05, Prefix, noisy_actions
 
 MAX_MISMATCH = 0.01
-"""Beyond it, rollouts and updates do not compute the same policy; rounding gives 1e-4 or less."""
+"""Largest difference of log-probabilities between rollout and update; rounding causes ≤ 1e-4."""
 
 
 def flow_loss(
@@ -20,20 +20,21 @@ def flow_loss(
     *,
     dims: int,
 ) -> Tensor:
-    """Return the mean square of the velocity error, a float32 scalar.
+    """Return the mean squared error of the velocity, a float32 scalar.
 
-    LeRobot counts the real action dimensions, openpi all of them: there the target of a padding
-    dimension is its noise, as its action is 0. A padding dimension that does not count keeps the
-    velocity that the initial weights give it.
+    LeRobot uses only the real action dimensions. openpi uses all: the target of a padding dimension
+    is then its noise, because its action is 0. Dimensions without a loss keep the velocity of the
+    initial weights.
 
     Args:
-        network: The network.
+        network: Network that predicts the velocity.
         prefix: B encoded observations.
         chunks: Normalised actions (B, H, action_dim).
-        valid: (B, H) bool, label steps that count.
-        noise: (B * draws, H, action_dim); draws of one observation stand in a row.
-        time: (B * draws,).
-        dims: Leading action dimensions that count.
+        valid: True for label steps that count in the loss (B, H) bool.
+        noise: Noise of each draw (B * draws, H, action_dim); the draws of one observation are
+            adjacent.
+        time: Flow time of each draw (B * draws,).
+        dims: Number of leading action dimensions that count in the loss.
     """
     draws = len(noise) // len(chunks)
     x_t, target = noisy_actions(chunks.repeat_interleave(draws, 0), noise, time)
@@ -48,9 +49,9 @@ def clipped_loss(ratio: Tensor, advantage: Tensor, clip: float) -> Tensor:
     """Return PPO's clipped surrogate of each row, to be minimised (arXiv 1707.06347, Eq. 7).
 
     Args:
-        ratio: New over old probability.
-        advantage: Same shape.
-        clip: The ratio counts from 1 - clip to 1 + clip.
+        ratio: New probability divided by old probability.
+        advantage: Advantages, of a shape that broadcasts with ``ratio``.
+        clip: The ratio is clipped to 1 - clip … 1 + clip.
     """
     return -torch.minimum(ratio * advantage, ratio.clamp(1 - clip, 1 + clip) * advantage)
 
@@ -61,7 +62,7 @@ def kl_estimate(log_ratio: Tensor) -> Tensor:
 
 
 def require_same_policy(mismatch: float) -> None:
-    """Raise TrainingError if recomputed log-probabilities are not those of the rollouts."""
+    """Raise TrainingError if recomputed log-probabilities differ from those of the rollouts."""
     if not mismatch <= MAX_MISMATCH:
         raise TrainingError(
             f"log-probabilities of the rollouts differ by {mismatch:.3g} when they are recomputed, "

@@ -1,7 +1,7 @@
-"""A run of reinforcement learning on disk: budget, log, checkpoints, best weights, the bundle.
+"""Files of a reinforcement-learning run: budget, log, checkpoints, best weights and bundle.
 
-It knows nothing of how the policy learns. GRPO and privileged distillation each have a loop of
-their own that asks it whether the budget is used up and tells it what came of an iteration.
+This module does not depend on the training method. The loops of GRPO and privileged distillation
+query it for the budget and report the metrics of each iteration.
 """
 
 import platform
@@ -37,46 +37,46 @@ PREFIX_GRAPH = "prefix"
 
 @dataclass(slots=True)
 class Counters:
-    """What a run has spent and reached."""
+    """Costs and best result of a run so far."""
 
     iteration: int = 0
-    """Iterations done."""
+    """Number of completed iterations."""
     elapsed_s: float = 0.0
-    """Time spent in them [s]."""
+    """Time spent in these iterations [s]."""
     env_steps: int = 0
-    """Control steps of training."""
+    """Number of control steps of training."""
     best_success: float = -1.0
-    """Best success rate of an evaluation; -1 before the first."""
+    """Best success rate of an evaluation; -1 before the first evaluation."""
     best_iteration: int = 0
-    """Iteration before which it was evaluated."""
+    """Iteration before which the best weights were evaluated."""
 
 
 class Extra(Protocol):
-    """What a method keeps in a checkpoint beside the policy."""
+    """State of a training method that is saved in addition to the policy."""
 
     def begin(self) -> None:
-        """Remove what an earlier run left in the folder."""
+        """Remove files of an earlier run from the folder."""
         ...
 
     def facts(self) -> dict[str, Any]:
-        """Return counters, ready for JSON."""
+        """Return the counters to save, as JSON data."""
         ...
 
     def tensors(self) -> dict[str, Tensor]:
-        """Return tensors by ``kind.name``."""
+        """Return the tensors to save, by ``kind.name``."""
         ...
 
     def load(self, facts: Mapping[str, Any], groups: Groups, iteration: int) -> None:
-        """Take both back; ``iteration`` is the next one."""
+        """Restore the state from saved counters and tensors; ``iteration`` is the next one."""
         ...
 
     def saved(self, iteration: int) -> None:
-        """Tidy up after a checkpoint that counts ``iteration`` iterations as done."""
+        """Remove files that are no longer needed after ``iteration`` completed iterations."""
         ...
 
 
 class TrainingRun:
-    """One run: its folder, its counters and the weights that it trains."""
+    """One run: its folder, its counters and its trained weights."""
 
     def __init__(
         self,
@@ -92,13 +92,14 @@ class TrainingRun:
         """Begin at iteration 0.
 
         Args:
-            folder: Of checkpoints and logs.
-            config: Budgets.
-            network: What is trained: its parameters that require a gradient.
-            optimizer: Over these.
-            fingerprint: Everything that shapes the numbers; a checkpoint of another is refused.
-            average_decay: Of ``average``; 0: the average is the weights themselves.
-            extra: What the method keeps beside the policy.
+            folder: Folder of checkpoints and logs.
+            config: Settings of the run, including its budgets.
+            network: Network whose parameters with a gradient are trained.
+            optimizer: Optimiser of these parameters.
+            fingerprint: All settings that influence the results; a checkpoint with another
+                fingerprint is refused.
+            average_decay: Decay of the average of the weights; 0: no average.
+            extra: State of the training method to save in addition to the policy.
         """
         self.folder = folder
         self.config = config
@@ -114,7 +115,7 @@ class TrainingRun:
 
     @property
     def best_path(self) -> Path:
-        """File of the best weights."""
+        """Path of the file with the best weights."""
         return self.folder / BEST
 
     @property
@@ -130,20 +131,20 @@ class TrainingRun:
 
     @property
     def facts(self) -> dict[str, Any]:
-        """Counters, ready for JSON."""
+        """All counters, as JSON data."""
         own = {name: getattr(self.counters, name) for name in Counters.__slots__}
         return own | (self._extra.facts() if self._extra else {})
 
     def start(self, command: str, name: str) -> None:
-        """Continue from the folder's checkpoint, or begin anew, and say so.
+        """Continue from the folder's checkpoint, or begin a new run; print which of the two.
 
         Args:
-            command: What the user called.
-            name: Of the bundle that training starts from.
+            command: Name of the command that the user called.
+            name: Name of the initial bundle.
 
         Raises:
             TrainingError: The checkpoint was made with other settings.
-            CheckpointError: It is unreadable or does not fit.
+            CheckpointError: The checkpoint is unreadable or does not fit.
         """
         config = self.config
         self.log.say(f"{command}: {config.task} in {config.robot}, from {name} to {config.out}")
@@ -168,7 +169,7 @@ class TrainingRun:
         return " or ".join(text for value, text in parts if value)
 
     def _clear(self) -> None:
-        """Remove what an earlier run left in the folder."""
+        """Remove files of an earlier run from the folder."""
         for name in (CHECKPOINT, BEST, LOG):
             (self.folder / name).unlink(missing_ok=True)
         shutil.rmtree(self.folder / TENSORBOARD, ignore_errors=True)
@@ -190,7 +191,7 @@ class TrainingRun:
             self._recall_best()
 
     def _recall_best(self) -> None:
-        """Recall what the best weights reached: an evaluation may be later than a checkpoint."""
+        """Read the best result from the best weights, which may be newer than the checkpoint."""
         facts = read_facts(self.best_path)
         for name in ("best_success", "best_iteration"):
             if name not in facts:
@@ -199,10 +200,13 @@ class TrainingRun:
 
     @contextmanager
     def one_iteration(self) -> Iterator[dict[str, Any]]:
-        """Give the metrics of an iteration to be filled; then count it, log it and save.
+        """Run one iteration in a ``with`` block; then count it, log its metrics and save.
+
+        Yields:
+            The iteration's metrics; the block adds its own.
 
         Raises:
-            Diverged: The policy did; the checkpoint is never of a policy that diverged.
+            Diverged: The policy diverged; then no checkpoint is saved.
         """
         began, number = time.perf_counter(), self.counters.iteration
         metrics: dict[str, Any] = {"iteration": number}
@@ -218,12 +222,12 @@ class TrainingRun:
         self.save()
 
     def write(self, metrics: Mapping[str, Any]) -> None:
-        """Log metrics with what the run has spent."""
+        """Log metrics, together with the control steps and time that the run has used."""
         spent = {name: getattr(self.counters, name) for name in ("env_steps", "elapsed_s")}
         self.log.write({**metrics, **spent}, self.remaining())
 
     def remaining(self) -> str:
-        """Return in words how long the run will still take; empty if nothing tells."""
+        """Return a text about the remaining time of the run; empty if it is unknown."""
         config, spent = self.config, self.counters
         estimates = [60 * config.minutes - spent.elapsed_s] if config.minutes else []
         for used, budget in (
@@ -238,18 +242,18 @@ class TrainingRun:
         return f"{left_s / 60:.0f} min left" if left_s >= 60 else f"{left_s:.0f} s left"
 
     def note_success(self, success: float) -> None:
-        """Keep the weights that were evaluated if they are the best so far."""
+        """Save the evaluated weights if ``success`` is the best so far."""
         if success >= self.counters.best_success:
             self.counters.best_success = success
             self.counters.best_iteration = self.counters.iteration
             write_tensors(self.best_path, self._trained, self.facts)
 
     def forget_best(self) -> None:
-        """Let the next weights that are evaluated be the best."""
+        """Reset the best success rate: the next evaluated weights become the best."""
         self.counters.best_success = -1.0
 
     def load_best(self) -> None:
-        """Put the best weights that were evaluated into the network."""
+        """Load the best evaluated weights into the network."""
         if self.best_path.exists():
             self._checkpoint.put_weights(read_tensors(self.best_path), self.best_path)
             self._recall_best()
@@ -265,9 +269,9 @@ class TrainingRun:
         """Write the network as a bundle.
 
         Args:
-            command: What the user called.
-            start: Bundle that training began from.
-            frozen_vlm: The VLM's graph is the start's own, to the bit.
+            command: Name of the command that the user called.
+            start: Initial bundle.
+            frozen_vlm: Whether the VLM is frozen; then its graph is copied from the initial bundle.
         """
         config = self.config
         kept = config.export and frozen_vlm and f"{PREFIX_GRAPH}.onnx" in start.manifest.files
@@ -279,10 +283,10 @@ class TrainingRun:
     def finish(
         self, command: str, start: Bundle, diverged: Diverged | None, *, frozen_vlm: bool
     ) -> dict[str, Any]:
-        """Write the best weights as a bundle and the final metrics; return these.
+        """Write the best weights as a bundle, write the final metrics, and return them.
 
         Raises:
-            Diverged: If it was given: the bundle is written all the same.
+            Diverged: The argument ``diverged`` is given; the bundle is still written.
         """
         self.load_best()
         metrics = self.facts | {"task": self.config.task}
@@ -301,7 +305,7 @@ class TrainingRun:
 
 
 def made_by(command: str, facts: dict[str, Any], start: Bundle) -> dict[str, Any]:
-    """Return what the new bundle's manifest says of its making, the run's ``facts`` among it."""
+    """Return the manifest entry about how the new bundle was made, including the run's facts."""
     return {
         "command": shlex.join([command, *sys.argv[1:]]),
         "init": {
@@ -316,12 +320,12 @@ def made_by(command: str, facts: dict[str, Any], start: Bundle) -> dict[str, Any
 
 
 def start_expert(bundle: Bundle, task: str) -> str:
-    """Return the task expert of a bundle that training a task begins from, "" for its own."""
+    """Return the name of the task expert that training starts from; "": the base expert."""
     return task if task in bundle.manifest.experts else ""
 
 
 def open_tensorboard(folder: Path, stack: ExitStack) -> Any:
-    """Return a TensorBoard writer, or None where it is not installed."""
+    """Return a TensorBoard writer, or None if TensorBoard is not installed."""
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:

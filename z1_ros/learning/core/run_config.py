@@ -1,4 +1,4 @@
-"""Settings that every run of reinforcement learning has."""
+"""Settings that all reinforcement-learning runs share."""
 
 import math
 from dataclasses import dataclass
@@ -10,12 +10,12 @@ from z1_ros.sim.registry import DEFAULT_SIMULATOR, find_simulator
 from z1_ros.specs import TRAIN_SEED_END
 
 VALIDATION_SEED = 9_000
-"""Scenes from here to 9999 measure progress; training draws from those below."""
+"""First validation seed: scenes from here to 9999 are for evaluation, scenes below for training."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunConfig:
-    """What a run improves, what it may cost, how it is evaluated and where it leaves its files."""
+    """Task, budget, evaluation and files of a run."""
 
     bundle: str
     """Bundle to start from: a directory, or the name of a shipped one."""
@@ -47,7 +47,7 @@ class RunConfig:
     export: bool = True
     """Export prefix.onnx and denoise.onnx at the end."""
     json: Path | None = None
-    """Write the final metrics here."""
+    """File to which the final metrics are written."""
 
     def __post_init__(self) -> None:
         """Check ranges."""

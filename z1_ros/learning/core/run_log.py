@@ -1,4 +1,4 @@
-"""The folder and the log of a training run: written line by line, read back by the analysis."""
+"""The folder and the log of a training run; the analysis commands read the log."""
 
 import json
 import math
@@ -29,19 +29,19 @@ SHOWN = (
     "rollout_s",
     "update_s",
 )
-"""Metrics that the terminal shows; the log has all."""
+"""Metrics that are printed to the terminal; the log contains all metrics."""
 
 
 def run_folder(out: Path, run: Path | None = None) -> Path:
-    """Return the folder for checkpoints and logs, made if need be: ``run``, or one beside ``out``.
+    """Return the folder for checkpoints and logs; create it if it does not exist.
 
     Args:
-        out: Bundle that the run will write; it is replaced as a whole.
-        run: What the user asked for, if anything.
+        out: Bundle that the run will write; the whole directory is replaced.
+        run: Folder that the user chose; None: ``<out>-run``.
 
     Raises:
-        ConfigError: ``out`` holds something that is no bundle, or the folder lies in it, or is a
-            file.
+        ConfigError: ``out`` contains something else than a bundle, or the run's folder is inside
+            ``out`` or is a file.
     """
     out = out.expanduser().absolute()
     require_replaceable(out)
@@ -56,25 +56,28 @@ def run_folder(out: Path, run: Path | None = None) -> Path:
 
 
 class RunLog:
-    """Writes a run's metrics to its log, to TensorBoard if it is there, and to the terminal."""
+    """Writes a run's metrics to its log, to the terminal, and to TensorBoard if installed."""
 
     def __init__(self, folder: Path, board: Any = None):
-        """Open nothing yet.
+        """Set up; no file is opened yet.
 
         Args:
-            folder: Of the run.
-            board: A TensorBoard writer, if there is one.
+            folder: Folder of the run.
+            board: TensorBoard writer; None: none.
         """
         self._path = folder / LOG
         self._console = Console(soft_wrap=True)
         self.board = board
 
     def say(self, text: str) -> None:
-        """Print a line at once."""
+        """Print a line immediately."""
         self._console.print(text, markup=False, highlight=False)
 
     def progress(self, reached: float) -> str:
-        """Return in words how success rose to the rate ``reached``; empty before it could."""
+        """Return a text about the change of success from the first evaluation to ``reached``.
+
+        It is empty if there are fewer than two evaluations.
+        """
         rates = [r for r in read_records(self._path.parent) if "eval_success" in r]
         if len(rates) < 2:
             return ""
@@ -82,11 +85,11 @@ class RunLog:
         return f"success {100 * first:.0f} → {100 * reached:.0f} % (n = {n:.0f}); "
 
     def write(self, record: dict[str, Any], remaining: str = "") -> None:
-        """Log the metrics of an iteration, those that are numbers, and print the essential ones.
+        """Log the metrics of an iteration and print the most important ones.
 
         Args:
-            record: Metrics by name; lists are logged too.
-            remaining: How long the run will still take, in words.
+            record: Metrics by name, numbers or lists; numbers that are not finite are left out.
+            remaining: Text about the remaining time of the run.
         """
         record = {k: v for k, v in record.items() if isinstance(v, list) or math.isfinite(v)}
         if self.board is not None:
@@ -94,7 +97,7 @@ class RunLog:
                 if not isinstance(value, list):
                     self.board.add_scalar(name, value, record["iteration"])
         with self._path.open("a+b") as log:
-            # A killed process may have left a line without its end.
+            # A killed process may have left an incomplete last line.
             torn = log.tell() and not self._path.read_bytes().endswith(b"\n")
             log.write(b"\n" * bool(torn) + json.dumps(record).encode() + b"\n")
         parts = [f"{k} {record[k]:.4g}" for k in SHOWN if k in record]
@@ -103,18 +106,18 @@ class RunLog:
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """One success rate, and what training had cost until then."""
+    """One success rate, and the cost of training until then."""
 
     iterations: int
-    """Iterations done."""
+    """Number of completed iterations."""
     minutes: float
     """Time spent [min]."""
     env_steps: float
-    """Control steps of training."""
+    """Number of control steps of training."""
     success: float
-    """Rate."""
+    """Success rate."""
     n: int
-    """Episodes; 1 where it is a mean of training rollouts."""
+    """Number of evaluated episodes; 1 for the success rate of training rollouts."""
 
     @property
     def interval(self) -> tuple[float, float]:
@@ -124,18 +127,18 @@ class Point:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """A run's folder, read."""
+    """A training run, as read from its folder."""
 
     name: str
-    """Of the folder."""
+    """Name of the folder."""
     task: str
-    """What was trained on."""
+    """Task that was trained."""
     records: Sequence[dict[str, Any]]
-    """One for each iteration, in order."""
+    """Logged metrics of each iteration, in order."""
 
     @property
     def evaluations(self) -> list[Point]:
-        """Evaluations; each was made before the iteration that it is logged with."""
+        """Evaluations of the policy; each was made before the iteration that it is logged with."""
         return [
             _point(record, before, record["eval_success"], int(record["eval_n"]))
             for before, record in zip([{}, *self.records], self.records, strict=False)
@@ -144,7 +147,7 @@ class Run:
 
     @property
     def training(self) -> list[Point]:
-        """Success of the rollouts that were trained on, with noise."""
+        """Success rates of the training rollouts, with exploration noise."""
         return [
             _point(record, record, record["train_success"], 1)
             for record in self.records
@@ -165,8 +168,8 @@ def _point(record: dict[str, Any], cost: dict[str, Any], success: float, n: int)
 def read_records(folder: Path) -> list[dict[str, Any]]:
     """Return a run's log, one record for each iteration, in order; empty if there is none.
 
-    A line that a killed process left unfinished is passed over, and of an iteration that was
-    repeated after it the last counts.
+    Incomplete lines of a killed process are ignored. If an iteration was repeated, its last record
+    is used.
     """
     path = folder / LOG
     found: dict[int, dict[str, Any]] = {}
@@ -180,11 +183,11 @@ def read_records(folder: Path) -> list[dict[str, Any]]:
 
 
 def read_run(folder: Path) -> Run:
-    """Read a run's log and what it was.
+    """Read a run's log and task.
 
     Raises:
-        TrainingError: The folder holds no log, or one without an evaluation.
-        CheckpointError: Its checkpoint is unreadable.
+        TrainingError: The folder contains no log, or the log contains no evaluation.
+        CheckpointError: The checkpoint is unreadable.
     """
     path = folder / LOG
     if not path.is_file():

@@ -18,7 +18,7 @@ from z1_ros.specs import TRAIN_SEED_END
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CloneConfig:
-    """How the teacher first learns to do what the policy does when it succeeds."""
+    """Imitation: the teacher first learns from the policy's successful episodes."""
 
     clone_episodes: int = 320
     """Episodes of the policy that are collected; the teacher imitates the successful ones."""
@@ -42,32 +42,32 @@ class CloneConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TeacherConfig:
-    """How the teacher then improves by PPO, from the task's success alone."""
+    """Teacher training: the teacher improves by PPO; the task's success is the only reward."""
 
     teacher_iterations: int = 40
-    """Most iterations of teacher training."""
+    """Maximum number of iterations of teacher training."""
     teacher_target: float = 0.95
-    """Success rate without noise at which teacher training ends: the mean of episodes from the
-    start of validation scenes and of episodes from states that the policy got into."""
+    """Success rate without noise at which teacher training ends: the mean of the rates from the
+    start of validation scenes and from states that the policy reached."""
     teacher_eval_every: int = 5
     """Iterations between two evaluations of the teacher."""
     teacher_eval_episodes: int = 200
     """Episodes of each evaluation of the teacher: half begin at the start of a scene, half in a
-    state that the policy got into."""
+    state that the policy reached."""
     teacher_starts: int = 64
-    """States in which the teacher's rollouts of an iteration begin."""
+    """Number of start states of the teacher's rollouts in an iteration."""
     teacher_rollouts: int = 4
-    """Rollouts of the teacher from each of these states."""
+    """Number of the teacher's rollouts from each start state."""
     recovery_share: float = 0.5
-    """Share of the teacher's rollouts that begin in states that the policy got into, often in
-    trouble: there its labels will be needed. The others begin at the start of a scene."""
+    """Share of the teacher's start states that the policy reached before, often after a mistake:
+    the teacher will label such states. The other start states are the start of a scene."""
     recovery_chunks: int = 20
     """Last action chunk of the policy after which the teacher may take over."""
     hold_steps: int = 4
-    """Control steps for which the teacher holds an action."""
+    """Number of control steps for which the teacher repeats each action."""
     sigma: float = 0.04
-    """Standard deviation of the teacher's noise at the start, in units of action: this much on
-    positions, half of it on rotations, three times as much on the gripper."""
+    """Initial standard deviation of the teacher's noise on positions, in units of action. The noise
+    is half as large on rotations and three times as large on the gripper."""
     gamma: float = 0.99
     """Discount of success, per decision."""
     gae_lambda: float = 0.95
@@ -100,10 +100,10 @@ class TeacherConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DaggerConfig:
-    """How the policy learns from the teacher, round by round (DAgger)."""
+    """DAgger: the policy learns from the teacher's labels, in rounds."""
 
     dagger_episodes: int = 64
-    """Episodes of the policy in a round; every state of them becomes a relabelled sample."""
+    """Episodes of the policy in a round; the teacher relabels every state in them."""
     dagger_window: int = 40
     """Rounds whose samples are kept, in memory and on disk: about 100 MB a round in the kitchen."""
     dagger_steps: int = 150
@@ -119,8 +119,8 @@ class DaggerConfig:
     clip_norm: float = 1.0
     """Largest gradient norm."""
     ema: float = 0.995
-    """Decay per optimiser step of the average of the weights. The average acts in the episodes and
-    becomes the bundle."""
+    """Decay per optimiser step of the average of the weights. The averaged weights run the episodes
+    and become the bundle."""
 
     def __post_init__(self) -> None:
         """Check ranges."""
@@ -146,8 +146,8 @@ class DistillConfig(RunConfig):
     keep: Literal["best", "last"] = "last"
     """Weights that become the bundle: the ``last``, or the ``best`` evaluated."""
     clone: tyro.conf.OmitArgPrefixes[CloneConfig] = field(default_factory=CloneConfig)
-    """How the teacher begins."""
+    """Settings of the imitation."""
     teacher: tyro.conf.OmitArgPrefixes[TeacherConfig] = field(default_factory=TeacherConfig)
-    """How the teacher improves."""
+    """Settings of teacher training."""
     dagger: tyro.conf.OmitArgPrefixes[DaggerConfig] = field(default_factory=DaggerConfig)
-    """How the policy learns from it."""
+    """Settings of DAgger."""

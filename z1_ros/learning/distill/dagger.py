@@ -1,6 +1,6 @@
 """Episodes in which the policy acts as it is deployed, recorded or relabelled for a teacher.
 
-Both are policies of the one scheduler of rollouts (``learning/rollout/collector.py``).
+The collector (``learning/rollout/collector.py``) schedules both kinds of episodes.
 """
 
 from collections.abc import Sequence
@@ -26,20 +26,20 @@ from z1_ros.models.network.pi05 import Prefix
 
 @dataclass(slots=True)
 class Episode:
-    """An episode of the policy with the privileged state that belongs to it."""
+    """An episode of the policy, with its privileged states."""
 
     privileged: list[np.ndarray] = field(default_factory=list)
-    """State before each executed action (n,)."""
+    """Privileged state (n,) before each executed action."""
     actions: list[np.ndarray] = field(default_factory=list)
-    """Each executed action (action_dim,)."""
+    """Executed actions, each (action_dim,)."""
     starts: list[tuple[int, bytes]] = field(default_factory=list)
-    """Control steps and snapshot after each chunk but the last."""
+    """Number of control steps so far and snapshot, after each chunk except the last."""
     success: bool = False
-    """The task was reached."""
+    """Whether the episode reached the task."""
 
 
 def episode_jobs(iteration: int, seeds: Sequence[int]) -> list[GroupJob]:
-    """Return whole episodes of an iteration, one for each scene."""
+    """Return the jobs of an iteration: one whole episode for each scene seed."""
     return [GroupJob((iteration, i), WHOLE_EPISODE, int(seed)) for i, seed in enumerate(seeds)]
 
 
@@ -70,7 +70,7 @@ def record_episodes(
 def relabel_episodes(
     collector: Collector, sampler: Sampler, jobs: Sequence[GroupJob], wanted: Relabel
 ) -> tuple[list[Group], DaggerSamples]:
-    """Run episodes; every state of them becomes a sample with the teacher's chunk as its label."""
+    """Run episodes and turn every state into a sample; its label is the teacher's chunk."""
     samples = DaggerSamples()
 
     def act(turns: Sequence[Turn]) -> list[Move]:
@@ -89,7 +89,7 @@ def relabel_episodes(
 
 
 def _follow(sampler: Sampler, turns: Sequence[Turn]) -> tuple[list[np.ndarray], Prefix]:
-    """Return the actions to execute at each turn, within the robot's limits, and the prefixes."""
+    """Return the actions to execute at each turn, clipped to the robot's limits, and the prefix."""
     keys = [(*turn.job.key, turn.chunk) for turn in turns]
     chunks, prefix = sampler.follow([turn.observation for turn in turns], keys)
     steps = sampler.manifest.replan_steps

@@ -1,4 +1,4 @@
-"""The aggregated data set of DAgger: relabelled samples, round by round, in memory and on disk."""
+"""The aggregated data set of DAgger: relabelled samples of each round, in memory and on disk."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,9 +16,9 @@ _FEATURES = ("k", "v", "valid")
 
 
 class DaggerSamples:
-    """States that the policy got into: prefix features, and the chunk of a privileged teacher.
+    """DAgger samples: prefix features of the policy's observations, and the teacher's chunks.
 
-    Features are kept in half precision: an observation of the kitchen takes 80 KB.
+    Features are stored in half precision: an observation of the kitchen takes 80 KB.
     """
 
     def __init__(self) -> None:
@@ -31,35 +31,35 @@ class DaggerSamples:
         return len(self.features)
 
     def observe(self, prefix: Prefix, at: int) -> int:
-        """Keep one encoded observation of a batch; return its number."""
+        """Store the encoded observation at index ``at`` of a batch; return its sample number."""
         number = len(self.features)
         self.features.put(number, prefix, at)
         return number
 
     def label(self, number: int, chunk: Tensor, valid: np.ndarray) -> None:
-        """Give a sample its label.
+        """Set the label of a sample.
 
         Args:
-            number: From ``observe``.
+            number: Sample number from ``observe``.
             chunk: The teacher's normalised actions (H, action_dim).
-            valid: Which of them precede the end of the episode (H,) bool.
+            valid: Which actions were executed before the episode ended (H,) bool.
         """
         self._chunks[number] = chunk
         self._valid[number] = torch.from_numpy(valid)
 
     @property
     def label_steps(self) -> int:
-        """Control steps that the teacher simulated for the labels."""
+        """Number of control steps that were simulated to compute the labels."""
         return int(sum(valid.sum() for valid in self._valid.values()))
 
     def take(self, number: int) -> tuple[Prefix, Tensor, Tensor]:
-        """Return a sample: its prefix, chunk (1, H, action_dim) and what counts of it (1, H)."""
+        """Return a sample: prefix, chunk (1, H, action_dim) and validity of actions (1, H)."""
         k, v, valid = self.features.row(number)
         prefix = Prefix(k.float()[:, None], v.float()[:, None], valid[None])
         return prefix, self._chunks[number][None], self._valid[number][None]
 
     def tensors(self) -> dict[str, Tensor]:
-        """Return everything, ready to be written."""
+        """Return all samples as tensors to write."""
         if not len(self):
             return {}
         rows = range(len(self))
@@ -72,7 +72,7 @@ class DaggerSamples:
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, Tensor]) -> "DaggerSamples":
-        """Return samples of what ``tensors`` returned."""
+        """Return the samples in tensors that ``tensors`` returned."""
         samples = cls()
         for row in range(len(tensors.get("k", ()))):
             k, v, valid = (tensors[name][row : row + 1] for name in _FEATURES)
@@ -83,18 +83,18 @@ class DaggerSamples:
 
 
 class DaggerDataset:
-    """Samples of the last rounds; each round is a file of its own.
+    """Samples of the last rounds; each round has its own file.
 
-    A round's file is written before the checkpoint that counts it as done, so what a killed run
-    repeats replaces it.
+    A round's file is written before the checkpoint that counts the round as done. If a run is
+    killed between the two, the repeated round overwrites the file.
     """
 
     def __init__(self, folder: Path, window: int):
         """Start empty.
 
         Args:
-            folder: Where the files are.
-            window: Rounds that are kept.
+            folder: Folder of the files.
+            window: Number of rounds that are kept.
         """
         self._folder = folder
         self._window = window
@@ -104,7 +104,7 @@ class DaggerDataset:
         return sum(len(samples) for samples in self._rounds.values())
 
     def add(self, number: int, samples: DaggerSamples) -> None:
-        """Keep a round, and forget those before the window."""
+        """Store the samples of a round; remove rounds before the window from memory."""
         self._folder.mkdir(parents=True, exist_ok=True)
         write_tensors(self._file(number), samples.tensors())
         self._rounds[number] = samples
@@ -112,13 +112,13 @@ class DaggerDataset:
             del self._rounds[old]
 
     def forget_files(self, before: int) -> None:
-        """Remove files of rounds that the window has left when round ``before`` begins."""
+        """Remove files of rounds that are outside the window when round ``before`` begins."""
         for path in self._folder.glob("round-*.safetensors"):
             if int(path.stem.removeprefix("round-")) < before - self._window:
                 path.unlink()
 
     def load(self, first: int, end: int) -> None:
-        """Read what the window holds of rounds ``first`` … ``end - 1``.
+        """Read those of the rounds ``first`` … ``end - 1`` that are inside the window.
 
         Raises:
             CheckpointError: A file is missing or unreadable.
@@ -132,14 +132,15 @@ class DaggerDataset:
             self._rounds[number] = DaggerSamples.from_tensors(read_tensors(path))
 
     def clear(self) -> None:
-        """Remove the files that an earlier run left."""
+        """Remove the files of an earlier run."""
         for path in self._folder.glob("round-*.safetensors"):
             path.unlink()
 
     def draw(self, count: int, random: torch.Generator) -> tuple[Prefix, Tensor, Tensor]:
-        """Return prefixes, chunks (B, H, action_dim) and what counts of them (B, H).
+        """Draw ``count`` samples with replacement.
 
-        They are ``count`` samples, drawn with replacement.
+        Returns:
+            The prefix, chunks (B, H, action_dim) and validity of actions (B, H) bool.
         """
         every = [(samples, i) for samples in self._rounds.values() for i in range(len(samples))]
         at = torch.randint(len(every), (count,), generator=random).tolist()

@@ -1,4 +1,7 @@
-"""The privileged teacher in the processes that simulate: NumPy alone, small enough to be sent."""
+"""The privileged teacher in NumPy, for the environment workers.
+
+The workers need no torch, and the weights are small enough to be sent with each request.
+"""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -8,25 +11,25 @@ import numpy as np
 from z1_ros.types import Step
 
 Execute = Callable[[np.ndarray], Step]
-"""Executes actions (k, action_dim)."""
+"""Function that executes actions (k, action_dim) and returns the step result."""
 Read = Callable[[], np.ndarray]
-"""Reads the privileged state (n,)."""
+"""Function that returns the current privileged state (n,)."""
 INPUT_LIMIT = 5.0
-"""Where a teacher's inputs are clipped, in standard deviations."""
+"""Limit to which a teacher's normalised inputs are clipped, in standard deviations."""
 EPSILON = 1e-5
-"""Of its layer norm."""
+"""Epsilon of the teacher's layer norm."""
 
 
 @dataclass(frozen=True, slots=True)
 class NumpyTeacher:
-    """A teacher's weights in NumPy."""
+    """A teacher that runs on NumPy."""
 
     weights: Mapping[str, np.ndarray]
-    """As ``Teacher.state_dict`` names them."""
+    """Weights by the names in ``Teacher.state_dict``."""
 
     @property
     def std(self) -> np.ndarray:
-        """Standard deviation of each dimension (actions,)."""
+        """Standard deviation of the noise of each action dimension (actions,)."""
         return np.exp(self.weights["log_std"])
 
     def mean(self, privileged: np.ndarray) -> np.ndarray:
@@ -40,11 +43,11 @@ class NumpyTeacher:
         return w["last.weight"] @ hidden + w["last.bias"]
 
     def limited(self, action: np.ndarray) -> np.ndarray:
-        """Return what it executes of an action (actions,)."""
+        """Return an action (actions,) clipped to the teacher's action range, as float32."""
         return np.clip(action, self.weights["low"], self.weights["high"]).astype(np.float32)
 
     def log_prob(self, action: np.ndarray, mean: np.ndarray) -> float:
-        """Return the log-probability of an action (actions,), less a constant."""
+        """Return the log-probability of an action (actions,), up to a constant."""
         error = (action - mean) / self.std
         return float((-0.5 * error * error - self.weights["log_std"]).sum())
 
@@ -55,22 +58,25 @@ def _silu(x: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TeacherRollouts:
-    """What came of a teacher's rollouts from one state; N decisions in all, one after another."""
+    """Results of G rollouts of a teacher from one state.
+
+    The N decisions of all rollouts are concatenated.
+    """
 
     steps_before: int
-    """Control steps of the episode before each rollout."""
+    """Control steps of the episode before the rollouts begin."""
     privileged: np.ndarray
-    """State before each decision (N, n) float32."""
+    """Privileged state before each decision (N, n) float32."""
     action: np.ndarray
-    """What was decided, before any limit (N, action_dim) float32."""
+    """Action of each decision, before clipping (N, action_dim) float32."""
     log_prob: np.ndarray
-    """(N,) float32."""
+    """Log-probability of each action (N,) float32."""
     lengths: np.ndarray
-    """Decisions of each rollout (G,)."""
+    """Number of decisions in each rollout (G,)."""
     steps: np.ndarray
-    """Control steps of each rollout (G,)."""
+    """Number of control steps in each rollout (G,)."""
     success: np.ndarray
-    """(G,) bool."""
+    """Whether each rollout reached the task (G,) bool."""
 
 
 def roll_out(
@@ -84,17 +90,20 @@ def roll_out(
     steps_before: int,
     noise: bool,
 ) -> TeacherRollouts:
-    """Run rollouts from one state.
+    """Run several rollouts of a teacher from one start state.
 
     Args:
-        teacher: Acts.
-        keys: Whole numbers that name each rollout; they seed its noise.
-        begin: Goes to the state.
-        execute: Executes.
-        read: Reads the privileged state.
-        hold_steps: Control steps for which an action is held.
-        steps_before: Control steps of the episode before the state.
-        noise: False: the mean action.
+        teacher: Teacher that chooses the actions.
+        keys: Key of each rollout, as integers; a key seeds the noise of its rollout.
+        begin: Function that resets the environment to the start state.
+        execute: Function that executes actions and returns the step result.
+        read: Function that returns the current privileged state.
+        hold_steps: Number of control steps for which each action is repeated.
+        steps_before: Control steps of the episode before the start state.
+        noise: Whether to add noise to the actions; False executes the mean action.
+
+    Returns:
+        The decisions and the outcome of all rollouts.
     """
     states: list[np.ndarray] = []
     actions, log_probs, ends = [], [], []
@@ -130,17 +139,19 @@ def roll_out(
 def relabel(
     teacher: NumpyTeacher, execute: Execute, read: Read, *, horizon: int, hold_steps: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the chunk that a teacher executes from here, and which of it precedes the end.
+    """Let a teacher act from the current state and return its action chunk.
 
     Args:
-        teacher: Acts, without noise.
-        execute: Executes; the caller goes back to where this began.
-        read: Reads the privileged state.
-        horizon: Actions of the chunk.
-        hold_steps: Control steps for which an action is held.
+        teacher: Teacher that chooses the actions; it acts without noise.
+        execute: Function that executes actions and returns the step result. The caller must
+            restore the environment afterwards.
+        read: Function that returns the current privileged state.
+        horizon: Number of actions in the chunk.
+        hold_steps: Number of control steps for which each action is repeated.
 
     Returns:
-        (horizon, action_dim) float32, and (horizon,) bool.
+        The chunk (horizon, action_dim) float32, and which of its actions were executed before the
+        episode ended (horizon,) bool. The other actions are zero.
     """
     chunk: list[np.ndarray] = []
     while len(chunk) < horizon:

@@ -1,4 +1,4 @@
-"""PPO for a privileged teacher, whose critic reads the same simulator state.
+"""PPO for a privileged teacher; its critic reads the same privileged state.
 
 Sources: PPO (arXiv 1707.06347), generalised advantage estimation (arXiv 1506.02438).
 """
@@ -15,23 +15,23 @@ from z1_ros.learning.distill.numpy_teacher import TeacherRollouts
 from z1_ros.learning.distill.teacher import Critic, Teacher
 
 _TIME_SCALE = 0.01
-"""Decisions to a number of order one."""
+"""Factor that scales a time in decisions to order one, for the critic."""
 
 
 def advantages(
     values: np.ndarray, lengths: np.ndarray, success: np.ndarray, gamma: float, decay: float
 ) -> np.ndarray:
-    """Return generalised advantage estimates (N,) of decisions, rollout after rollout.
+    """Return the generalised advantage estimates of all decisions (N,).
 
-    The only reward is 1 for the decision that brings success; a rollout that ends without it has
-    nothing left to gain.
+    The only reward is 1, for the decision that completes the task. The value after the last
+    decision of a rollout is 0, also if the rollout failed.
 
     Args:
-        values: The critic's, before each decision (N,).
-        lengths: Decisions of each rollout (G,).
-        success: Whether each succeeded (G,).
-        gamma: Discount by decision.
-        decay: GAE's λ.
+        values: The critic's value before each decision, rollouts concatenated (N,).
+        lengths: Number of decisions in each rollout (G,).
+        success: Whether each rollout succeeded (G,).
+        gamma: Discount per decision.
+        decay: λ of generalised advantage estimation.
     """
     found = np.zeros(len(values))
     ends = np.cumsum(lengths)
@@ -45,22 +45,22 @@ def advantages(
 
 
 def decision_times(rollouts: Sequence[TeacherRollouts], hold_steps: int) -> np.ndarray:
-    """Return how many decisions' time of its episode precedes each decision (N,)."""
+    """Return the episode time before each decision (N,), in units of decisions."""
     return np.concatenate(
         [r.steps_before / hold_steps + np.arange(length) for r in rollouts for length in r.lengths]
     )
 
 
 class TeacherUpdate:
-    """Improves a teacher and its critic from the teacher's rollouts."""
+    """Trains a teacher and its critic on the teacher's rollouts."""
 
     def __init__(self, teacher: Teacher, critic: Critic, config: TeacherConfig):
         """Set up.
 
         Args:
-            teacher: What is improved.
-            critic: Of the same privileged state, and of time.
-            config: Discount, clipping, epochs.
+            teacher: Teacher to train.
+            critic: Critic to train; it reads the same privileged state, and the time.
+            config: Settings of PPO.
         """
         self.teacher = teacher
         self.critic = critic
@@ -82,9 +82,10 @@ class TeacherUpdate:
         """Train on rollouts; return metrics.
 
         Args:
-            rollouts: From several states.
-            seed: Of the minibatches.
-            policy: False: only the critic learns, as before it knows anything.
+            rollouts: Rollouts from several start states.
+            seed: Seed of the minibatches.
+            policy: Whether to train the teacher; False trains only the critic, as needed while the
+                critic is still untrained.
         """
         config = self._config
         states = torch.from_numpy(np.concatenate([r.privileged for r in rollouts]))

@@ -1,4 +1,4 @@
-"""What a run of privileged distillation keeps in its checkpoint beside the policy."""
+"""The part of a distillation checkpoint that does not belong to the policy."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -13,36 +13,36 @@ from z1_ros.learning.distill.ppo import TeacherUpdate
 
 _MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 Starts = list[tuple[int, bytes]]
-"""States that the policy got into: control steps and snapshot of each."""
+"""States that the policy reached: number of control steps so far and snapshot of each."""
 
 
 class DistillState:
-    """The teacher, its critic and optimiser, the states to train from, the DAgger data set."""
+    """The teacher, its critic and optimiser, its start states, and the DAgger data set."""
 
     def __init__(self, dataset: DaggerDataset, make_teacher: Callable[[int], TeacherUpdate]):
-        """Begin without a teacher.
+        """Start without a teacher.
 
         Args:
-            dataset: The relabelled samples, in files of their own.
-            make_teacher: Makes a new teacher with critic and optimiser for privileged states of
-                so many numbers.
+            dataset: Data set of relabelled samples; it has its own files.
+            make_teacher: Function that makes a new teacher with critic and optimiser, given the
+                dimension of the privileged state.
         """
         self.dataset = dataset
         self._make_teacher = make_teacher
         self.teacher: TeacherUpdate | None = None
         self.best_teacher: dict[str, Tensor] = {}
-        """Weights of the teacher that was best when it was evaluated."""
+        """Weights of the teacher with the best evaluation so far."""
         self.teacher_success = -1.0
-        """Success rate of that teacher."""
+        """Success rate of that teacher; -1 before the first evaluation."""
         self.train_starts: Starts = []
-        """States that the teacher is trained from."""
+        """Start states for the teacher's training."""
         self.eval_starts: Starts = []
-        """States that only its evaluations begin in."""
+        """Start states for the teacher's evaluations; training does not use them."""
         self.dagger_from = 0
-        """First iteration that is a DAgger round; 0: the teacher is still learning."""
+        """First iteration that is a DAgger round; 0: the teacher is still training."""
 
     def note_teacher(self, success: float) -> None:
-        """Keep the teacher as it is now if it is the best so far."""
+        """Keep a copy of the teacher's current weights if ``success`` is the best so far."""
         assert self.teacher is not None
         if success >= self.teacher_success:
             self.teacher_success = success
@@ -52,7 +52,7 @@ class DistillState:
     # ``z1_ros.learning.core.run.Extra``
 
     def begin(self) -> None:
-        """Remove what an earlier run left in the folder."""
+        """Remove files of an earlier run from the folder."""
         self.dataset.clear()
 
     def facts(self) -> dict[str, Any]:
@@ -60,7 +60,7 @@ class DistillState:
         return {"teacher_success": self.teacher_success, "dagger_from": self.dagger_from}
 
     def tensors(self) -> dict[str, Tensor]:
-        """Return tensors by ``kind.name``."""
+        """Return the tensors to save, by ``kind.name``."""
         if self.teacher is None:
             return {}
         tensors = {f"best_teacher.{name}": t for name, t in self.best_teacher.items()}
@@ -75,7 +75,7 @@ class DistillState:
         return tensors
 
     def load(self, facts: Mapping[str, Any], groups: Groups, iteration: int) -> None:
-        """Take both back; ``iteration`` is the next one."""
+        """Restore the state from saved counters and tensors; ``iteration`` is the next one."""
         self.teacher_success = facts["teacher_success"]
         self.dagger_from = facts["dagger_from"]
         if "teacher" in groups:
@@ -97,7 +97,7 @@ class DistillState:
                 }
 
     def saved(self, iteration: int) -> None:
-        """Remove files that nothing needs once ``iteration`` iterations count as done."""
+        """Remove files that are no longer needed after ``iteration`` completed iterations."""
         self.dataset.forget_files(iteration)
 
 

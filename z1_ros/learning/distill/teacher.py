@@ -1,9 +1,9 @@
-"""The privileged teacher: a small policy that acts on simulator state, for training alone.
+"""The privileged teacher: a small policy that acts on simulator state, used only in training.
 
-What a policy of images learns slowly from success, because it sees little and acts in long chunks,
-one that reads where everything is learns in minutes, in physics without rendering. The policy then
-learns from it (``train.py``). Source: Learning by Cheating (arXiv 1912.12294); a teacher improved
-by reinforcement learning, as in arXiv 2010.11251.
+A policy that acts on images learns slowly from success, because it sees little and acts in long
+chunks. A teacher that reads the positions of all objects learns in minutes, in physics without
+rendering. The policy then learns from the teacher (``train.py``). Source: Learning by Cheating
+(arXiv 1912.12294); a teacher improved by reinforcement learning, as in arXiv 2010.11251.
 """
 
 from collections.abc import Sequence
@@ -18,13 +18,16 @@ from z1_ros.specs import Embodiment
 
 _HIDDEN = 256
 _SHARES = {"end_effector_rotation": 0.5, "gripper_close": 3.0}
-"""Initial noise, in parts of that on positions."""
+"""Initial noise of a field, relative to the noise of positions."""
 _EXACT = {"gripper_close": 0.5}
-"""Weight of a field's error in the imitation; that of the others is 3."""
+"""Weight of a field's error in the imitation; the weight of other fields is 3."""
 
 
 class Teacher(nn.Module):
-    """A normal distribution of the next action, held for a few control steps."""
+    """Network that gives a normal distribution of the next action.
+
+    The sampled action is repeated for several control steps.
+    """
 
     mean: Tensor
     scale: Tensor
@@ -33,9 +36,10 @@ class Teacher(nn.Module):
         """Set up.
 
         Args:
-            inputs: Numbers of the privileged state.
-            low: Least action (action_dim,) that it executes …
-            high: … and greatest: the range in which the policy it teaches moves.
+            inputs: Dimension of the privileged state.
+            low: Lower limit of actions (action_dim,); the limits are those of the policy's
+                training range.
+            high: Upper limit of actions (action_dim,).
             sigma: Initial standard deviation (action_dim,).
         """
         super().__init__()
@@ -50,7 +54,7 @@ class Teacher(nn.Module):
         self.register_buffer("scale", torch.ones(inputs))
 
     def forward(self, privileged: Tensor, dropout: float = 0.0) -> Tensor:
-        """Return the mean action (B, action_dim), before limits, of states (B, inputs)."""
+        """Return the mean actions (B, action_dim), before clipping, for states (B, inputs)."""
         scaled = ((privileged - self.mean) / self.scale).clamp(-INPUT_LIMIT, INPUT_LIMIT)
         hidden = nn.functional.silu(self.norm(self.first(scaled)))
         hidden = nn.functional.dropout(hidden, dropout)
@@ -58,24 +62,24 @@ class Teacher(nn.Module):
         return self.last(nn.functional.dropout(hidden, dropout))
 
     def log_prob(self, privileged: Tensor, action: Tensor) -> Tensor:
-        """Return log-probabilities (B,) of actions (B, action_dim), less a constant."""
+        """Return log-probabilities (B,) of actions (B, action_dim), up to a constant."""
         error = (action - self(privileged)) / self.log_std.exp()
         return (-0.5 * error.square() - self.log_std).sum(1)
 
     @property
     def to_numpy(self) -> NumpyTeacher:
-        """The same without torch, as it is now."""
+        """Copy of the teacher in NumPy, with its current weights."""
         return NumpyTeacher({n: t.detach().numpy().copy() for n, t in self.state_dict().items()})
 
 
 class Critic(nn.Module):
-    """What a teacher may still expect: discounted success, given state and time."""
+    """Network that predicts the teacher's discounted success, given privileged state and time."""
 
     mean: Tensor
     scale: Tensor
 
     def __init__(self, inputs: int):
-        """Set up for privileged states of ``inputs`` numbers."""
+        """Set up for privileged states of dimension ``inputs``."""
         super().__init__()
         self.layers = nn.Sequential(
             nn.Linear(inputs + 1, _HIDDEN),
@@ -89,25 +93,25 @@ class Critic(nn.Module):
         self.register_buffer("scale", torch.ones(inputs))
 
     def forward(self, privileged: Tensor, time: Tensor) -> Tensor:
-        """Return values (B,) of states (B, inputs) at shares of an episode's time (B,)."""
+        """Return values (B,) for states (B, inputs) at scaled times of the episode (B,)."""
         scaled = ((privileged - self.mean) / self.scale).clamp(-INPUT_LIMIT, INPUT_LIMIT)
         return self.layers(torch.cat([scaled, time[:, None]], 1))[:, 0]
 
 
 def first_noise(robot: Embodiment, sigma: float) -> np.ndarray:
-    """Return a teacher's initial standard deviations (action_dim,), ``sigma`` on positions."""
+    """Return a teacher's initial standard deviations (action_dim,); ``sigma`` is for positions."""
     return np.array([sigma * _SHARES.get(f.name, 1.0) for f in robot.action for _ in f.dims])
 
 
 def held_actions(actions: Sequence[np.ndarray], hold_steps: int) -> np.ndarray:
-    """Return what a teacher that holds its actions would have decided before each of an episode's.
+    """Return the action labels of an episode for a teacher that holds each action.
 
     Args:
-        actions: What was executed, each (action_dim,).
-        hold_steps: Control steps for which an action is held.
+        actions: Executed actions, each (action_dim,).
+        hold_steps: Number of control steps for which the teacher repeats each action.
 
     Returns:
-        Means (T, action_dim) float32 of each action and those that followed it.
+        For each step, the mean of the next ``hold_steps`` actions (T, action_dim) float32.
     """
     every = np.stack(actions)
     means = [every[at : at + hold_steps].mean(0) for at in range(len(every))]
@@ -122,15 +126,19 @@ def clone(
     config: CloneConfig,
     seed: int,
 ) -> dict[str, float]:
-    """Train a teacher to imitate episodes, set its and the critic's input scale; return metrics.
+    """Train a teacher to imitate episodes; set the input scale of teacher and critic.
 
     Args:
-        teacher: What learns.
-        critic: Gets the same scale of inputs.
-        episodes: Privileged states and decisions of each; of ten or more, every tenth is held out.
-        robot: Says what the dimensions of an action are.
-        config: Steps, batches, dropout.
-        seed: Of batches and dropout.
+        teacher: Teacher to train.
+        critic: Critic that gets the same input scale; it is not trained.
+        episodes: Privileged states and decisions of each episode. If there are ten or more, every
+            tenth is held out.
+        robot: Embodiment that defines the action fields.
+        config: Steps, batch size and dropout.
+        seed: Seed of batches and dropout.
+
+    Returns:
+        Metrics of the training.
     """
     held = set(range(0, len(episodes), 10)) if len(episodes) >= 10 else set()
 
@@ -143,7 +151,7 @@ def clone(
     for part in (teacher, critic):
         part.mean.copy_(states.mean(0))
         part.scale.copy_(states.std(0, correction=0) + 0.02)
-    # Positions and rotations are smaller numbers than the gripper's 1 and -1, and matter more.
+    # Positions and rotations have smaller values than the gripper (1 and -1), but matter more.
     weight = torch.tensor([_EXACT.get(f.name, 3.0) for f in robot.action for _ in f.dims])
     random = torch.Generator().manual_seed(seed)
     trained = [p for name, p in teacher.named_parameters() if name != "log_std"]

@@ -1,16 +1,17 @@
 """Privileged distillation of a policy bundle on one task: the loop of ``z1-teach``.
 
-A teacher that reads simulator state learns from success sooner than the policy, which sees little.
-An iteration is one of three things, in this order:
+A teacher that reads simulator state learns faster from success than the policy, which sees little.
+Iterations have one of three kinds, in this order:
 
-1. the first: episodes of the policy are collected, and the teacher imitates the successful ones;
-2. those after it: the teacher improves by PPO, in physics without rendering, until it is good;
-3. the rest: DAgger rounds. The policy acts, the teacher labels every state that it gets into, and
-   the action expert learns these labels over prefix features that were computed anyway.
+1. First iteration: collect episodes of the policy; the teacher imitates the successful ones.
+2. Teacher training: the teacher improves by PPO, in physics without rendering, until its success
+   reaches the target.
+3. DAgger rounds: the policy acts, the teacher labels every state that the policy reaches, and the
+   action expert learns these labels from the prefix features that the rollouts computed.
 
-The reward is the task's success and nothing else; the policy sees what a robot sees; teacher and
-critic are thrown away. Every draw follows from (seed, iteration), so a run that was killed goes on
-with the same numbers.
+The task's success is the only reward. The policy sees only what a robot sees. Teacher and critic
+are discarded at the end. All random numbers depend only on (seed, iteration), so a resumed run
+gives the same results.
 
 Source: Learning by Cheating (arXiv 1912.12294); labels in the learner's own states, DAgger
 (arXiv 1011.0686).
@@ -52,24 +53,24 @@ from z1_ros.sim.registry import EnvMaker
 from z1_ros.specs import embodiment
 
 SAMPLES = "dagger"
-"""Folder of a run's relabelled samples."""
+"""Name of the folder with a run's relabelled samples."""
 Beginning = Mapping[str, Any]
-"""Where a teacher's rollouts begin: fields of ``TeacherRequest``."""
+"""Start state of a teacher's rollouts, as fields of ``TeacherRequest``."""
 
 
 class Distillation:
-    """One run: policy, teacher, environments and where it stands."""
+    """One run: policy, teacher, environments and progress."""
 
     update_threads = torch.get_num_threads()
 
     def __init__(self, config: DistillConfig, bundle: Bundle, pool: EnvPool, folder: Path):
-        """Load the policy; nothing is trained, written or read from the folder yet.
+        """Load the policy; this does not train, and does not read or write the folder.
 
         Args:
             config: Settings.
             bundle: Policy to start from.
             pool: Privileged environment workers.
-            folder: Of checkpoints and logs.
+            folder: Folder of checkpoints and logs.
         """
         self.config = config
         self.robot = embodiment(bundle.manifest.embodiment)
@@ -103,7 +104,7 @@ class Distillation:
         )
 
     def new_teacher(self, inputs: int) -> TeacherUpdate:
-        """Return a new teacher of privileged states of so many numbers, with its critic."""
+        """Return a new teacher and critic for privileged states of dimension ``inputs``."""
         low, high = self.sampler.action_range()
         noise = first_noise(self.robot, self.config.teacher.sigma)
         with torch.random.fork_rng():
@@ -116,7 +117,7 @@ class Distillation:
 
         Raises:
             Diverged: A gradient is not finite; the best weights are kept.
-            TrainingError: Training cannot go on.
+            TrainingError: Training cannot continue.
         """
         while not self.run.finished:
             with self.run.one_iteration() as metrics:
@@ -125,12 +126,12 @@ class Distillation:
                 metrics |= self.iterate(self.run.counters.iteration)
 
     def evaluation_due(self, iteration: int) -> bool:
-        """Return whether the policy is to be evaluated before an iteration."""
+        """Return whether to evaluate the policy before an iteration."""
         rounds = iteration - self.state.dagger_from if self.state.dagger_from else 0
         return iteration == 0 or (rounds > 0 and rounds % self.config.eval_every == 0)
 
     def iterate(self, iteration: int) -> dict[str, float]:
-        """Collect, train the teacher, or let it teach; return the iteration's metrics."""
+        """Run the step of an iteration (imitation, PPO or DAgger); return its metrics."""
         began, state = time.perf_counter(), self.state
         torch.set_num_threads(1)
         if iteration == 0:
@@ -143,10 +144,10 @@ class Distillation:
             state.dagger_from = iteration + 1
         return metrics | {"iteration_s": time.perf_counter() - began}
 
-    # 1. The teacher imitates what succeeded
+    # 1. The teacher imitates successful episodes
 
     def clone_policy(self) -> dict[str, float]:
-        """Collect episodes of the policy; let a new teacher imitate the successful ones."""
+        """Collect episodes of the policy; train a new teacher to imitate the successful ones."""
         config, counts = self.config, self.collector.counts
         before = counts.env_steps
         jobs = episode_jobs(0, self.scenes(0, config.clone.clone_episodes))
@@ -164,7 +165,7 @@ class Distillation:
                 "teacher has nothing to begin from; start from a policy that sometimes does"
             )
         latest = config.teacher.recovery_chunks
-        # One episode of ten is kept for the teacher's evaluations.
+        # One in ten episodes is reserved for the teacher's evaluations.
         held_out, others = episodes[::10], [e for i, e in enumerate(episodes) if i % 10]
         self.state.eval_starts = [s for e in held_out for s in e.starts[:latest]]
         self.state.train_starts = [s for e in others for s in e.starts[:latest]]
@@ -175,7 +176,7 @@ class Distillation:
     # 2. The teacher improves
 
     def train_teacher(self, iteration: int) -> dict[str, float]:
-        """Improve the teacher by its own rollouts; now and then evaluate it."""
+        """Improve the teacher on its own rollouts; evaluate it at regular intervals."""
         config, made = self.config.teacher, self.state.teacher
         assert made is not None
         recoveries = round(config.recovery_share * config.teacher_starts)
@@ -200,7 +201,10 @@ class Distillation:
         return metrics
 
     def evaluate_teacher(self, iteration: int) -> dict[str, float]:
-        """Evaluate the teacher without noise; keep the best, and let it teach once it is good."""
+        """Evaluate the teacher without noise and keep it if it is the best so far.
+
+        If it reaches the target, the DAgger rounds begin with the next iteration.
+        """
         config, state = self.config.teacher, self.state
         assert state.teacher is not None
         half = config.teacher_eval_episodes // 2
@@ -217,7 +221,7 @@ class Distillation:
         }
         rates = {}
         for name, starts in beginnings.items():
-            if starts:  # a policy that succeeds at once leaves nothing to recover from
+            if starts:  # empty if every held-out episode ends in its first chunk
                 rollouts = self.roll_out_teacher([ask(**start) for start in starts])
                 rates[name] = float(np.mean([r.success[0] for r in rollouts]))
         success = float(np.mean(list(rates.values())))
@@ -227,13 +231,13 @@ class Distillation:
         return rates
 
     def recoveries(self, starts: Starts, count: int, iteration: int) -> list[Beginning]:
-        """Return beginnings in states that the policy got into; none if there are none."""
+        """Return ``count`` randomly drawn starts as beginnings; empty if there are no starts."""
         random = np.random.default_rng([self.config.seed, iteration, 1])
         picked = random.integers(len(starts), size=count).tolist() if starts else []
         return [{"steps_before": starts[i][0], "start": starts[i][1]} for i in picked]
 
     def roll_out_teacher(self, requests: Sequence[TeacherRequest]) -> list[TeacherRollouts]:
-        """Spread a teacher's rollouts over the workers; return them in order."""
+        """Run a teacher's rollouts on the workers; return them in the order of requests."""
         rollouts = []
         for reply in self.pool.map(requests):
             assert isinstance(reply, TeacherReply)
@@ -244,7 +248,7 @@ class Distillation:
     # 3. The policy learns from the teacher
 
     def dagger_round(self, iteration: int) -> dict[str, float]:
-        """Let the policy act, relabel every state it gets into, and learn."""
+        """Run the policy, relabel every state that it reaches, and train the action expert."""
         dagger, counts = self.config.dagger, self.collector.counts
         began, before = time.perf_counter(), counts.env_steps
         wanted = Relabel(
@@ -269,11 +273,11 @@ class Distillation:
 
     @property
     def best_teacher(self) -> NumpyTeacher:
-        """The teacher that was best when it was evaluated."""
+        """The teacher with the best evaluation so far."""
         return NumpyTeacher({n: t.numpy() for n, t in self.state.best_teacher.items()})
 
     def learn(self, iteration: int) -> dict[str, float]:
-        """Train the action expert on the samples of the window.
+        """Train the action expert on the samples of the last rounds.
 
         Raises:
             Diverged: A gradient is not finite.
@@ -311,7 +315,7 @@ class Distillation:
 
 
 def fingerprint(config: DistillConfig, bundle: Bundle) -> dict[str, Any]:
-    """Return everything that shapes the numbers of a run."""
+    """Return all settings that influence the results of a run."""
     return {
         "method": "privileged distillation",
         "bundle": bundle.sha256,
@@ -327,7 +331,7 @@ def fingerprint(config: DistillConfig, bundle: Bundle) -> dict[str, Any]:
 
 
 def open_privileged(maker: EnvMaker, count: int) -> EnvPool:
-    """Return a pool of processes of this machine whose workers read privileged state."""
+    """Return a pool of processes on this machine whose workers read privileged state."""
     return local_workers(maker, count, PrivilegedWorker)
 
 
@@ -336,6 +340,6 @@ def main(config: DistillConfig, open_pool: OpenPool = open_privileged) -> dict[s
 
     Args:
         config: Settings.
-        open_pool: Where environments run; their workers must be privileged.
+        open_pool: Function that opens the pool of workers; they must be privileged.
     """
     return train_bundle("z1-teach", config, Distillation, open_pool, frozen_vlm=True)

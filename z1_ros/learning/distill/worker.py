@@ -1,6 +1,7 @@
-"""The environment worker of privileged distillation: it reads state that no policy may see.
+"""The environment worker of privileged distillation: it reads privileged simulator state.
 
-It handles the requests of ``EnvWorker`` and two of its own, so rollouts know nothing of a teacher.
+It handles the requests of ``EnvWorker`` and two additional ones, so the general rollout code does
+not depend on the teacher.
 """
 
 from collections.abc import Callable
@@ -22,90 +23,95 @@ from z1_ros.types import Step
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Relabel:
-    """Asks for the chunk that a teacher would execute in the present state."""
+    """Settings for relabelling: asks for the chunk that a teacher executes in the current state."""
 
     teacher: NumpyTeacher
-    """The teacher; it acts without noise."""
+    """Teacher that chooses the actions, without noise."""
     horizon: int
-    """Actions of the chunk."""
+    """Number of actions in the chunk."""
     hold_steps: int
-    """Control steps for which an action is held."""
+    """Number of control steps for which each action is repeated."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PrivilegedRequest(Request):
-    """As ``Request``, with privileged state in the reply."""
+    """A ``Request`` whose reply may also contain privileged state and the teacher's chunk."""
 
     relabel: Relabel | None = None
-    """Before the actions: relabel the present state. It leaves no trace."""
+    """Relabel the current state before the actions are executed. The simulation is restored
+    afterwards."""
     record: bool = False
-    """Return the privileged state before each action."""
+    """Whether the reply contains the privileged state before each action."""
 
     def to_replay(self) -> Request:
-        """Return a request that brings another process to the same point, and wants nothing."""
+        """Return a request that repeats the actions in another process, without any output."""
         return Request(begin=self.begin, actions=self.actions)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PrivilegedReply(Reply):
-    """What came of a ``PrivilegedRequest``."""
+    """Result of a ``PrivilegedRequest``."""
 
     relabelled: tuple[np.ndarray, np.ndarray] | None = None
-    """The teacher's chunk (horizon, action_dim), and which of it precedes the end (horizon,)."""
+    """The teacher's chunk (horizon, action_dim), and which of its actions were executed before the
+    episode ended (horizon,) bool; None if it was not requested."""
     privileged: np.ndarray | None = None
-    """State before each executed action (k, n) float32, if it was asked for."""
+    """Privileged state before each executed action (k, n) float32; None if not requested."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TeacherRequest:
-    """Asks for rollouts of a teacher from one state; the next request has to begin an episode."""
+    """Asks for rollouts of a teacher from one state.
+
+    The next request must begin an episode.
+    """
 
     teacher: NumpyTeacher
-    """Acts."""
+    """Teacher that chooses the actions."""
     seed: int = 0
-    """Scene at whose start the rollouts begin, unless there is a snapshot."""
+    """Seed of the scene in which the rollouts begin; not used with a snapshot."""
     start: bytes = b""
-    """Snapshot at which they begin."""
+    """Snapshot from which the rollouts begin; empty: the start of the scene."""
     steps_before: int = 0
-    """Control steps before the snapshot."""
+    """Control steps of the episode before the snapshot."""
     keys: tuple[tuple[int, ...], ...]
-    """Whole numbers that name each rollout; they seed its noise."""
+    """Key of each rollout, as integers; a key seeds the noise of its rollout."""
     hold_steps: int
-    """Control steps for which an action is held."""
+    """Number of control steps for which each action is repeated."""
     noise: bool = True
-    """False: the mean action."""
+    """Whether to add noise to the actions; False executes the mean action."""
 
     @property
     def begins(self) -> bool:
-        """Nothing that was requested before matters."""
+        """Always true: the request does not depend on earlier requests."""
         return True
 
     def to_replay(self) -> "TeacherRequest":
-        """Return itself; nothing follows it within an episode."""
+        """Return the request itself; no request follows it within an episode."""
         return self
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TeacherReply(Reply):
-    """What came of a ``TeacherRequest``."""
+    """Result of a ``TeacherRequest``."""
 
     rollouts: TeacherRollouts
-    """The rollouts."""
+    """Decisions and outcome of the rollouts."""
 
 
 class PrivilegedWorker(EnvWorker):
     """An environment worker that reads privileged state."""
 
     def __init__(self, make_env: Callable[[], Env], *, guard: bool = True):
-        """Make the environment; arguments as ``EnvWorker``'s."""
+        """Make the environment; the arguments are those of ``EnvWorker``."""
         super().__init__(make_env, guard=guard)
         self._recorded: list[np.ndarray] | None = None
 
     def handle(self, request: Request | TeacherRequest) -> Reply:
-        """Do what a request says.
+        """Execute a request and return its reply.
 
         Raises:
-            ConfigError: As ``EnvWorker``'s, or the environment gives no privileged state.
+            ConfigError: As in ``EnvWorker.handle``, or the environment gives no privileged state.
         """
         if isinstance(request, TeacherRequest):
             return TeacherReply(rollouts=self._roll_out(request))
@@ -127,7 +133,7 @@ class PrivilegedWorker(EnvWorker):
         )
 
     def execute(self, actions: np.ndarray) -> Step:
-        """Execute actions (k, action_dim), one by one where the state before each is recorded."""
+        """Execute actions (k, action_dim), and record the state before each action if requested."""
         if self._recorded is None:
             return super().execute(actions)
         consumed = 0
@@ -148,7 +154,7 @@ class PrivilegedWorker(EnvWorker):
         return self.env.privileged_state()
 
     def _relabel(self, wanted: Relabel) -> tuple[np.ndarray, np.ndarray]:
-        """Let the teacher act from here for a chunk, and come back."""
+        """Let the teacher act for one chunk, then restore the environment and the guard."""
         here, guard = self.env.snapshot(), self.guard
         self.guard = guard.twin() if guard is not None else None
         try:

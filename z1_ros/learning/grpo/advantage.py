@@ -1,4 +1,4 @@
-"""Rewards of a group's rollouts to advantages: arrays only.
+"""Computation of advantages from the rewards of a group's rollouts.
 
 Source: GRPO (arXiv 2402.03300, Eq. 4), Z-1 (arXiv 2606.31846) §3.1.2 and §3.4.
 """
@@ -10,7 +10,7 @@ import numpy as np
 from z1_ros.errors import ConfigError
 
 Calibration = Literal["none", "decay", "penalty"]
-"""How the reward of a success depends on when it comes."""
+"""How the reward of a success depends on its time."""
 EPSILON = 1e-6
 
 
@@ -21,7 +21,7 @@ def calibrated_returns(
 
     Args:
         success: Whether each rollout reached its task (G,).
-        chunks: Chunks until it first did (G,); not used for failures.
+        chunks: Number of chunks until success (G,); not used for failures.
         gamma: Decay per chunk, in (0, 1].
         calibration: ``none`` (1 or 0), or ``decay`` and ``penalty`` (γ^chunks or 0).
     """
@@ -37,15 +37,15 @@ def group_advantages(
 ) -> np.ndarray:
     """Return the advantage of each rollout of one group (G,) float64.
 
-    Returns are centred and divided by their population standard deviation. A group that succeeded
-    throughout tells only who was faster. With ``decay`` it is compared with its slowest member,
-    A = R - min R, so that success is never pushed down; with ``penalty`` it is normalised as any
-    other group.
+    Returns are centred and divided by their population standard deviation. If all rollouts succeed,
+    they differ only in speed. With ``decay``, they are then compared with the slowest rollout,
+    A = R - min R, so that no success gets a negative advantage. With ``penalty``, such a group is
+    normalised like any other group.
 
     Args:
         returns: Calibrated rewards (G,).
         success: Whether each rollout reached its task (G,).
-        calibration: As in ``calibrated_returns``.
+        calibration: Type of the rewards, as in ``calibrated_returns``.
     """
     returns = np.asarray(returns, np.float64)
     if calibration == "decay" and np.all(success):
@@ -58,28 +58,31 @@ def group_advantages(
 def alive_advantages(
     advantages: np.ndarray, returns: np.ndarray, success: np.ndarray, lengths: np.ndarray
 ) -> np.ndarray:
-    """Return advantages chunk by chunk (G, longest): among the rollouts that were still running.
+    """Return the advantage of each chunk, relative to the rollouts that still run at that chunk.
 
-    A rollout that runs on while others of its group are done already has little left to gain;
-    what it does then is compared with those who also run on, not with the whole group.
+    A rollout that still runs after others of its group have ended can only reach a low return. Its
+    later chunks are therefore compared only with other rollouts that still run.
 
     Args:
-        advantages: Of each rollout, from ``group_advantages`` (G,).
+        advantages: Advantage of each rollout, from ``group_advantages`` (G,).
         returns: Calibrated rewards (G,).
         success: Whether each rollout reached its task (G,).
-        lengths: Chunks of each rollout (G,).
+        lengths: Number of chunks in each rollout (G,).
+
+    Returns:
+        Advantages (G, longest) float64; 0 after the end of a rollout.
     """
     advantages, returns = np.asarray(advantages, np.float64), np.asarray(returns, np.float64)
     alive = np.arange(int(np.max(lengths))) < np.asarray(lengths)[:, None]
     if np.all(success) or np.ptp(returns) == 0:
         return np.where(alive, advantages[:, None], 0.0)
     running = np.maximum(alive.sum(0), 1)
-    # Advantages are returns less a baseline, times one scale: only the baseline is another.
+    # Advantages are (return - baseline) · scale; here the scale stays and the baseline changes.
     scale = np.ptp(advantages) / np.ptp(returns)
     mean = (alive * returns[:, None]).sum(0) / running
     return np.where(alive, (returns[:, None] - mean) * scale, 0.0)
 
 
 def passes_filter(mean_return: float, low: float, high: float) -> bool:
-    """Return whether a group is worth training on: its mean reward is within the bounds."""
+    """Return whether a group is trained on: its mean reward is from ``low`` to ``high``."""
     return low <= mean_return <= high

@@ -1,9 +1,9 @@
 """Z-1's reinforcement learning of a policy bundle on one task: the loop of ``z1-train``.
 
-An iteration reads top to bottom in ``GrpoTraining.iterate``: collect groups of episodes that share
-a scene and a start, turn successes into advantages, update the action expert a little; now and then
-evaluate the policy as it would be deployed. Every draw follows from (seed, iteration), so a run
-that was killed goes on with the same numbers.
+``GrpoTraining.iterate`` runs one iteration: collect groups of episodes that share a scene and a
+start, compute advantages from their successes, and update the action expert. At regular intervals
+the policy is evaluated as deployed. All random numbers depend only on (seed, iteration), so a
+resumed run gives the same results.
 """
 
 import time
@@ -35,18 +35,18 @@ from z1_ros.specs import embodiment
 
 
 class GrpoTraining:
-    """One run: the policy, its environments and where it stands."""
+    """One run: the policy, its environments and its progress."""
 
     update_threads = torch.get_num_threads()
 
     def __init__(self, config: Z1Config, bundle: Bundle, pool: EnvPool, folder: Path):
-        """Load the policy; nothing is trained, written or read from the folder yet.
+        """Load the policy; this does not train, and does not read or write the folder.
 
         Args:
             config: Settings.
             bundle: Policy to start from.
             pool: Environment workers.
-            folder: Of checkpoints and logs.
+            folder: Folder of checkpoints and logs.
         """
         self.config = config
         manifest = bundle.manifest
@@ -79,7 +79,7 @@ class GrpoTraining:
 
         Raises:
             Diverged: An update made the policy useless; the best weights are kept.
-            TrainingError: Training cannot go on.
+            TrainingError: Training cannot continue.
         """
         while not self.run.finished:
             with self.run.one_iteration() as metrics:
@@ -89,7 +89,7 @@ class GrpoTraining:
                 refuse_large_update(metrics, self.config.grpo.max_kl)
 
     def iterate(self, iteration: int) -> dict[str, float]:
-        """Collect, learn, and return the iteration's metrics."""
+        """Collect rollouts and update the policy; return the iteration's metrics."""
         config, grpo = self.config, self.config.grpo
         began, before = time.perf_counter(), self.collector.counts.env_steps
 
@@ -99,7 +99,7 @@ class GrpoTraining:
         groups = self.collect(iteration)
         rolled = time.perf_counter()
 
-        # Advantage: what each chunk was worth, compared with the rest of its group.
+        # Advantage: compare each chunk with the rest of its group.
         torch.set_num_threads(self.update_threads)
         scored = [score(group, grpo) for group in groups]
         batch = make_batch(scored, self.sampler.real_dims)
@@ -113,7 +113,7 @@ class GrpoTraining:
             "rollout_s": rolled - began,
         }
 
-        # Update: a few clipped steps, over features that the rollouts computed anyway.
+        # Update: a few clipped steps on the prefix features that the rollouts computed.
         if batch is not None:
             set_learning_rates(self.optimizer, grpo, iteration)
             generator = torch.Generator().manual_seed(config.seed * 1_000_003 + iteration)
@@ -122,7 +122,7 @@ class GrpoTraining:
         return metrics | {"update_s": time.perf_counter() - rolled}
 
     def collect(self, iteration: int) -> list[Group]:
-        """Return an iteration's groups, each of a scene of its own."""
+        """Run and return an iteration's groups; each group has its own scene."""
         grpo = self.config.grpo
         plan = plan_group(grpo.group_size, grpo.sharing, grpo.shared_chunks)
         random = np.random.default_rng([self.config.seed, iteration])
@@ -140,14 +140,14 @@ def main(config: Z1Config, open_pool: OpenPool = local_workers) -> dict[str, Any
 
     Args:
         config: Settings.
-        open_pool: Where environments run.
+        open_pool: Function that opens the pool of environment workers.
     """
     frozen = config.grpo.trained == "expert"
     return train_bundle("z1-train", config, GrpoTraining, open_pool, frozen_vlm=frozen)
 
 
 def make_optimizer(network: Pi05, config: GrpoConfig, seed: int) -> torch.optim.AdamW:
-    """Freeze what is not trained, add adapters if wanted; return an optimiser of the rest."""
+    """Freeze parameters, add adapters if configured; return an optimiser of the trained ones."""
     network.requires_grad_(config.trained == "joint")
     if config.trained == "lora":
         add_adapters(
@@ -171,7 +171,7 @@ def make_optimizer(network: Pi05, config: GrpoConfig, seed: int) -> torch.optim.
 def set_learning_rates(
     optimizer: torch.optim.Optimizer, config: GrpoConfig, iteration: int
 ) -> None:
-    """Set an iteration's learning rates: the expert's, and the VLM's if it is trained."""
+    """Set the learning rates of an iteration, for the action expert and a trained VLM."""
     share = min(1.0, (iteration + 1) / max(1, config.warmup_iterations))
     rates = (config.learning_rate, config.vlm_learning_rate)
     for group, rate in zip(optimizer.param_groups, rates, strict=False):
@@ -179,14 +179,14 @@ def set_learning_rates(
 
 
 def refuse_large_update(metrics: dict[str, Any], max_kl: float) -> None:
-    """Raise Diverged if an update moved the policy further than it may."""
+    """Raise Diverged if the KL divergence of an update is larger than ``max_kl``."""
     for kl in (metrics.get("kl", 0.0), metrics.get("kl_update", 0.0)):
         if not kl <= max_kl:
             raise Diverged(f"an update moved it by KL {kl:.3g}")
 
 
 def fingerprint(config: Z1Config, bundle: Bundle) -> dict[str, Any]:
-    """Return everything that shapes the numbers of a run."""
+    """Return all settings that influence the results of a run."""
     return {
         "method": "GRPO",
         "bundle": bundle.sha256,

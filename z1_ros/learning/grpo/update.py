@@ -1,8 +1,9 @@
 """GRPO on sampled chunks: from groups of rollouts to one update of the weights.
 
-No critic, no reference policy, no KL term. The loss is averaged over the trainable chunks of a
-global batch. Source: Z-1 (arXiv 2606.31846) §3.1.2, Eq. 2-4. Flow matching on what did better
-beside it is ours, after self-imitation (arXiv 1806.05635).
+There is no critic, no reference policy and no KL term. The loss is averaged over the trainable
+chunks of a global batch. Source: Z-1 (arXiv 2606.31846) §3.1.2, Eq. 2-4. The additional
+flow-matching loss on chunks with a positive advantage is not part of Z-1; it follows self-imitation
+(arXiv 1806.05635).
 """
 
 import math
@@ -36,42 +37,42 @@ from z1_ros.models.network.pi05 import Pi05, Prefix, draw_time
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Everything that is trained on in one iteration: M chunks, N ≥ M rows of the loss."""
+    """Training data of one iteration: M chunks and N ≥ M rows of the loss."""
 
     rows: Tensor
-    """Where each chunk's prefix features are kept (M,) int64."""
+    """Row of each chunk's prefix features in ``RolloutFeatures`` (M,) int64."""
     chain: Transitions
     """Stochastic steps of each chunk."""
     end: Tensor
-    """Normalised actions that each ended in (M, H, action_dim)."""
+    """Normalised actions of each chunk at the end of denoising (M, H, action_dim)."""
     real_dims: int
-    """Leading action dimensions that are not padding."""
+    """Number of leading action dimensions that are not padding."""
     action_mask: Tensor
-    """Executed actions, real dimensions (M, H, action_dim) bool."""
+    """True for executed actions and real dimensions (M, H, action_dim) bool."""
     old_log_prob: Tensor
-    """As they were sampled (M, S): one for each stochastic step."""
+    """Log-probability of each stochastic step when it was sampled (M, S)."""
     chunk: Tensor
-    """Chunk of each row of the loss (N,) int64."""
+    """Index of the chunk of each row of the loss (N,) int64."""
     advantage: Tensor
-    """(N,) float32."""
+    """Advantage of each row of the loss (N,) float32."""
 
 
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """A group with what it is worth."""
+    """A group of rollouts with its rewards and advantages."""
 
     group: Group
-    """Its rollouts."""
+    """Results of the rollouts."""
     returns: np.ndarray
-    """Calibrated rewards (G,)."""
+    """Calibrated reward of each rollout (G,)."""
     samples: Samples
-    """Its rows."""
+    """Training samples of the group."""
     kept: bool
-    """It passes the filter, and some row has an advantage."""
+    """Whether the group passes the filter and has an advantage that is not 0."""
 
 
 def score(group: Group, config: GrpoConfig) -> Scored:
-    """Return a group's rewards, advantages and rows."""
+    """Return a group with its rewards and advantages."""
     success, lengths = group.success, group.lengths
     returns = calibrated_returns(success, lengths, config.gamma, config.calibration)
     advantages = group_advantages(returns, success, config.calibration)
@@ -79,12 +80,12 @@ def score(group: Group, config: GrpoConfig) -> Scored:
         advantages = alive_advantages(advantages, returns, success, lengths)
     samples = samples_of(group.job.plan, lengths.tolist(), advantages)
     passes = passes_filter(float(returns.mean()), *config.filter_range)
-    # Rows without an advantage have no gradient; the filter alone decides what is averaged over.
+    # Rows with advantage 0 have no gradient, but they count in the average if the group is kept.
     return Scored(group, returns, samples, passes and bool(np.any(samples.advantage)))
 
 
 def make_batch(scored: Sequence[Scored], real_dims: int) -> Batch | None:
-    """Return the rows of all kept groups, or None if there is nothing to learn from."""
+    """Return the training data of all kept groups, or None if no group is kept."""
     chunks: list[Executed] = []
     at: list[np.ndarray] = []
     kept = [item for item in scored if item.kept]
@@ -120,9 +121,9 @@ def make_batch(scored: Sequence[Scored], real_dims: int) -> Batch | None:
 
 
 def step_weights(sde: FlowSde, kind: str) -> Tensor:
-    """Return the weight of each denoise step (K,) in the loss; the stochastic ones' mean is 1.
+    """Return the weight of each denoise step (K,) in the loss; the stochastic steps have mean 1.
 
-    Source: TempFlow-GRPO (arXiv 2508.04324), which weighs by the standard deviation.
+    Source: TempFlow-GRPO (arXiv 2508.04324), which uses the standard deviation as weight.
     """
     weight = torch.ones(sde.steps)
     if kind == "variance":
@@ -132,7 +133,7 @@ def step_weights(sde: FlowSde, kind: str) -> Tensor:
 
 
 class Update:
-    """Updates weights from batches, and says how far it went."""
+    """Updates the weights of the policy on batches, and measures the change of the policy."""
 
     def __init__(
         self,
@@ -145,11 +146,12 @@ class Update:
         """Set up.
 
         Args:
-            network: What is trained.
-            optimizer: Over its trainable parameters.
+            network: Network to train.
+            optimizer: Optimiser of its trainable parameters.
             config: Epochs, minibatches, clipping.
-            sde: As the chunks were sampled.
-            prefix_of: Encoded observations of rows (B,), with gradients if the VLM is trained.
+            sde: Settings with which the chunks were sampled.
+            prefix_of: Function that returns the encoded observations of rows (B,), with gradients
+                if the VLM is trained.
         """
         self._network = network
         self._optimizer = optimizer
@@ -164,7 +166,7 @@ class Update:
 
         Raises:
             Diverged: A gradient is not finite.
-            TrainingError: The rollouts' log-probabilities are not this network's.
+            TrainingError: The network's log-probabilities differ from those of the rollouts.
         """
         config, rows = self._config, len(batch.chunk)
         sums: dict[str, Tensor] = {}
@@ -174,7 +176,7 @@ class Update:
         for _ in range(config.update_epochs):
             order = torch.randperm(rows, generator=generator)
             for part in order.tensor_split(min(config.minibatches, rows)):
-                # A row without an advantage has no gradient: it counts, and costs nothing.
+                # Rows with advantage 0 have no gradient: skip them, but count them in the mean.
                 useful = part[batch.advantage[part] != 0]
                 if not len(useful):
                     continue
@@ -199,7 +201,7 @@ class Update:
         }
 
     def _backward(self, batch: Batch, micro: Tensor, count: int, sums: dict[str, Tensor]) -> Tensor:
-        """Add the gradient of some of ``count`` rows; return their log-ratios."""
+        """Accumulate the gradient of a micro-batch of ``count`` rows; return its log-ratios."""
         clip = self._config.clip
         chunk, advantage = batch.chunk[micro], batch.advantage[micro, None]
         log_ratio = self._log_prob(batch, chunk) - batch.old_log_prob[chunk]
@@ -221,7 +223,7 @@ class Update:
         return log_ratio.detach()
 
     def _match_flow(self, batch: Batch, rows: Tensor, generator: torch.Generator) -> float:
-        """Add the gradient of flow matching to the chunks of some rows; return the loss."""
+        """Accumulate the flow-matching gradient for the chunks of some rows; return the loss."""
         actions = batch.end[batch.chunk[rows]]
         noise = torch.randn(actions.shape, generator=generator)
         time = draw_time((len(rows),), generator)
@@ -254,12 +256,12 @@ class Update:
 
     @torch.no_grad()
     def _moved(self, batch: Batch, rows: Tensor) -> float:
-        """Return how far the update as a whole moved the policy on some rows, as KL per step."""
+        """Return the KL divergence per step that the whole update caused on some rows."""
         chunk = batch.chunk[rows]
         return kl_estimate(self._log_prob(batch, chunk) - batch.old_log_prob[chunk]).mean().item()
 
     def _log_prob(self, batch: Batch, chunk: Tensor) -> Tensor:
-        """Return log-probabilities of chunks as the network gives them now."""
+        """Return the log-probabilities of chunks under the current weights."""
         return log_prob(
             self._network,
             self._prefix_of(batch.rows[chunk]),
@@ -270,13 +272,18 @@ class Update:
 
 
 def useful_rows(batch: Batch) -> Tensor:
-    """Return the rows that have an advantage, spread over the whole batch (N,)."""
+    """Return the indices of rows whose advantage is not 0, in random order."""
     rows = (batch.advantage != 0).nonzero()[:, 0]
     return rows[torch.randperm(len(rows), generator=torch.Generator().manual_seed(0))]
 
 
 def summarise(sums: Mapping[str, Tensor], steps: int) -> dict[str, float]:
-    """Return means over all rows, and by denoise step, of sums and counts (steps, 2)."""
+    """Return mean values over all rows and for each denoise step, from sums and counts.
+
+    Args:
+        sums: Sum and count of each quantity, by denoise step (steps, 2).
+        steps: Number of denoise steps.
+    """
     metrics = {}
     for name, by_step in sums.items():
         value, count = by_step.sum(0)

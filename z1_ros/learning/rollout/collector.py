@@ -1,10 +1,10 @@
-"""The one scheduler of rollouts: workers step and render, the policy acts in batches.
+"""The scheduler of rollouts: environment workers step and render, the policy acts in batches.
 
-A segment of a plan is one job of one worker: go to its start (a scene, or the snapshot in which its
-parent ended), act until its end. The workers take turns in two shifts: while one steps and renders,
-the policy acts for the other. Which worker does what, and which observations share a batch, follows
-from the order of the workers' numbers alone, never from time; so equal weights and seeds give equal
-rollouts, wherever the workers are.
+Each segment of a plan is one job of one worker. The worker resets to the start of the segment (a
+scene, or the snapshot in which the parent segment ended) and executes actions until its end. The
+workers form two shifts: while one shift steps and renders, the policy acts for the other. The
+assignment of jobs to workers and of observations to batches depends only on the order of the worker
+numbers, never on time. Equal weights and seeds therefore give equal rollouts.
 """
 
 from collections import deque
@@ -24,19 +24,19 @@ from z1_ros.types import Observation
 
 SHIFTS = 2
 WHOLE_EPISODE = Plan(1, (Segment(-1, 0, None, 0, 1),))
-"""A group of one: an episode that shares nothing."""
+"""Plan of a group with one rollout: a whole episode."""
 
 
 @dataclass(frozen=True, slots=True)
 class GroupJob:
-    """A group to be rolled out."""
+    """A group of rollouts to run."""
 
     key: tuple[int, ...]
-    """Whole numbers that name it; they seed its noise."""
+    """Key of the group, as integers; it seeds the group's noise."""
     plan: Plan
-    """Its segments."""
+    """Segments of the group."""
     seed: int
-    """Its scene."""
+    """Seed of the scene."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,70 +44,72 @@ class Turn:
     """An observation for which the policy has to act."""
 
     job: GroupJob
-    """The group."""
+    """Group to which the observation belongs."""
     segment: int
     """Number of the segment in the group's plan."""
     chunk: int
-    """Number of the chunk, from the start of the episode."""
+    """Number of the next chunk, counted from the start of the episode."""
     observation: Observation
-    """What is seen."""
+    """Current observation."""
 
     @property
     def key(self) -> tuple[int, ...]:
-        """Whole numbers that name the chunk."""
+        """Key of the chunk, as integers; it seeds the chunk's noise."""
         return (*self.job.key, self.segment, self.chunk)
 
 
 @dataclass(frozen=True, slots=True)
 class Move:
-    """What the policy does at a turn."""
+    """Decision of the policy at a turn."""
 
     actions: np.ndarray
     """Actions to execute (k, action_dim)."""
     chunk: Any
-    """What is kept of the chunk."""
+    """Data about the chunk to store in the rollout, for example a ``SampledChunk``."""
     request: Callable[..., Request] = Request
-    """Makes the worker's request of ``begin``, ``actions``, ``observe`` and ``snapshot``."""
+    """Function that makes the worker's request from ``begin``, ``actions``, ``observe`` and
+    ``snapshot``."""
     snapshot: bool = False
-    """Take a snapshot after the actions even if the segment does not end."""
+    """Whether to take a snapshot after the actions even if the segment does not end."""
 
 
 Act = Callable[[Sequence[Turn]], Sequence[Move]]
-"""The policy: acts for a batch of turns."""
+"""Policy function: returns a move for each turn of a batch."""
 Note = Callable[[Turn, Move, Reply], None]
-"""Takes note of what came of a move."""
+"""Function that is called with each move and the worker's reply to it."""
 
 
 @dataclass(slots=True)
 class Executed:
-    """A chunk that was acted on."""
+    """An executed action chunk."""
 
     chunk: Any
-    """What was kept of it."""
+    """Data about the chunk, from ``Move.chunk``."""
     steps: int
-    """Actions of it that were executed."""
+    """Number of its actions that were executed."""
 
 
 @dataclass(slots=True)
 class Rollout:
-    """One segment that was run."""
+    """Result of one segment."""
 
     executed: list[Executed] = field(default_factory=list)
-    """Its chunks, in order."""
+    """Executed chunks, in order."""
     success: bool = False
-    """The task was reached in it."""
+    """Whether the task was reached in this segment."""
     over: bool = False
-    """The episode ended in it."""
+    """Whether the episode ended in this segment."""
 
 
 @dataclass(slots=True)
 class Group:
-    """A group that was rolled out."""
+    """Results of a group of rollouts."""
 
     job: GroupJob
-    """What was asked for."""
+    """Job that was run."""
     segments: list[Rollout]
-    """By the plan's numbers; empty below one in which the episode ended."""
+    """Result of each segment, in the order of the plan. The descendants of a segment in which the
+    episode ended have no chunks."""
 
     @property
     def success(self) -> np.ndarray:
@@ -117,28 +119,28 @@ class Group:
 
     @property
     def lengths(self) -> np.ndarray:
-        """Chunks of each rollout, shared ones included (G,)."""
+        """Number of chunks in each rollout, including shared chunks (G,)."""
         paths = [self.job.plan.path(i) for i in range(self.job.plan.size)]
         return np.array([sum(len(self.segments[s].executed) for s in path) for path in paths])
 
 
 @dataclass(slots=True)
 class Counts:
-    """What rollouts cost."""
+    """Number of operations that rollouts needed."""
 
     chunks: int = 0
-    """Chunks that the policy gave."""
+    """Number of chunks from the policy."""
     env_steps: int = 0
-    """Control steps."""
+    """Number of executed control steps."""
     restores: int = 0
-    """Snapshots that a worker went back to."""
+    """Number of restored snapshots."""
     renders: int = 0
-    """Observations that were rendered."""
+    """Number of rendered observations."""
 
 
 @dataclass(slots=True)
 class _Task:
-    """A segment that a worker is running."""
+    """A segment that waits for a worker or runs on one."""
 
     group: int
     segment: int
@@ -150,24 +152,28 @@ class _Task:
 
 
 class Collector:
-    """Runs groups on the workers of a pool."""
+    """Runs groups of rollouts on the workers of a pool."""
 
     def __init__(self, pool: EnvPool):
-        """Take the workers of a pool."""
+        """Use the workers of a pool."""
         self._pool = pool
         self.counts = Counts()
-        """What all runs cost together."""
+        """Total counts of all calls of ``run``."""
 
     def run(
         self, jobs: Sequence[GroupJob], act: Act, *, max_chunks: int = 0, note: Note | None = None
     ) -> list[Group]:
-        """Roll out groups.
+        """Run the rollouts of groups.
 
         Args:
-            jobs: The groups.
-            act: The policy.
-            max_chunks: An episode ends as a failure after so many chunks; 0: at the task's horizon.
-            note: Takes note of each reply.
+            jobs: Groups to run.
+            act: Policy function that chooses the actions.
+            max_chunks: Number of chunks after which an episode ends as a failure; 0: only the
+                task's horizon ends it.
+            note: Function that is called with each move and the worker's reply to it.
+
+        Returns:
+            The results of the groups, in the order of ``jobs``.
         """
         groups = [Group(job, [Rollout() for _ in job.plan.segments]) for job in jobs]
         waiting: deque[_Task] = deque()
@@ -194,7 +200,7 @@ class Collector:
         return groups
 
     def _start(self, worker: int, task: _Task) -> _Task:
-        """Give a job to a worker; the first segments of a scene have yet to see it."""
+        """Give a task to a worker; a task without an observation requests one first."""
         assert task.begin is not None
         self.counts.restores += bool(task.begin.snapshot)
         if task.seen is None:
@@ -204,7 +210,7 @@ class Collector:
         return task
 
     def _act(self, groups: list[Group], shift: dict[int, _Task | None], act: Act) -> None:
-        """Let the policy act for the workers of a shift, and send its actions."""
+        """Let the policy act for the workers of a shift, and send the actions to the workers."""
         ready = [
             (worker, task, Turn(groups[task.group].job, task.segment, task.chunk, task.seen))
             for worker, task in shift.items()
@@ -228,7 +234,7 @@ class Collector:
     def _take(
         self, group: Group, waiting: deque[_Task], task: _Task, reply: Reply, max_chunks: int
     ) -> bool:
-        """Take a worker's reply; return whether its job is done."""
+        """Store a worker's reply; return whether its segment has ended."""
         task.seen = reply.observation
         if reply.step is None:
             return False
@@ -251,12 +257,12 @@ class Collector:
 
 
 def sampling(sampler: Sampler, sde: FlowSde, features: RolloutFeatures | None = None) -> Act:
-    """Return a policy that explores: chunks are sampled with noise.
+    """Return a policy function that samples chunks with exploration noise.
 
     Args:
-        sampler: Samples.
-        sde: How.
-        features: Keeps the observations of the chunks that will be trained on.
+        sampler: Samples action chunks from the policy.
+        sde: Settings of the flow-SDE.
+        features: Stores the observations of the chunks that will be trained on; None: no storage.
     """
     replan_steps = sampler.manifest.replan_steps
 
@@ -276,7 +282,7 @@ def sampling(sampler: Sampler, sde: FlowSde, features: RolloutFeatures | None = 
 
 
 def following(sampler: Sampler) -> Act:
-    """Return the policy as it is deployed: it follows the flow, without exploration noise."""
+    """Return a policy function that acts as deployed: it follows the flow, without exploration."""
     replan_steps = sampler.manifest.replan_steps
 
     def act(turns: Sequence[Turn]) -> list[Move]:

@@ -1,7 +1,7 @@
-"""Environment workers: each a process of its own, supervised and replaced when it is lost.
+"""Environment workers: each runs in its own process and is replaced if the process dies or hangs.
 
-A worker's environment is deterministic, so one that dies or hangs is replaced by a new process
-that is brought to the same point: nothing of an iteration is lost, and its numbers stay the same.
+A worker's environment is deterministic. The new process repeats the requests since the last reset
+and so reaches the same state: the iteration continues, and its results do not change.
 """
 
 import contextlib
@@ -28,38 +28,39 @@ from z1_ros.sim.env import Env
 from z1_ros.sim.registry import EnvMaker
 
 LOST_IN_A_ROW = 3
-"""Workers that may be lost with one request before the run gives up."""
+"""Number of failed attempts at one request after which the run ends with an error."""
 
 START_TIMEOUT_S = 300.0
-"""Time that a new process may take for its first reply: dozens start at once, on few cores."""
+"""Longest time until the first reply of a new process [s]. It is long because dozens of processes
+start at once on few cores."""
 
 
 class WorkerLost(Exception):
-    """A worker's process died or hangs."""
+    """The process of a worker died or does not reply in time."""
 
 
 class WorkerHandle(Protocol):
-    """Where one environment takes requests; replies come in their order."""
+    """Connection to one environment worker; replies arrive in the order of the requests."""
 
     def send(self, request: Message) -> None:
-        """Send a request without waiting."""
+        """Send a request without waiting for its reply."""
         ...
 
     def receive(self, timeout_s: float) -> Reply:
         """Wait for the next reply.
 
         Raises:
-            WorkerLost: None came: the process died, or the time is over.
-            Z1Error: The environment refused.
+            WorkerLost: The process died, or no reply arrived within ``timeout_s``.
+            Z1Error: The environment raised this error.
         """
         ...
 
     def restart(self) -> None:
-        """Put a new process in the place of one that was lost."""
+        """Replace a lost process by a new one."""
         ...
 
     def hang_up(self) -> None:
-        """Ask the process to end, without waiting."""
+        """Ask the process to end, without waiting for it."""
         ...
 
     def close(self) -> None:
@@ -68,7 +69,7 @@ class WorkerHandle(Protocol):
 
 
 class WorkerProcess:
-    """A worker in a process of this machine; its images travel through shared memory."""
+    """A worker in a process on this machine; it returns images through shared memory."""
 
     def __init__(
         self,
@@ -82,12 +83,12 @@ class WorkerProcess:
         """Start the process.
 
         Args:
-            make_env: Picklable; called in the process.
-            image_bytes: Room for the images of one observation.
+            make_env: Picklable function that makes the environment; called in the process.
+            image_bytes: Size of the images of one observation [bytes].
             kind: Class that handles the requests.
-            guard: Put a guard before the environment; False where it brings its own.
-            end_s: Time that the process has, once it is asked to end, to close its environment
-                before it is killed [s].
+            guard: Whether actions pass a guard; False if the environment has its own guard.
+            end_s: Time for the process to close its environment after it is asked to end; then it
+                is killed [s].
         """
         self._make_worker = partial(kind, make_env, guard=guard)
         self._end_s = end_s
@@ -98,11 +99,11 @@ class WorkerProcess:
     @property
     def pid(self) -> int:
         """Process id."""
-        assert self._process.pid is not None  # it was started
+        assert self._process.pid is not None  # the process was started in __init__
         return self._process.pid
 
     def send(self, request: Message) -> None:
-        """Send a request without waiting; ``receive`` notices a process that is gone."""
+        """Send a request without waiting; ``receive`` reports a process that has died."""
         self._outbox.put(request)
 
     def receive(self, timeout_s: float) -> Reply:
@@ -113,7 +114,7 @@ class WorkerProcess:
             reply, shapes = self._pipe.recv()
         except (EOFError, ConnectionResetError, OSError) as error:
             raise WorkerLost("the process is gone") from error
-        if isinstance(reply, GraphError):  # the process lives, but a node of its environment died
+        if isinstance(reply, GraphError):  # the process runs, but a node of its environment died
             raise WorkerLost(str(reply)) from reply
         if isinstance(reply, Exception):
             raise reply
@@ -123,26 +124,26 @@ class WorkerProcess:
         return replace(reply, observation=replace(reply.observation, images=images))
 
     def restart(self) -> None:
-        """Put a new process in the place of one that was lost."""
+        """Replace a lost process by a new one."""
         self._end()
         self._asked_to_end = False
         self._start()
 
     def hang_up(self) -> None:
-        """Ask the process to end, without waiting."""
+        """Ask the process to end, without waiting for it."""
         if not self._asked_to_end:
             self._asked_to_end = True
             self._outbox.put(None)
             self._kill_s = time.monotonic() + self._end_s
 
     def close(self) -> None:
-        """End the process and free the memory."""
+        """End the process and free the shared memory."""
         self._end()
         self._memory.close()
         self._memory.unlink()
 
     def _start(self) -> None:
-        # spawn: neither an OpenGL context nor a thread survives a fork.
+        # "spawn", because OpenGL contexts and threads do not survive a fork.
         context = multiprocessing.get_context("spawn")
         self._pipe, theirs = context.Pipe()
         with one_thread_each():
@@ -153,7 +154,7 @@ class WorkerProcess:
             )
             self._process.start()
         theirs.close()
-        # More than a pipe holds, sent to a process that hangs, would hang the learner too.
+        # A thread sends the requests: if the process hangs and the pipe is full, sending blocks.
         self._outbox: SimpleQueue[Message | None] = SimpleQueue()
         self._poster = threading.Thread(target=_post, args=(self._pipe, self._outbox), daemon=True)
         self._poster.start()
@@ -163,12 +164,15 @@ class WorkerProcess:
         self._process.join(max(0.0, self._kill_s - time.monotonic()))
         self._process.kill()
         self._process.join()
-        # Only now nobody writes to the pipe: its number is free for the next one.
+        # The thread has closed the pipe when it ends; the next pipe may reuse the file descriptor.
         self._poster.join()
 
 
 def _post(pipe: Connection, outbox: "SimpleQueue[Message | None]") -> None:
-    """Send what is put into the outbox, then close; what is not sent ``receive`` will miss."""
+    """Send the requests from the outbox until it yields None, then close the pipe.
+
+    Send errors are ignored: ``receive`` raises ``WorkerLost`` for the missing reply.
+    """
     while (request := outbox.get()) is not None:
         with contextlib.suppress(OSError):
             pipe.send(request)
@@ -176,8 +180,8 @@ def _post(pipe: Connection, outbox: "SimpleQueue[Message | None]") -> None:
 
 
 def _serve(pipe: Connection, make_worker: Callable[[], EnvWorker], memory_name: str) -> None:
-    """Reply to requests until the other end closes: the loop of a worker's process."""
-    # The learner handles Ctrl-C: it ends its workers.
+    """Reply to requests until the other end closes the pipe: main loop of a worker's process."""
+    # The learner handles Ctrl-C and ends its workers.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     die_with_spawner()
     memory = SharedMemory(memory_name)
@@ -191,19 +195,19 @@ def _serve(pipe: Connection, make_worker: Callable[[], EnvWorker], memory_name: 
         except Z1Error as error:
             return error, {}
 
-    # The learner may close the pipe at any time, also before it has its reply.
+    # The learner may close the pipe at any time, even before it has received a reply.
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
         while True:
             pipe.send(reply_to(pipe.recv()))
     if worker is not None:
         worker.close()
-    os._exit(0)  # an OpenGL driver's own exit handlers may hang
+    os._exit(0)  # skips exit handlers: those of an OpenGL driver may hang
 
 
 def _with_shared_images(
     reply: Reply, memory: SharedMemory
 ) -> tuple[Reply, dict[str, tuple[int, ...]]]:
-    """Move a reply's images to shared memory; return the rest, and the images' shapes."""
+    """Move a reply's images to shared memory; return the reply without them, and their shapes."""
     if reply.observation is None:
         return reply, {}
     assert memory.buf is not None
@@ -230,7 +234,10 @@ def _read_images(
 
 
 class EnvPool:
-    """Workers by number; what is lost is replaced, and its requests are sent again."""
+    """A pool of numbered workers.
+
+    It replaces lost worker processes and sends them their requests again.
+    """
 
     def __init__(
         self,
@@ -238,13 +245,13 @@ class EnvPool:
         timeout_s: float = 60.0,
         start_timeout_s: float = START_TIMEOUT_S,
     ):
-        """Take over workers.
+        """Take ownership of workers.
 
         Args:
-            workers: They are closed with the pool.
-            timeout_s: Time that a reply may take before the worker counts as hung [s].
-            start_timeout_s: The same for the first reply of a new process, which loads and
-                builds its environment first [s].
+            workers: Workers of the pool; the pool closes them.
+            timeout_s: Time without a reply after which a worker counts as lost [s].
+            start_timeout_s: The same for the first reply of a new process, which must first load
+                and build its environment [s].
         """
         self._workers = list(workers)
         self._timeout_s = timeout_s
@@ -252,24 +259,24 @@ class EnvPool:
         self._started = [False] * len(workers)
         self._since_begin: list[list[Message]] = [[] for _ in workers]
         self.replaced = 0
-        """Processes that were lost and replaced."""
+        """Number of lost processes that were replaced."""
 
     def __len__(self) -> int:
         return len(self._workers)
 
     def send(self, worker: int, request: Message) -> None:
-        """Send a worker a request without waiting; one at a time."""
+        """Send a request to a worker without waiting; each worker has at most one open request."""
         if request.begins:
             self._since_begin[worker].clear()
         self._since_begin[worker].append(request)
         self._workers[worker].send(request)
 
     def receive(self, worker: int) -> Reply:
-        """Wait for the reply to the latest request.
+        """Wait for a worker's reply to its latest request.
 
         Raises:
-            TrainingError: Its process was lost again and again.
-            Z1Error: The environment refused.
+            TrainingError: The process was lost ``LOST_IN_A_ROW`` times with this request.
+            Z1Error: The environment raised this error.
         """
         why = ""
         for attempt in range(LOST_IN_A_ROW):
@@ -290,7 +297,7 @@ class EnvPool:
         )
 
     def map(self, requests: Sequence[Message]) -> list[Reply]:
-        """Spread requests over the workers; return the replies in order."""
+        """Distribute requests over the workers; return the replies in the order of requests."""
         count, replies = len(self._workers), []
         for number in range(len(requests) + count):
             if number >= count and number - count < len(requests):
@@ -306,7 +313,7 @@ class EnvPool:
         return reply
 
     def _replay(self, worker: int) -> Reply:
-        """Bring a new process to where the lost one was; return the missing reply."""
+        """Repeat a lost process's requests in a new process; return the missing reply."""
         *before, last = self._since_begin[worker]
         for request in before:
             self._workers[worker].send(request.to_replay())
@@ -315,7 +322,7 @@ class EnvPool:
         return self._reply(worker)
 
     def close(self) -> None:
-        """End all workers at once: one after another, those that wait would take too long."""
+        """End all workers in parallel, because waiting for each in sequence would take too long."""
         for worker in self._workers:
             worker.hang_up()
         for worker in self._workers:
@@ -329,9 +336,9 @@ class EnvPool:
 
 
 OpenPool = Callable[[EnvMaker, int], EnvPool]
-"""Opens a pool: how to make its environments, and how many."""
+"""Function that opens a pool, given a maker of environments and the number of workers."""
 
 
 def local_workers(maker: EnvMaker, count: int, kind: type[EnvWorker] = EnvWorker) -> EnvPool:
-    """Return a pool of ``count`` processes of this machine, all starting at once."""
+    """Return a pool of ``count`` worker processes on this machine, which start in parallel."""
     return EnvPool([WorkerProcess(maker, maker.image_bytes, kind=kind) for _ in range(count)])

@@ -1,8 +1,8 @@
 """One environment behind a small message protocol: send a request, get one reply.
 
-``EnvWorker`` is a plain class, so whatever can call a method can host it: a local process
-(``env_pool.py``) as well as an actor of a distributed engine. A method that needs more of an
-environment brings a worker of its own with messages of its own (``learning/distill/worker.py``).
+``EnvWorker`` is a plain class, so a local process (``env_pool.py``) or an actor of a distributed
+engine can host it. A training method that needs more from an environment defines its own worker and
+messages (``learning/distill/worker.py``).
 """
 
 from collections.abc import Callable
@@ -18,83 +18,83 @@ from z1_ros.types import Observation, Step
 
 
 class Message(Protocol):
-    """What a pool of workers has to know of a request, whatever its worker makes of it."""
+    """The part of a request that a pool of workers uses, whatever the type of the worker."""
 
     @property
     def begins(self) -> bool:
-        """Whether nothing that was requested before matters for this one."""
+        """Whether the request begins an episode and so does not depend on earlier requests."""
         ...
 
     def to_replay(self) -> "Message":
-        """Return a request that brings another process to the same point, and wants nothing."""
+        """Return a request that repeats the actions in another process, without any output."""
         ...
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Begin:
-    """Go to the start of a scene, or to a snapshot of one."""
+    """Start of an episode: the start of a scene, or a snapshot."""
 
     seed: int = 0
     """Scene seed; not used with a snapshot."""
     snapshot: bytes = b""
-    """Where to continue; empty: the start of the scene."""
+    """Snapshot to restore; empty: reset to the start of the scene."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Request:
-    """What one environment shall do, in this order."""
+    """Steps that one environment shall execute, in the order of the fields."""
 
     begin: Begin | None = None
-    """Go here first."""
+    """Start of the episode; None: continue the current episode."""
     actions: np.ndarray | None = None
-    """Then execute these (k, action_dim)."""
+    """Actions to execute (k, action_dim); None: none."""
     observe: bool = False
-    """Then, unless the episode is over, render and read the state."""
+    """Whether to return an observation, unless the episode is over."""
     snapshot: bool = False
-    """And, unless it is over, take a snapshot."""
+    """Whether to return a snapshot, unless the episode is over."""
 
     @property
     def begins(self) -> bool:
-        """Whether nothing that was requested before matters for this one."""
+        """Whether the request begins an episode and so does not depend on earlier requests."""
         return self.begin is not None
 
     def to_replay(self) -> "Request":
-        """Return a request that brings another process to the same point, and wants nothing."""
+        """Return a request that repeats the actions in another process, without any output."""
         return replace(self, observe=False, snapshot=False)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Reply:
-    """What came of a request."""
+    """Result of a request."""
 
     step: Step | None = None
-    """Outcome of the actions, if there were any."""
+    """Result of the actions; None if there were none."""
     observation: Observation | None = None
-    """The present, if it was asked for and the episode continues."""
+    """Current observation; None if it was not requested or the episode is over."""
     snapshot: bytes = b""
-    """The same; empty if not."""
+    """Current snapshot; empty if it was not requested or the episode is over."""
 
 
 class EnvWorker:
-    """An environment and the guard before it, as in the node graph."""
+    """An environment whose actions pass a guard, as in the node graph."""
 
     def __init__(self, make_env: Callable[[], Env], *, guard: bool = True):
         """Make the environment.
 
         Args:
-            make_env: Called once.
-            guard: Put a guard before it; an environment behind ROS has guard_node there.
+            make_env: Function that makes the environment; called once.
+            guard: Whether actions pass a guard. An environment behind ROS already has guard_node.
         """
         self.env = make_env()
         self.guard = Guard(self.env.embodiment, GuardConfig()) if guard else None
         self._over = True
 
     def handle(self, request: Request) -> Reply:
-        """Do what a request says.
+        """Execute a request and return its reply.
 
         Raises:
-            ConfigError: Actions before the first ``begin``.
-            ActionError, SnapshotMismatch, SeedError: As the environment's.
+            ConfigError: The request does not begin an episode, and none is running.
+            ActionError, SnapshotMismatch, SeedError: Raised by the environment.
         """
         if request.begin is not None:
             self.begin(request.begin)
@@ -112,18 +112,18 @@ class EnvWorker:
         )
 
     def begin(self, begin: Begin) -> None:
-        """Go to the start of a scene, or to a snapshot."""
+        """Reset the environment to the start of a scene, or restore a snapshot."""
         if begin.snapshot:
             self.env.restore(begin.snapshot)
         else:
             self.env.reset(begin.seed)
-        # Over ROS a restored scene is a new episode to the guard, so it is one here.
+        # Over ROS, the guard treats a restored scene as a new episode; do the same here.
         if self.guard is not None:
             self.guard.new_episode()
         self._over = False
 
     def end(self) -> None:
-        """Let nothing follow but a request that begins."""
+        """End the episode: the next request must begin a new one."""
         self._over = True
 
     def execute(self, actions: np.ndarray) -> Step:
@@ -133,5 +133,5 @@ class EnvWorker:
         return self.env.step(actions)
 
     def close(self) -> None:
-        """Free the environment."""
+        """Close the environment."""
         self.env.close()

@@ -1,4 +1,4 @@
-"""Evaluation during training: the policy as it is deployed, on scenes that are not trained on."""
+"""Evaluation during training: the policy acts as deployed, in scenes that are not trained on."""
 
 import math
 import time
@@ -22,9 +22,9 @@ from z1_ros.sim.evaluation import success_summary
 
 
 def evaluate(run: TrainingRun, collector: Collector, sampler: Sampler) -> dict[str, Any]:
-    """Return the metrics of an evaluation; the weights are kept if they are the best so far.
+    """Evaluate the policy, keep its weights if they are the best so far, and return metrics.
 
-    With an average of the weights, that is what acts and is kept.
+    If the run averages the weights, the averaged weights are evaluated and kept.
     """
     began, count = time.perf_counter(), run.config.eval_episodes
     torch.set_num_threads(1)
@@ -44,7 +44,7 @@ def evaluate(run: TrainingRun, collector: Collector, sampler: Sampler) -> dict[s
 
 
 def evaluate_last(run: TrainingRun, collector: Collector, sampler: Sampler) -> dict[str, Any]:
-    """Evaluate a policy that is not trained further, and log it."""
+    """Evaluate the policy at the end of training, and log the metrics."""
     metrics = {"iteration": run.counters.iteration} | evaluate(run, collector, sampler)
     run.write(metrics)
     return metrics

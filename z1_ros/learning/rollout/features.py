@@ -1,4 +1,4 @@
-"""What an update needs of each observation of a rollout: its prefix features, or its inputs."""
+"""Storage of a rollout's observations for the update: prefix features, or network inputs."""
 
 from collections.abc import Sequence
 
@@ -11,15 +11,15 @@ from z1_ros.models.network.pi05 import Pi05, Prefix
 
 
 class RolloutFeatures:
-    """Keeps the observations of one iteration that will be trained on."""
+    """Stores those observations of one iteration that will be trained on."""
 
     def __init__(self, network: Pi05, *, joint: bool, limit_gb: float = 8.0):
         """Start empty.
 
         Args:
-            network: Encodes again where the VLM is trained, and what did not fit.
-            joint: The VLM is trained: keep inputs instead of features.
-            limit_gb: Memory for features [GB]; of what does not fit, inputs are kept.
+            network: Network that encodes stored inputs when features are needed.
+            joint: Whether the VLM is trained; then inputs are stored instead of features.
+            limit_gb: Memory for features [GB]; when it is full, inputs are stored instead.
         """
         self._network = network
         self._joint = joint
@@ -27,12 +27,16 @@ class RolloutFeatures:
         self.clear()
 
     def clear(self) -> None:
-        """Forget everything."""
+        """Remove all observations."""
         self._store.clear()
         self._inputs: dict[int, tuple[Tensor, ...]] = {}
 
     def keep(self, prefix: Prefix, inputs: Inputs, wanted: Sequence[bool]) -> list[int]:
-        """Keep the wanted ones of a batch; return each one's row, -1 if it was not wanted."""
+        """Store the wanted observations of a batch.
+
+        Returns:
+            The row of each observation, -1 if it was not wanted.
+        """
         self._names = sorted(inputs)
         rows = []
         for at, is_wanted in enumerate(wanted):
@@ -50,7 +54,7 @@ class RolloutFeatures:
 
     @torch.no_grad()
     def _encode_once(self, rows: Sequence[int]) -> Prefix:
-        """Encode each of the rows once, however often it stands there."""
+        """Encode rows that may repeat; each different row is encoded only once."""
         unique = list(dict.fromkeys(rows))
         fresh, at = self._encode(unique), [unique.index(row) for row in rows]
         return Prefix(fresh.k[:, at], fresh.v[:, at], fresh.valid[at])

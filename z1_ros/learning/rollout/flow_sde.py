@@ -1,11 +1,11 @@
-"""Flow-SDE: a flow policy whose sampling has a likelihood.
+"""Flow-SDE: stochastic sampling of a flow policy, which gives actions a likelihood.
 
-Euler steps of the flow are deterministic, so they have none. Replacing steps by those of an SDE
-with the same marginals makes each such step a Gaussian. Time runs from 1 (noise) to 0 (action).
+Euler steps of the flow are deterministic and have no likelihood. Steps of an SDE with the same
+marginals are Gaussian. Time runs from 1 (noise) to 0 (action).
 Source: Flow-GRPO (arXiv 2505.05470, Eq. 9) and πRL (arXiv 2510.25889, flow-SDE, one random
 stochastic step per call); the forms of RLinf ``openpi_action_model.py`` and Flow-GRPO are equal.
-``cps`` is Flow-CPS (arXiv 2509.05952): with few steps an SDE adds noise that the flow cannot
-remove any more; replacing a part of the noise by a new draw leaves its amount as it was.
+``cps`` is Flow-CPS (arXiv 2509.05952): with few steps, an SDE adds noise that the flow cannot
+remove completely. Flow-CPS replaces a part of the noise by new noise, so its amount is unchanged.
 """
 
 import math
@@ -21,22 +21,22 @@ from z1_ros.models.network.pi05 import Pi05, Prefix
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FlowSde:
-    """How actions are sampled in training."""
+    """Settings for sampling actions in training."""
 
     noise_level: float = 0.5
-    """Scale a of the noise, ``sde``: σ(t) = a √(t / (1 - t)); ``cps``: sin(πa / 2) of it is drawn
-    anew, 1 being all. 0 gives the flow itself."""
+    """Scale a of the noise. ``sde``: σ(t) = a √(t / (1 - t)). ``cps``: the share sin(πa / 2) of
+    the noise is replaced; a = 1 replaces all of it. 0 gives the deterministic flow."""
     noise: Literal["sde", "cps"] = "sde"
-    """``sde`` adds noise to a step, ``cps`` (coefficients preserved) renews it; the last step of
-    ``cps`` has none."""
+    """Type of noise: ``sde`` adds noise in a step; ``cps`` (coefficients preserved) replaces a
+    part of the noise, and its last step is deterministic."""
     steps: int = 5
-    """Denoise steps K."""
+    """Number of denoise steps K."""
     correlation: float = 0.0
-    """Share ρ of the noise's variance that the actions of a chunk have in common. Independent
-    noise (0, as in all sources) shakes the arm; noise in common moves it somewhere else."""
+    """Share ρ of the noise's variance that is common to all actions of a chunk. Independent
+    noise (0, as in all sources) shakes the arm; common noise moves the arm to another place."""
     stochastic: Literal["one", "all"] = "one"
-    """Which steps are stochastic: ``one`` random step of each chunk (πRL's hybrid), or ``all`` of
-    them, each with a probability ratio of its own (as Flow-GRPO)."""
+    """Stochastic steps: ``one`` random step of each chunk (the hybrid of πRL), or ``all`` steps,
+    each with its own probability ratio (as in Flow-GRPO)."""
 
     def __post_init__(self) -> None:
         """Check ranges."""
@@ -56,24 +56,24 @@ class FlowSde:
 
     @property
     def noisy_steps(self) -> int:
-        """Steps that may be stochastic: the first so many."""
+        """Number of denoise steps that may be stochastic, counted from the first."""
         return self.steps - 1 if self.noise == "cps" else self.steps
 
     @property
     def noises(self) -> int:
-        """Stochastic steps S in each sampled chunk."""
+        """Number of stochastic steps S in each sampled chunk."""
         return 1 if self.stochastic == "one" else self.noisy_steps
 
 
 class Transitions(NamedTuple):
-    """The stochastic steps of B sampled chunks, S of each."""
+    """The stochastic steps of B sampled chunks, S steps for each chunk."""
 
     x: Tensor
-    """Before the step (B, S, H, action_dim)."""
+    """Noisy actions before the step (B, S, H, action_dim)."""
     x_next: Tensor
-    """After it, same shape."""
+    """Noisy actions after the step (B, S, H, action_dim)."""
     number: Tensor
-    """Number of the step, 0 being the first (B, S) int64."""
+    """Number of the denoise step, counted from 0 (B, S) int64."""
 
 
 def transition(x: Tensor, v: Tensor, index: Tensor, sde: FlowSde) -> tuple[Tensor, Tensor]:
@@ -81,9 +81,9 @@ def transition(x: Tensor, v: Tensor, index: Tensor, sde: FlowSde) -> tuple[Tenso
 
     Args:
         x: Noisy actions (B, H, D).
-        v: Velocity at x, same shape.
+        v: Velocity at x (B, H, D).
         index: Number of the step (B,) int64.
-        sde: Noise level and number of steps.
+        sde: Settings of the noise and number of steps.
     """
     x, v = x.float(), v.float()
     index = index[:, None, None]
@@ -99,27 +99,27 @@ def transition(x: Tensor, v: Tensor, index: Tensor, sde: FlowSde) -> tuple[Tenso
 
 
 def step_std(index: Tensor, sde: FlowSde) -> Tensor:
-    """Return the standard deviation of stochastic steps, by their numbers; float64."""
-    # float64: 1 - t must vanish exactly at the first step, and nowhere else.
+    """Return the standard deviations of stochastic steps, given their numbers, in float64."""
+    # float64, because 1 - t must be exactly 0 at the first step, and only there.
     t = 1 - index.double() / sde.steps
     if sde.noise == "cps":
         return (t - 1 / sde.steps) * math.sin(math.pi * sde.noise_level / 2)
-    # At t = 1 the noise scale would be infinite; the next time stands in, as in both sources.
+    # At t = 1 the noise scale is infinite; both sources use the time of the next step instead.
     from_action = torch.where(index == 0, 1 / sde.steps, 1 - t)
     return sde.noise_level * (t / from_action / sde.steps).sqrt()
 
 
 def gaussian_log_prob(value: Tensor, mean: Tensor, std: Tensor) -> Tensor:
-    """Return the log-density of each number, 0 where the standard deviation is 0."""
+    """Return the element-wise log-density, 0 where the standard deviation is 0."""
     safe = torch.where(std > 0, std, torch.ones_like(std))
     log_prob = -((value - mean) ** 2) / (2 * safe**2) - safe.log() - math.log(2 * math.pi) / 2
     return torch.where(std > 0, log_prob, torch.zeros_like(log_prob))
 
 
 def correlated(noise: Tensor, sde: FlowSde) -> Tensor:
-    """Return standard normal noise (..., H, D) whose steps correlate by ρ, from independent one.
+    """Correlate independent standard normal noise (..., H, D) by ρ between the actions of a chunk.
 
-    Covariance (1 - ρ) I + ρ 11ᵀ: its eigenvectors are the mean over H and what departs from it.
+    The covariance (1 - ρ) I + ρ 11ᵀ has the mean over H and the deviations from it as eigenspaces.
     """
     mean, rho = noise.mean(-2, keepdim=True), sde.correlation
     if not rho:
@@ -129,15 +129,18 @@ def correlated(noise: Tensor, sde: FlowSde) -> Tensor:
 
 
 def step_log_prob(value: Tensor, mean: Tensor, std: Tensor, sde: FlowSde) -> Tensor:
-    """Return log-densities (B, H, D), each given the ones before it in the chunk.
+    """Return the log-density of each action, conditional on the earlier actions of the chunk.
 
-    So their sum over the first n actions is the density of these, however many are executed.
+    The sum over the first n actions is therefore the log-density of these n actions, for any n.
 
     Args:
-        value: What was sampled (B, H, D).
-        mean: Of the step, from ``transition``.
-        std: Of the step (B, 1, 1).
-        sde: How it was sampled.
+        value: Sampled values after the step (B, H, D).
+        mean: Mean of the step, from ``transition`` (B, H, D).
+        std: Standard deviation of the step (B, 1, 1).
+        sde: Settings with which the values were sampled.
+
+    Returns:
+        Element-wise log-densities (B, H, D).
     """
     rho = sde.correlation
     if not rho:
@@ -158,9 +161,9 @@ def log_prob(
     Args:
         network: The policy.
         prefix: Encoded observations of the B chunks.
-        chain: Their stochastic steps.
-        action_mask: (B, H, D) bool: executed actions, dimensions that are not padding.
-        sde: As they were sampled.
+        chain: Stochastic steps of the chunks.
+        action_mask: True for executed actions and dimensions that are not padding (B, H, D) bool.
+        sde: Settings with which the chunks were sampled.
     """
     count = chain.number.shape[1]
     x, x_next, index = (part.flatten(0, 1) for part in chain)
@@ -175,8 +178,8 @@ def masked_log_prob(each: Tensor, action_mask: Tensor) -> Tensor:
     """Return the log-probability (B, S) of each stochastic step from element-wise ones.
 
     Args:
-        each: (B, S, H, D), as ``sample`` returns them.
-        action_mask: As in ``log_prob``.
+        each: Element-wise log-probabilities (B, S, H, D), from ``sample``.
+        action_mask: Action mask (B, H, D), as in ``log_prob``.
     """
     return (each * action_mask[:, None]).sum((2, 3))
 
@@ -185,19 +188,19 @@ def masked_log_prob(each: Tensor, action_mask: Tensor) -> Tensor:
 def sample(
     network: Pi05, prefix: Prefix, start: Tensor, index: Tensor, noise: Tensor, sde: FlowSde
 ) -> tuple[Tensor, Transitions, Tensor]:
-    """Sample chunks and keep what their likelihood needs.
+    """Sample chunks and record their stochastic steps and log-probabilities.
 
     Args:
         network: The policy.
         prefix: Encoded observations.
         start: Standard normal noise (B, H, D).
-        index: With ``one``: the stochastic step of each chunk (B,) int64; else not used.
+        index: Number of the stochastic step of each chunk (B,) int64; only used with ``one``.
         noise: Standard normal noise of the stochastic steps (B, S, H, D).
-        sde: How to sample.
+        sde: Settings for sampling.
 
     Returns:
-        Actions (B, H, D), their transitions, and the transitions' element-wise log-probabilities
-        (B, S, H, D), to be summed when it is known which actions were executed.
+        Actions (B, H, D), their stochastic steps, and the element-wise log-probabilities of these
+        steps (B, S, H, D). Sum the latter when it is known which actions were executed.
     """
     x = start
     befores, afters, numbers, log_probs = [], [], [], []
@@ -223,12 +226,12 @@ def sample(
 
 
 def _hits(numbers: Tensor, sde: FlowSde) -> Tensor:
-    """Return which of the recorded steps (B, R) each chunk keeps: (B, S) int64."""
+    """Return the indices (B, S) int64 of the recorded steps (B, R) that each chunk keeps."""
     if sde.stochastic == "one":
         return (numbers >= 0).long().argmax(1, keepdim=True)
     return torch.arange(numbers.shape[1], device=numbers.device).expand(len(numbers), -1)
 
 
 def _take(recorded: Tensor, pick: Tensor) -> Tensor:
-    """Return the picked steps (B, S, …) of recorded ones (B, R, …)."""
+    """Return the steps (B, S, …) at the indices ``pick`` of the recorded steps (B, R, …)."""
     return recorded[torch.arange(len(recorded), device=pick.device)[:, None], pick]

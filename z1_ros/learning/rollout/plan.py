@@ -1,7 +1,8 @@
-"""Which rollouts share which part of an episode, and what each part is to learn: arrays only.
+"""Plans of groups: which rollouts share which part of an episode, and which chunks are trained on.
 
-A group is G rollouts of one scene. Their common parts are run once: a plan is a tree of segments
-whose leaves are the rollouts. Chunks are counted from the start of the episode.
+A group is G rollouts of one scene. Their common parts are run once: a plan is a tree of segments,
+and each of its G leaves is the end of one rollout. Chunk numbers count from the start of the
+episode.
 Source: Z-1 (arXiv 2606.31846) §3.2 shared prefix, §3.3 tree.
 """
 
@@ -22,46 +23,49 @@ class Segment:
     """A part of an episode that rollouts ``first`` … ``last - 1`` have in common."""
 
     parent: int
-    """Segment that it continues; -1 at the start of the episode."""
+    """Number of the segment that this one continues; -1 at the start of the episode."""
     start: int
-    """First chunk."""
+    """Number of the first chunk."""
     end: int | None
-    """Chunk at which it splits; None where it goes on to the end of the episode."""
+    """Number of the chunk at which the segment splits; None: it runs to the end of the episode."""
     first: int
-    """First rollout that passes through it."""
+    """Number of the first rollout that contains this segment."""
     last: int
-    """One past the last."""
+    """Number of the last rollout that contains this segment, plus one."""
 
     @property
     def size(self) -> int:
-        """Rollouts that pass through it."""
+        """Number of rollouts that contain this segment."""
         return self.last - self.first
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A tree of segments; a parent stands before its children."""
+    """A tree of segments; each parent precedes its children."""
 
     size: int
-    """Rollouts G of the group."""
+    """Number of rollouts G of the group."""
     segments: tuple[Segment, ...]
-    """All segments."""
+    """All segments; their index is their number."""
 
     @property
     def masked(self) -> int:
-        """Chunks at the start that all rollouts share, which says nothing about any of them."""
+        """Number of chunks at the start that all rollouts share.
+
+        They are not trained on, because they do not distinguish the rollouts.
+        """
         root = self.segments[0]
         return (root.end or 0) if root.size == self.size > 1 else 0
 
     def path(self, rollout: int) -> list[int]:
-        """Return the segments of one rollout, from the start of the episode on."""
+        """Return the segment numbers of one rollout, from the start of the episode."""
         return [i for i, s in enumerate(self.segments) if s.first <= rollout < s.last]
 
 
 def branch_points(size: int, shared_chunks: int) -> list[int]:
     """Return the chunks b_1 … b_k at which each cluster of a tree of 2^k rollouts splits in two.
 
-    b_l = ⌊P / 2^(k-l)⌋ (Z-1 §3.3); neighbours are equal where P is small.
+    b_l = ⌊P / 2^(k-l)⌋ (Z-1 §3.3). Adjacent branch points are equal if P is small.
 
     Raises:
         ConfigError: ``size`` is not a power of two.
@@ -73,15 +77,15 @@ def branch_points(size: int, shared_chunks: int) -> list[int]:
 
 
 def plan_group(size: int, sharing: Sharing, shared_chunks: int) -> Plan:
-    """Return the segments of a group.
+    """Return the plan of a group.
 
     Args:
-        size: Rollouts G, at least 2.
+        size: Number of rollouts G, at least 2.
         sharing: ``none`` (G whole episodes), ``prefix`` (one common start) or ``tree``.
-        shared_chunks: Chunks P of the longest common part; 0 shares nothing.
+        shared_chunks: Number of chunks P in the longest shared part; 0: nothing is shared.
 
     Raises:
-        ConfigError: Out of range, or a tree whose size is no power of two.
+        ConfigError: A value is out of range, or the size of a tree is not a power of two.
     """
     if size < 2 or shared_chunks < 0:
         raise ConfigError(
@@ -97,7 +101,7 @@ def plan_group(size: int, sharing: Sharing, shared_chunks: int) -> Plan:
     elif sharing == "none":
         splits = {0: size}
     segments: list[Segment] = []
-    # (parent, start, rollouts) of the clusters that are about to begin a segment
+    # (parent, start, rollouts) of the clusters whose next segment is to be added
     clusters = [(-1, 0, range(size))]
     if 0 in splits:
         clusters = _split(clusters[0], splits.pop(0))
@@ -120,22 +124,22 @@ def _split(cluster: tuple[int, int, range], ways: int) -> list[tuple[int, int, r
 
 @dataclass(frozen=True, slots=True)
 class Samples:
-    """What a group gives to the loss: one row for each trainable (chunk, advantage)."""
+    """Training samples of a group: one row for each pair of trainable chunk and advantage."""
 
     segment: np.ndarray
-    """Segment of the chunk (N,) int64."""
+    """Number of the segment that contains the chunk (N,) int64."""
     chunk: np.ndarray
-    """Its number, from the start of the episode (N,) int64."""
+    """Number of the chunk (N,) int64."""
     advantage: np.ndarray
-    """(N,) float64."""
+    """Advantage of the chunk (N,) float64."""
 
 
 def trainable(plan: Plan, lengths: Sequence[int]) -> np.ndarray:
     """Return which chunks of each rollout are trained on: (G, longest) bool.
 
     Args:
-        plan: The group's segments.
-        lengths: Chunks of each rollout, shared ones included (G,).
+        plan: Plan of the group.
+        lengths: Number of chunks in each rollout, including shared chunks (G,).
     """
     counts = np.asarray(lengths)
     chunk = np.arange(int(counts.max(initial=0)))
@@ -143,15 +147,15 @@ def trainable(plan: Plan, lengths: Sequence[int]) -> np.ndarray:
 
 
 def samples_of(plan: Plan, lengths: Sequence[int], advantages: np.ndarray) -> Samples:
-    """Return the rows that a group trains on.
+    """Return the training samples of a group.
 
-    A segment that several, but not all, rollouts share stands once for each of them with the
-    rollout's own advantage.
+    A chunk that several rollouts share, but not all, gives one row for each of these rollouts, with
+    the advantage of that rollout.
 
     Args:
-        plan: The group's segments.
-        lengths: Chunks of each rollout, shared ones included (G,).
-        advantages: Of each rollout (G,), or of each of its chunks (G, longest).
+        plan: Plan of the group.
+        lengths: Number of chunks in each rollout, including shared chunks (G,).
+        advantages: Advantage of each rollout (G,), or of each of its chunks (G, longest).
     """
     advantages = np.asarray(advantages, np.float64)
     if advantages.ndim == 1:

@@ -1,4 +1,4 @@
-"""The policy as it acts in training: batched, in torch, keeping what a likelihood needs."""
+"""The policy in training: it acts in batches, in torch, and records what a likelihood needs."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,40 +17,41 @@ from z1_ros.specs import Embodiment
 from z1_ros.types import Observation
 
 Keys = Sequence[tuple[int, ...]]
-"""Whole numbers that name each chunk; equal keys give equal noise, whatever else is in a batch."""
+"""Key of each chunk, as integers; equal keys give equal noise, independent of the batch."""
 Inputs = dict[str, Tensor]
-"""Arguments of ``Pi05.prefix``."""
+"""Arguments of ``Pi05.prefix``, by name."""
 
 
 @dataclass(frozen=True, slots=True)
 class SampledChunk:
-    """One action chunk that was sampled with noise for one observation."""
+    """One action chunk, sampled with exploration noise for one observation."""
 
     actions: np.ndarray
-    """(horizon, action_dim) float32 in the robot's units and order."""
+    """Actions (horizon, action_dim) float32 in the robot's units and order."""
     row: int
-    """Where its prefix features are kept, -1 if nowhere."""
+    """Row of ``RolloutFeatures`` with the observation's features; -1: not stored."""
     start: Tensor
-    """Noise that it began from (H, action_dim)."""
+    """Noise from which denoising starts (H, action_dim)."""
     end: Tensor
-    """Normalised actions that it ended in, same shape."""
+    """Normalised actions at the end of denoising (H, action_dim)."""
     chain: Transitions
-    """Its stochastic steps, without the batch dimension."""
+    """Stochastic steps of the chunk, without the batch dimension."""
     log_probs: Tensor
-    """Element-wise log-probabilities of these (S, H, action_dim)."""
+    """Element-wise log-probabilities of the stochastic steps (S, H, action_dim)."""
 
 
 class Sampler:
-    """Gives action chunks: sampled with the flow-SDE, or by the flow itself."""
+    """Computes action chunks, sampled with the flow-SDE or by the deterministic flow."""
 
     def __init__(self, network: Pi05, bundle: Bundle, robot: Embodiment, seed: int):
-        """Prepare to act.
+        """Prepare preprocessing and the order of actions.
 
         Args:
-            network: Weights; changes of them count from the next call on.
-            bundle: Says how observations become inputs, and outputs actions.
-            robot: Says the order of the actions.
-            seed: Of all noise.
+            network: Network of the policy; the next call uses its current weights.
+            bundle: Bundle that defines how to convert observations to inputs and outputs to
+                actions.
+            robot: Embodiment that defines the order and limits of actions.
+            seed: Seed of all noise.
         """
         self.network = network
         self.manifest = bundle.manifest
@@ -63,7 +64,7 @@ class Sampler:
         self._seed = seed
 
     def encode(self, observations: Sequence[Observation]) -> tuple[Prefix, Inputs]:
-        """Return encoded observations, and the inputs they were encoded from."""
+        """Encode observations; return their prefix and the network inputs."""
         prepared = [self._preprocess(observation) for observation in observations]
         inputs = {
             name: torch.from_numpy(np.stack([p[name] for p in prepared])) for name in prepared[0]
@@ -74,9 +75,10 @@ class Sampler:
     def follow(
         self, observations: Sequence[Observation], keys: Keys
     ) -> tuple[list[np.ndarray], Prefix]:
-        """Return the chunks (horizon, action_dim) of the flow itself, as a deployed policy's.
+        """Compute chunks by the deterministic flow, as a deployed policy does.
 
-        The encoded observations come with them.
+        Returns:
+            A chunk (horizon, action_dim) for each observation, and the encoded observations.
         """
         prefix, _ = self.encode(observations)
         start = self._noise(keys, 1)[:, 0]
@@ -94,10 +96,11 @@ class Sampler:
         """Sample a chunk for each observation.
 
         Args:
-            observations: What is seen.
-            keys: Name of each chunk.
-            sde: How to sample.
-            keep: Given the encoded observations and their inputs, returns each one's row.
+            observations: Current observations.
+            keys: Key of each chunk; it seeds the chunk's noise.
+            sde: Settings of the flow-SDE.
+            keep: Function that stores the encoded observations or their inputs and returns the row
+                of each, -1 if not stored.
 
         Raises:
             Diverged: The network's actions are not finite.
@@ -121,9 +124,10 @@ class Sampler:
         ]
 
     def action_range(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return what the network's -1 and 1 are in the robot's units (action_dim,), within limits.
+        """Return the lowest and highest actions (action_dim,) of the policy's training range.
 
-        It is the range in which the policy was trained to move.
+        They correspond to normalised actions of -1 and 1, in the robot's units, clipped to the
+        robot's limits.
         """
         ends = torch.ones(2, 1, self.network.geometry.action_dim)
         ends[0] *= -1
@@ -132,7 +136,7 @@ class Sampler:
         return np.maximum(np.minimum(one, other), low), np.minimum(np.maximum(one, other), high)
 
     def normalized(self, chunks: np.ndarray) -> Tensor:
-        """Return chunks (…, horizon, action_dim) of the robot as the network gives them."""
+        """Normalise a robot's chunks (…, horizon, action_dim) to the network's output format."""
         scaling = self.manifest.normalization
         mode = scaling.action_mode or scaling.mode
         wanted = np.empty_like(chunks)
@@ -151,7 +155,7 @@ class Sampler:
         return list(unnormalize(wanted, scaling.action, mode, scaling.form)[..., self._order])
 
     def _noise(self, keys: Keys, count: int) -> Tensor:
-        """Return standard normal noise (B, count, H, action_dim), each key's its own."""
+        """Return standard normal noise (B, count, H, action_dim), seeded by each chunk's key."""
         geometry = self.network.geometry
         shape = (count, geometry.horizon, geometry.action_dim)
         drawn = [self._random(key, 0).standard_normal(shape, np.float32) for key in keys]

@@ -1,4 +1,4 @@
-"""What every run of reinforcement learning does around its loop, from the bundle to the bundle."""
+"""Steps that all reinforcement-learning runs share: load a bundle, train, and write a bundle."""
 
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -21,17 +21,21 @@ from z1_ros.specs import check_contract, embodiment
 
 
 class Training(Protocol):
-    """A method at work: GRPO (``learning/grpo``), distillation (``learning/distill``)."""
+    """A training method: GRPO (``learning/grpo``) or distillation (``learning/distill``)."""
 
     run: TrainingRun
-    """Its budget, log and files."""
+    """Budget, log and files of the run."""
     collector: Collector
-    """Runs the policy."""
+    """Collector that runs the policy's rollouts."""
     sampler: Sampler
-    """The policy."""
+    """Sampler of the policy's action chunks."""
 
     def train(self) -> None:
-        """Iterate until a budget is used up; raises Diverged."""
+        """Iterate until a budget is used up.
+
+        Raises:
+            Diverged: Training made the policy useless.
+        """
         ...
 
 
@@ -46,15 +50,15 @@ def train_bundle(
     """Train a policy, write the bundle and return the final metrics.
 
     Args:
-        command: What the user called.
+        command: Name of the command that the user called.
         config: Settings.
-        make: Makes the method of configuration, bundle, pool and the run's folder.
-        open_pool: Where environments run.
-        frozen_vlm: The VLM is not trained, so its graph is the start's own, to the bit.
+        make: Function that makes the training method from configuration, bundle, pool and folder.
+        open_pool: Function that opens the pool of environment workers.
+        frozen_vlm: Whether the VLM is frozen; then its graph is copied from the initial bundle.
 
     Raises:
-        Diverged: Training made the policy useless; the bundle holds the best weights.
-        Z1Error: Bad settings or bundle, or training cannot go on.
+        Diverged: Training made the policy useless; the bundle contains the best weights.
+        Z1Error: Settings or bundle are invalid, or training cannot continue.
     """
     config = replace(config, task=config.task.strip())
     start = load_bundle(config.bundle)
@@ -74,7 +78,14 @@ def train_bundle(
 
 
 def _train(training: Training) -> Diverged | None:
-    """Train and evaluate; return how the policy diverged, if it did and there are best weights."""
+    """Train and evaluate the policy.
+
+    Returns:
+        The error if the policy diverged and there are best weights; else None.
+
+    Raises:
+        Diverged: The policy diverged and there are no best weights.
+    """
     run = training.run
     try:
         training.train()

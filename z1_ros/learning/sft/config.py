@@ -12,16 +12,16 @@ LORA_TARGETS = ("vlm", "vision", "expert")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrainConfig:
-    """Optimisation."""
+    """Settings of the optimisation."""
 
     steps: int = 20_000
-    """Optimiser steps, unless ``minutes`` is given."""
+    """Number of optimiser steps, unless ``minutes`` is given."""
     minutes: float = 0.0
     """Time budget of training alone [min]; 0 trains for ``steps``."""
     batch_size: int = 64
-    """Observations per step."""
+    """Number of observations per step."""
     draws: int = 4
-    """(noise, time) draws per encoded observation."""
+    """Number of (noise, time) draws per encoded observation."""
     learning_rate: float = 1e-3
     """Peak of the schedule: linear warm-up, then a cosine down to 2 % of it. The default is for
     small new networks; openpi and LeRobot fine-tune the published π0.5 with 2.5e-5."""
@@ -34,26 +34,29 @@ class TrainConfig:
     clip_norm: float = 1.0
     """Largest gradient norm."""
     ema: float = 0.999
-    """Decay of the average of the weights, which becomes the bundle; 0: the last weights do."""
+    """Decay of the average of the weights, which becomes the bundle; 0: no average, the last
+    weights become the bundle."""
     loss_dims: Literal["real", "all"] = "real"
-    """Action dimensions that count in the loss: the ``real`` ones (as LeRobot), or ``all``, padding
-    too (as openpi)."""
+    """Action dimensions that count in the loss: the ``real`` ones (as in LeRobot), or ``all``,
+    including padding (as in openpi)."""
     freeze_vlm: bool = False
     """Train the action expert only."""
     feature_store_gb: float = 0.0
-    """Main memory for the prefix features of a frozen VLM [GB]: each frame is encoded once. Frames
-    that do not fit are encoded in each step; 0 encodes all in each step."""
+    """Main memory for the prefix features of a frozen VLM [GB]; frames that fit are encoded only
+    once, the others in each step. 0: all frames are encoded in each step."""
     feature_variants: int = 1
     """Copies of each frame in memory: itself and augmented ones. 1 trains without augmentation."""
     lora_rank: int = 0
-    """Rank of low-rank adapters, which are trained in place of ``lora_targets``; 0: no adapters."""
+    """Rank of low-rank adapters, which are trained instead of the weights of ``lora_targets``; 0:
+    no adapters."""
     lora_alpha: float = 16.0
-    """Adapters are scaled by this over their rank."""
+    """Numerator of the adapters' scale, lora_alpha / lora_rank."""
     lora_targets: str = "vlm"
-    """Parts whose linear layers get adapters, with commas between: ``vlm``, ``vision``, ``expert``.
-    The first two freeze the rest of the VLM, ``expert`` freezes all of its layers."""
+    """Parts whose linear layers get adapters, separated by commas: ``vlm``, ``vision``, ``expert``.
+    With ``vlm`` or ``vision``, all weights of the VLM are frozen; with ``expert``, all weights of
+    the expert's layers."""
     gradient_checkpointing: bool = False
-    """Compute activations again in the backward pass: less memory, more time."""
+    """Recompute activations in the backward pass: this needs less memory and more time."""
     precision: Literal["float32", "tf32", "bfloat16"] = "float32"
     """Precision of the computation; with ``bfloat16`` (autocast) trained weights stay float32."""
     compile: bool = False
@@ -102,5 +105,5 @@ class TrainConfig:
 
 
 def without_schedule(config: TrainConfig) -> TrainConfig:
-    """Return the config with what does not shape the weights set to its default."""
+    """Return the config with default values for all settings that do not influence the weights."""
     return replace(config, checkpoint_minutes=2.0, compile=False, gradient_checkpointing=False)

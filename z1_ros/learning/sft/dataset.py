@@ -1,6 +1,6 @@
-"""Demonstrations in memory: every frame with its prompt and its action chunk, and batches of them.
+"""Demonstrations in memory: every frame with its prompt and action chunk; drawing of batches.
 
-All frames live in one uint8 tensor, on the GPU where they fit; augmentation happens there too.
+All images are in one uint8 tensor, on the GPU if they fit; they are augmented on the same device.
 """
 
 from collections.abc import Iterable, Sequence
@@ -23,14 +23,14 @@ from z1_ros.specs import Contract, Field, embodiment
 Episode = tuple[str, int, str]
 """Task, scene seed and instruction."""
 MIN_VALID = 4
-"""A frame is used if the expert was undisturbed for this many of its next steps."""
+"""Smallest number of undisturbed steps after a frame; frames with fewer are not used."""
 RARELY_MOVING = 0.2
-"""A dimension whose 1-99 % range is a smaller part of its whole range is scaled by the latter."""
+"""Smallest share of the 1-99 % range in the full range; below it, the full range is used."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Augmentation:
-    """Random changes of training images; zero switches one off."""
+    """Random changes of training images; 0 disables a change."""
 
     shift_px: int = 4
     """Largest shift along each axis [px]."""
@@ -47,17 +47,17 @@ class Frames:
     """Training samples of several tasks; each task's samples are contiguous."""
 
     images: Tensor
-    """(F, cameras, size, size, 3) uint8."""
+    """Images (F, cameras, size, size, 3) uint8."""
     tokens: Tensor
-    """(F, L) int32, padded with 0."""
+    """Prompt tokens (F, L) int32, padded with 0."""
     chunks: Tensor
-    """(F, horizon, action_dim) float32: normalised labels, zero in padding dimensions."""
+    """Normalised actions as labels (F, horizon, action_dim) float32; 0 in padding dimensions."""
     valid: Tensor
-    """(F, horizon) bool: label steps that follow from the frame without a disturbance."""
+    """Label steps without a disturbance since the frame (F, horizon) bool."""
     starts: Tensor
-    """(tasks,) int64: first sample of each task."""
+    """Index of the first sample of each task (tasks,) int64."""
     counts: Tensor
-    """(tasks,) int64: samples of each task."""
+    """Number of samples of each task (tasks,) int64."""
 
     def __len__(self) -> int:
         return len(self.images)
@@ -74,7 +74,7 @@ class Frames:
         )
 
     def draw(self, batch: int, generator: torch.Generator) -> Tensor:
-        """Draw sample indices (batch,), tasks being equally likely."""
+        """Draw sample indices (batch,); all tasks are equally likely."""
         random: dict[str, Any] = {"generator": generator, "device": generator.device}
         task = torch.randint(len(self.counts), (batch,), **random)
         within = torch.rand(batch, dtype=torch.float64, **random) * self.counts[task]
@@ -83,7 +83,7 @@ class Frames:
     def inputs(
         self, index: Tensor, augmentation: Augmentation | None, generator: torch.Generator
     ) -> dict[str, Tensor]:
-        """Return the network's inputs for samples ``index`` (B,), augmented if wanted."""
+        """Return the network's inputs for samples ``index`` (B,), augmented if configured."""
         images = self._pixels(index, augmentation.shift_px if augmentation else 0, generator)
         scaled = images.movedim(-1, 2).float() / 255
         if augmentation:
@@ -97,7 +97,7 @@ class Frames:
         }
 
     def _pixels(self, index: Tensor, shift: int, generator: torch.Generator) -> Tensor:
-        """Gather images (B, cameras, size, size, 3), shifted with their borders repeated."""
+        """Return images (B, cameras, size, size, 3), shifted at random; borders are repeated."""
         if not shift:
             at = index.to(self.images.device)
             return self.images[at].to(index.device, non_blocking=True)
@@ -156,7 +156,7 @@ def split_seeds(
 def fit_normalization(
     directory: Path, episodes: Sequence[Episode], contract: Contract
 ) -> Normalization:
-    """Return quantiles, means and deviations of the episodes' states and actions."""
+    """Return quantiles, means and standard deviations of the episodes' states and actions."""
     header = read_header(directory)
     state_at = columns(header["state"], contract.state)
     action_at = columns(header["action"], contract.action)
@@ -172,10 +172,10 @@ def fit_normalization(
 
 
 def guarded_stats(values: np.ndarray) -> NormStats:
-    """Return statistics whose quantiles span a dimension that moves in few samples only.
+    """Return statistics; for dimensions that rarely move, the quantiles are the full range.
 
-    Such a dimension, say a turn that one task of many needs, would otherwise count as constant
-    or be blown up far beyond [-1, 1].
+    Otherwise such a dimension, for example a rotation that only one task needs, would count as
+    constant, or its normalised values would be far outside [-1, 1].
     """
     stats = stats_of(values)
     low, high = values.min(0), values.max(0)
@@ -189,11 +189,11 @@ def guarded_stats(values: np.ndarray) -> NormStats:
 
 
 def columns(stored: Sequence[dict[str, Any]], wanted: Sequence[Field]) -> list[int]:
-    """Return the columns that fields have in stored vectors, by name.
+    """Return the column indices of fields in stored vectors, matched by name.
 
     Args:
-        stored: The header's description of ``state`` or ``action``.
-        wanted: A contract's fields.
+        stored: Description of ``state`` or ``action`` in the header.
+        wanted: Fields of a contract.
     """
     names = [f"{field['name']}.{dim}" for field in stored for dim in field["dims"]]
     return [names.index(name) for field in wanted for name in field.dim_names]
@@ -212,12 +212,12 @@ def load_frames(
 
     Args:
         directory: Folder of demonstrations.
-        episodes: Which of its successful episodes.
-        contract: Cameras, state, actions and horizon to take from them.
+        episodes: Successful episodes to read.
+        contract: Cameras, state, actions and horizon to use.
         normalization: Scaling of state and actions.
-        tokenizer: Of the prompts.
-        action_dim: The network's; what the contract does not fill of it is padding.
-        discrete_state: Put the state into the prompts.
+        tokenizer: Tokenizer of the prompts.
+        action_dim: Action dimension of the network; dimensions beyond the contract are padding.
+        discrete_state: Whether the prompts contain the state.
 
     Raises:
         ConfigError: No frame is usable, or an action does not fit the network.
@@ -236,7 +236,7 @@ def load_frames(
     action_mode = normalization.action_mode or state_mode
 
     def cut(task: str, seed: int, instruction: str) -> tuple[np.ndarray, ...]:
-        """Return which stored frames are used, and tokens, chunks and validity of those."""
+        """Return the indices of the used frames, and their tokens, chunks and validity."""
         stored = read_episode(
             directory, task, seed, ("actions", "frame_steps", "disturbed", "state")
         )
@@ -285,7 +285,7 @@ def _load_images(
     cameras: list[int],
     size: int,
 ) -> Tensor:
-    """Read the used frames straight into one tensor: they are most of the memory."""
+    """Read the used images directly into one tensor, because they need most of the memory."""
     ends = np.cumsum([len(chosen) for chosen in used])
     images = torch.empty((int(ends[-1]), len(cameras), size, size, 3), dtype=torch.uint8)
     filled = images.numpy()
@@ -300,18 +300,18 @@ def _load_images(
 
 
 def undisturbed(disturbed: np.ndarray, frames: np.ndarray, horizon: int) -> np.ndarray:
-    """Return which label steps follow from their frame without a disturbance.
+    """Return the label steps that have no disturbance between their frame and them.
 
-    The expert's action at t + k belongs to the state at t + k. If noise was executed in between,
-    a policy that looks at frame t cannot know it.
+    The expert's action at t + k depends on the state at t + k. If noise was executed in between, a
+    policy that observes frame t cannot predict this action.
 
     Args:
-        disturbed: (T,) bool, steps that executed noise.
-        frames: (F,) control step of each frame.
-        horizon: Label steps per frame.
+        disturbed: Whether each control step executed noise (T,) bool.
+        frames: Control step of each frame (F,).
+        horizon: Number of label steps per frame.
 
     Returns:
-        (F, horizon) bool.
+        Validity of each label step (F, horizon) bool.
     """
     calm = np.concatenate([disturbed, np.zeros(horizon, bool)])
     pushed = np.cumsum(calm[frames[:, None] + np.arange(horizon)], axis=1)

@@ -1,10 +1,10 @@
 """``z1-demos``: demonstrations by scripted experts.
 
 Each worker process owns one environment. Some episodes are disturbed by short bursts of noise, so
-that the data show how to come back (the idea of DART, Laskey et al. 2017): the disturbed action
-is executed, the expert's own is the label. Images are kept at the model's size. One episode is
-one ``.npz`` (arrays) and one ``.json`` (its outcome, written last), so a stopped collection goes
-on where it was; nothing is pickled.
+that the data show how to recover (the idea of DART, Laskey et al. 2017): the disturbed action is
+executed, and the expert's own action is the label. Images are stored at the model's size. Each
+episode has one ``.npz`` file (arrays) and one ``.json`` file (its outcome, written last), without
+pickled data. A stopped collection can therefore continue.
 """
 
 import hashlib
@@ -39,17 +39,17 @@ from z1_ros.sim.registry import (
 from z1_ros.specs import Embodiment, embodiment, require_seed
 
 OUTCOME = ("task", "seed", "instruction", "scene_id", "success", "steps", "frames")
-"""What every outcome holds."""
+"""Keys of every outcome."""
 FORMAT = "z1_ros.demos/1"
 HEADER = "demos.json"
 BLOCK = 64
-"""Scenes of one task in a row."""
+"""Number of scenes of one task that are collected in sequence."""
 BURST_STD = {"end_effector_position": 0.5, "end_effector_rotation": 0.12}
-"""Size of a burst per action field, in that field's unit."""
+"""Standard deviation of a burst per action field, in that field's unit."""
 BURST_EVERY = 25
-"""Mean control steps between two bursts."""
+"""Mean number of control steps between two bursts."""
 BURST_STEPS = (2, 7)
-"""Shortest and longest burst (end excluded) [control steps]."""
+"""Range of the length of a burst (end excluded) [control steps]."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -57,11 +57,11 @@ class DemosConfig:
     """Collect demonstrations by scripted experts."""
 
     out: Path = Path("runs/demos")
-    """Folder to write to; what it already holds is kept and completed."""
+    """Folder to write to; finished episodes in it are kept and missing ones are added."""
     robot: str = DEFAULT_SIMULATOR
     """Simulator."""
     tasks: str = "all"
-    """``all`` or task names with commas between."""
+    """``all``, or task names separated by commas."""
     episodes: int = 100
     """Scene seeds per task; failed episodes are counted, not replaced."""
     seed_start: int = 0
@@ -69,13 +69,13 @@ class DemosConfig:
     embodiment: str = "panda"
     """Robot."""
     image_size: int = 96
-    """Side of the images that are kept [px]."""
+    """Height and width of the stored images [px]."""
     frame_stride: int = 2
-    """Control steps between two kept images."""
+    """Number of control steps between two stored images."""
     noisy: float = 0.6
     """Fraction of episodes that are disturbed by bursts of noise, to show how to recover."""
     workers: int = 0
-    """Processes; 0 means one per CPU core."""
+    """Number of processes; 0: one per CPU core."""
 
     def __post_init__(self) -> None:
         """Check ranges."""
@@ -88,7 +88,7 @@ class DemosConfig:
 
 
 class Bursts:
-    """Short random pushes on top of an expert's actions; a function of (task, seed) alone."""
+    """Short random disturbances of an expert's actions; they depend only on (task, seed)."""
 
     def __init__(self, robot: Embodiment, task: str, seed: int, noisy: float):
         key = np.array([seed, zlib.crc32(task.encode())], np.uint64)
@@ -115,7 +115,7 @@ class Bursts:
 def collect_episode(
     env: Env, expert: ScriptedExpert, seed: int, config: DemosConfig
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Run one episode from a freshly reset environment.
+    """Run one episode; the environment must just have been reset.
 
     Returns:
         Arrays: images (F, cameras, size, size, 3) uint8, state (F, state size) float32,
@@ -162,7 +162,7 @@ def collect_episode(
 
 
 def main(config: DemosConfig) -> dict[str, dict[str, int]]:
-    """Collect what is missing; returns per task how many episodes succeeded of how many."""
+    """Collect the missing episodes; return the numbers of episodes and successes per task."""
     with locked(config.out):
         return _collect(config)
 
@@ -173,8 +173,8 @@ def _collect(config: DemosConfig) -> dict[str, dict[str, int]]:
     for task in tasks:
         sweep(config.out / task)
     seeds = range(config.seed_start, config.seed_start + config.episodes)
-    # Tasks take turns in blocks: a collection stopped half-way has some of each, and a worker
-    # seldom has to build another environment.
+    # Tasks alternate in blocks: a collection that stops early has episodes of all tasks, and a
+    # worker rarely has to build another environment.
     jobs = sorted(
         ((task, seed) for seed in seeds for task in tasks),
         key=lambda job: (job[1] // BLOCK, job),
@@ -195,7 +195,7 @@ def _collect(config: DemosConfig) -> dict[str, dict[str, int]]:
 
 
 def summary(directory: Path, tasks: list[str]) -> dict[str, dict[str, int]]:
-    """Return per task: episodes, successes, frames and steps of the successes."""
+    """Return the number of episodes and successes per task, and frames and steps of successes."""
     table = {}
     for task in tasks:
         outcomes = read_outcomes(directory, task)
@@ -210,7 +210,11 @@ def summary(directory: Path, tasks: list[str]) -> dict[str, dict[str, int]]:
 
 
 def read_header(directory: Path) -> dict[str, Any]:
-    """Return what a folder of demonstrations says about itself; ConfigError if it is none."""
+    """Return the header of a folder of demonstrations.
+
+    Raises:
+        ConfigError: The folder has no readable header of this format.
+    """
     try:
         header = json.loads((directory / HEADER).read_text("utf-8"))
     except (OSError, ValueError) as error:
@@ -221,10 +225,10 @@ def read_header(directory: Path) -> dict[str, Any]:
 
 
 def read_outcomes(directory: Path, task: str) -> list[dict[str, Any]]:
-    """Return the outcomes of a task's finished episodes, by seed.
+    """Return the outcomes of a task's finished episodes, in order of seeds.
 
     Raises:
-        ConfigError: A file is damaged; it is named.
+        ConfigError: A file is damaged; the message contains its path.
     """
     outcomes = []
     for path in sorted((directory / task).glob("*.json")):
@@ -244,7 +248,7 @@ def read_outcomes(directory: Path, task: str) -> list[dict[str, Any]]:
 
 
 def digest(directory: Path, tasks: list[str]) -> str:
-    """Return a hash of which scenes of the tasks were solved, and in how many steps."""
+    """Return a hash of the outcomes of the tasks: scenes, steps and successes."""
     names = ("task", "seed", "scene_id", "steps", "success")
     outcomes = [[o[name] for name in names] for t in tasks for o in read_outcomes(directory, t)]
     return hashlib.sha256(json.dumps(outcomes).encode()).hexdigest()
@@ -253,10 +257,10 @@ def digest(directory: Path, tasks: list[str]) -> str:
 def read_episode(
     directory: Path, task: str, seed: int, names: Sequence[str]
 ) -> dict[str, np.ndarray]:
-    """Return some arrays of a successful episode, as ``collect_episode`` made them.
+    """Return the named arrays of a successful episode, in the format of ``collect_episode``.
 
     Raises:
-        ConfigError: The file is missing or damaged, or holds a number that is not finite.
+        ConfigError: The file is missing or damaged, or contains a number that is not finite.
     """
     path = _outcome_path(directory, task, seed).with_suffix(".npz")
     try:
@@ -306,7 +310,7 @@ def _outcome_path(directory: Path, task: str, seed: int) -> Path:
 def _run(
     config: DemosConfig, jobs: list[tuple[str, int]], workers: int
 ) -> Iterator[dict[str, Any]]:
-    """Yield outcomes as episodes end; one worker means this process."""
+    """Yield outcomes when episodes end; with one worker, episodes run in this process."""
     if workers == 1:
         collector = Collector(config)
         yield from (collector.run(*job) for job in jobs)
@@ -315,7 +319,7 @@ def _run(
 
 
 class Collector:
-    """Collects episodes one after another; keeps one environment, for its OpenGL context."""
+    """Collects episodes in sequence; it reuses the environment and its OpenGL context."""
 
     def __init__(
         self,
@@ -332,7 +336,7 @@ class Collector:
         return EnvMaker(simulator=self._config.robot, task=task, embodiment=robot.name)()
 
     def run(self, task: str, seed: int) -> dict[str, Any]:
-        """Run and store one episode; returns its outcome."""
+        """Run and store one episode; return its outcome."""
         require_seed(seed, "train")
         if self._env is None or self._env.task != task:
             if self._env is not None:
@@ -351,7 +355,7 @@ class Collector:
 
 
 _collector: Collector
-"""Of a worker process, from its start on."""
+"""Collector of a worker process; set when the process starts."""
 
 
 def _start_worker(config: DemosConfig) -> None:

@@ -1,4 +1,4 @@
-"""AdamW with a learning rate for each half of the network, and its schedule."""
+"""AdamW with one learning rate for the VLM and one for the action expert, and its schedule."""
 
 import math
 from collections.abc import Mapping
@@ -14,8 +14,9 @@ def make_optimizer(
 ) -> torch.optim.AdamW:
     """Return an optimiser of some of the network's parameters.
 
-    Matrices decay; biases, norms and embeddings do not, for a row of an embedding that no sample
-    of a small data set uses would only shrink. Each group has its ``peak`` learning rate.
+    Weight decay acts only on matrices, not on biases, norms and embeddings: with a small data set,
+    it would only shrink embedding rows that no sample uses. Each group has its ``peak`` learning
+    rate.
     """
     embeddings = {
         id(parameter)
@@ -45,7 +46,7 @@ def make_optimizer(
 
 
 def schedule(progress: float, warmup: float) -> float:
-    """Return the part of its peak that a learning rate has at ``progress`` from 0 to 1."""
+    """Return the learning rate as a share of its peak, at ``progress`` from 0 to 1."""
     if progress < warmup:
         return max(progress / warmup, 1e-3)
     done = (progress - warmup) / (1 - warmup)

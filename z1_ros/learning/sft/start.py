@@ -1,4 +1,4 @@
-"""What supervised training starts from: random weights, or a model bundle to fine-tune."""
+"""Start of supervised training: random weights, or a model bundle to fine-tune."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -20,30 +20,30 @@ STATE_FIELDS = (
     "end_effector_rotation_relative",
     "gripper_qpos",
 )
-"""State that goes into a new policy's prompt; joint angles would only make it longer."""
+"""State fields in a new policy's prompt; joint angles are left out to keep the prompt short."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Start:
-    """An untrained policy: what it sees and does, and where its weights come from."""
+    """A policy before training: its contract, network sizes and initial weights."""
 
     contract: Contract
-    """Cameras, fields, rate, horizon."""
+    """Cameras, fields, rate and horizon."""
     geometry: Geometry
-    """Network sizes."""
+    """Sizes of the network."""
     prompt: PromptSpec
-    """Text preparation."""
+    """Preparation of the prompt."""
     tokenizer: Path
-    """Tokenizer file."""
+    """Path of the tokenizer file."""
     denoise_steps: int = 5
-    """Euler steps of the finished policy, unless the user says otherwise."""
+    """Number of denoise steps of the trained policy, unless the user sets another number."""
     replan_steps: int = 8
-    """Actions between two inferences, unless the user says otherwise."""
+    """Number of actions between two inferences, unless the user sets another number."""
     bundle: Bundle | None = None
-    """Bundle that the weights come from; None: they are random."""
+    """Bundle with the initial weights; None: random weights."""
 
     def network(self, seed: int) -> Pi05:
-        """Return the initial network, drawn from ``seed`` if it is random."""
+        """Return the initial network; random weights depend on ``seed``."""
         if self.bundle is None:
             return Pi05(self.geometry).init_weights(seed)
         return load_network(self.bundle.file(WEIGHTS), self.geometry)
@@ -51,9 +51,9 @@ class Start:
     def normalization(
         self, directory: Path, episodes: Sequence[Episode], *, keep: bool
     ) -> Normalization:
-        """Return the bundle's own if ``keep``, else one with the episodes' statistics.
+        """Return the bundle's normalisation if ``keep``, else one with the episodes' statistics.
 
-        The mode and form are the bundle's in either case.
+        Mode and form are those of the bundle in both cases.
         """
         if self.bundle is None:
             return fit_normalization(directory, episodes, self.contract)
@@ -64,13 +64,13 @@ class Start:
         return replace(own, state=fitted.state, action=fitted.action)
 
     def described(self) -> dict[str, Any]:
-        """Return what ``made_by`` says of the weights' origin."""
+        """Return the origin of the weights, for ``made_by`` in the manifest."""
         if self.bundle is None:
             return {}
         manifest = self.bundle.manifest
         made_by = manifest.made_by
         origin = {"name": manifest.name, "sha256": self.bundle.sha256}
-        # Of a bundle that was itself fine-tuned: what the first one was imported from.
+        # If the bundle was fine-tuned from another one, keep the source of the first import.
         source = made_by.get("source") or made_by.get("init", {}).get("source")
         if source:
             origin["source"] = source
@@ -92,11 +92,11 @@ def from_nothing(header: dict[str, Any], geometry: str, run: Path) -> Start:
 
 
 def from_bundle(bundle: Bundle, header: dict[str, Any]) -> Start:
-    """Return a bundle's policy, to be fine-tuned on a folder of demonstrations.
+    """Return a bundle's policy as the start of fine-tuning on a folder of demonstrations.
 
     Raises:
-        ContractMismatch: It needs cameras or fields that the demonstrations lack, or other
-            actions or another rate.
+        ContractMismatch: The demonstrations lack cameras or fields that the bundle needs, or have
+            other actions or another rate.
         ConfigError: The images of the demonstrations have another size.
     """
     manifest = bundle.manifest

@@ -54,9 +54,9 @@ class SFTConfig:
     robot: str = DEFAULT_SIMULATOR
     """Simulator of the tasks."""
     tasks: str = "all"
-    """``all`` or task names with commas between."""
+    """``all``, or task names separated by commas."""
     demos: Path | None = None
-    """Demonstrations made by z1-demos; without it they are collected first."""
+    """Folder of demonstrations from z1-demos; if not given, they are collected first."""
     episodes: int = 300
     """Scene seeds per task, if demonstrations are collected."""
     embodiment: str = "panda"
@@ -64,29 +64,29 @@ class SFTConfig:
     run: Path | None = None
     """Folder of checkpoints and logs; if not given, next to the bundle: ``<bundle>-run``."""
     init: Path | None = None
-    """Bundle to fine-tune, with its cameras, fields, tokenizer and network. Without it a new
+    """Bundle to fine-tune, with its cameras, fields, tokenizer and network. If not given, a new
     network is trained from random weights."""
     keep_normalization: bool = False
     """Normalise state and actions as ``init`` does, not by the demonstrations' own statistics."""
     geometry: Literal["small", "full"] = "small"
     """Sizes of a new network: ``small`` (2.6 M parameters) or ``full`` (the published π0.5)."""
     train: tyro.conf.OmitArgPrefixes[TrainConfig] = field(default_factory=TrainConfig)
-    """Optimisation."""
+    """Settings of the optimisation."""
     held_out: float = 0.05
     """Fraction of each task's demonstrations that are used for validation only."""
     denoise_steps: int | None = None
-    """Denoise steps of the finished policy; if not given, those of ``init``, or 5."""
+    """Number of denoise steps of the trained policy; if not given, that of ``init``, or 5."""
     replan_steps: int | None = None
-    """Actions that the finished policy executes of each chunk before it replans; if not given,
-    those of ``init``, or 8."""
+    """Number of actions of each chunk that the trained policy executes before it replans; if not
+    given, that of ``init``, or 8."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where to train; ``auto`` takes the GPU if there is one."""
+    """Device to train on; ``auto`` uses the GPU if there is one."""
     resume: bool = True
     """Continue from the run folder's checkpoint if there is one."""
     export: bool = True
     """Export prefix.onnx and denoise.onnx at the end."""
     json: Path | None = None
-    """Write the final metrics here."""
+    """File to which the final metrics are written."""
 
     def __post_init__(self) -> None:
         """Check ranges and choices."""
@@ -103,10 +103,10 @@ class SFTConfig:
 
 
 def main(config: SFTConfig) -> dict[str, Any]:
-    """Train and write the bundle; returns the final metrics.
+    """Train and write the bundle; return the final metrics.
 
     Raises:
-        Z1Error: Bad settings, bundle or demonstrations, or training cannot go on.
+        Z1Error: Settings, bundle or demonstrations are invalid, or training cannot continue.
     """
     run = run_folder(config.bundle, config.run)
     with locked(run):
@@ -168,7 +168,7 @@ def _fill(
     metrics: dict[str, Any],
     folder: Path,
 ) -> Manifest:
-    """Put the averaged weights and the tokenizer into a folder; return their manifest."""
+    """Write the averaged weights and the tokenizer into a folder; return the manifest."""
     geometry = start.geometry
     write_tensors(folder / WEIGHTS, trainer.weights())
     shutil.copyfile(start.tokenizer, folder / start.tokenizer.name)
@@ -199,19 +199,19 @@ def _fill(
 
 
 def device_name(device: torch.device) -> str:
-    """Return what a model card calls the machine."""
+    """Return the name of the device for a model card."""
     if device.type == "cuda":
         return f"one {torch.cuda.get_device_name(device)}"
     return f"{os.cpu_count()} CPU cores ({platform.machine()})"
 
 
 def _start(config: SFTConfig, run: Path) -> tuple[Start, Path]:
-    """Return what training starts from and the demonstrations, which are collected if need be."""
+    """Return the start of training and the folder of demonstrations; collect missing ones."""
     if config.init is None:
         directory = _demonstrations(config, run, preset(config.geometry).image_size)
         return from_nothing(demos.read_header(directory), config.geometry, run), directory
     bundle = load_bundle(config.init)
-    if config.demos is None:  # collecting takes long, so find out first
+    if config.demos is None:  # check the contract first, because collecting takes long
         manifest = bundle.manifest
         check_contract(manifest.contract, embodiment(config.embodiment), manifest.name)
     directory = _demonstrations(config, run, bundle.manifest.image.size)
@@ -234,7 +234,7 @@ def _demonstrations(config: SFTConfig, run: Path, image_size: int) -> Path:
 
 
 def _settled(config: SFTConfig, start: Start) -> Start:
-    """Return the start with what the user chose instead of its own."""
+    """Return the start with the user's denoise_steps and replan_steps, if given."""
     start = replace(
         start,
         denoise_steps=config.denoise_steps or start.denoise_steps,
@@ -279,7 +279,7 @@ def _device(name: str) -> torch.device:
 
 
 def _place(frames: Frames, device: torch.device) -> Frames:
-    """Move frames to the device, the images too if they leave half of its memory free."""
+    """Move frames to the device; also the images if they need less than half of its free memory."""
     if device.type != "cuda":
         return frames
     free, _ = torch.cuda.mem_get_info(device)
@@ -289,7 +289,7 @@ def _place(frames: Frames, device: torch.device) -> Frames:
 def _train(
     denoise_steps: int, trainer: Trainer, data: _Data, run: Path, checkpoint: Path
 ) -> dict[str, float]:
-    """Run the loop with a progress bar and a log; returns the last validation."""
+    """Run the training loop with a progress bar and a log; return the last validation."""
 
     def validate(trainer: Trainer) -> dict[str, float]:
         return validation(trainer, data.held, denoise_steps)
@@ -324,7 +324,7 @@ def _train(
 def _with_final_validation(
     trainer: Trainer, frames: Frames, checkpoint: Path, validate: Any
 ) -> Iterator[dict[str, float]]:
-    """Train; a run that was already complete is only validated."""
+    """Train and validate; if the run is already complete, only validate."""
     if trainer.progress >= 1:
         yield {"step": trainer.step, **validate(trainer)}
     else:

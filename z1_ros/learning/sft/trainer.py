@@ -1,10 +1,11 @@
 """The supervised training loop: flow matching, averaged weights, exact resume.
 
-Every step draws from a generator seeded by (seed, step), so a run that was killed and resumed
-gives the weights of one that was not (on the same machine, with a step budget).
+Each step draws random numbers from a generator seeded by (seed, step). A run that was killed and
+resumed therefore gives the same weights as one without interruption (on the same machine, with a
+step budget).
 
-Weights that are trained are float32 whatever they came in, and so are their gradients, their
-average and the optimiser's state; with ``precision="bfloat16"`` the layers compute in bfloat16.
+Trained weights, their gradients, their average and the optimiser's state are always float32. With
+``precision="bfloat16"``, the layers compute in bfloat16.
 """
 
 import math
@@ -29,11 +30,11 @@ from z1_ros.learning.sft.optimizer import make_optimizer, schedule
 from z1_ros.models.network.pi05 import Pi05, Prefix, draw_time
 
 LOG_EVERY = 50
-"""Steps between two looks at the loss; each waits for the GPU."""
+"""Number of steps between two log records; reading the loss waits for the GPU."""
 
 
 class Trainer:
-    """Weights, their average, optimiser and schedule."""
+    """A training run: weights, their average, optimiser and schedule."""
 
     def __init__(
         self,
@@ -46,12 +47,12 @@ class Trainer:
         """Set up a run.
 
         Args:
-            network: Initial weights; changed in place.
-            config: Optimisation.
-            real_dims: Action dimensions that are not padding.
-            device: Where to train.
-            fingerprint: Everything that shapes the result, ready for JSON, the weights that are
-                not trained included; a checkpoint of another is refused.
+            network: Network with the initial weights; it is changed in place.
+            config: Settings of the optimisation.
+            real_dims: Number of action dimensions that are not padding.
+            device: Device to train on.
+            fingerprint: All settings that influence the result, as JSON data, including the
+                weights that are not trained; a checkpoint with another fingerprint is refused.
         """
         self.config = config
         self.device = device
@@ -74,13 +75,13 @@ class Trainer:
 
     @property
     def progress(self) -> float:
-        """Part of the budget that is used up, from 0 to 1."""
+        """Share of the budget that is used up, from 0 to 1."""
         if self.config.minutes:
             return min(1.0, self.elapsed_s / (60 * self.config.minutes))
         return min(1.0, self.step / self.config.steps)
 
     def learning_rate(self) -> float:
-        """Return the expert's present learning rate."""
+        """Return the current learning rate of the action expert."""
         return self.config.learning_rate * schedule(self.progress, self.config.warmup)
 
     def train(
@@ -124,7 +125,7 @@ class Trainer:
                 last = saved = since_time = time.perf_counter()
 
     def train_step(self, frames: Frames) -> Tensor:
-        """Take one optimiser step; returns the loss without waiting for it."""
+        """Take one optimiser step; return the loss as a tensor, without waiting for the GPU."""
         config = self.config
         generator = torch.Generator(self.device).manual_seed(config.seed * 1_000_003 + self.step)
         index = frames.draw(config.batch_size, generator)
@@ -142,7 +143,7 @@ class Trainer:
         return loss.detach()
 
     def encode(self, inputs: dict[str, Tensor]) -> Prefix:
-        """Encode observations as training does; arguments of ``Pi05.prefix``."""
+        """Encode observations with training precision; ``inputs`` are those of ``Pi05.prefix``."""
         with torch.no_grad() if self.config.freeze_vlm else nullcontext(), self.autocast():
             return self._encode(**inputs)
 
@@ -158,21 +159,21 @@ class Trainer:
             return self._loss(self.network, prefix, chunks, valid, noise, flow_time, dims=self.dims)
 
     def autocast(self) -> torch.autocast:
-        """Return the context of the configured precision."""
+        """Return the autocast context for the configured precision."""
         enabled = self.config.precision == "bfloat16"
         return torch.autocast(self.device.type, torch.bfloat16, enabled=enabled)
 
     def fill_features(self, frames: Frames) -> Iterator[float]:
-        """Encode the frames that fit into the feature store, unless that is done or not wanted.
+        """Fill the feature store with the frames that fit, if it is configured and not yet filled.
 
-        Always the same frames together: kernels round by batch, and a resumed run is to find the
-        same numbers.
+        Frames are always encoded in the same batches: rounding depends on the batch, and a resumed
+        run must get the same numbers.
 
         Yields:
-            The part that is done, from 0 to 1.
+            The completed share, from 0 to 1.
 
         Raises:
-            TrainingError: Not one frame fits.
+            TrainingError: Not even one frame fits.
         """
         config = self.config
         if not config.feature_store_gb or self.features is not None:
@@ -209,22 +210,22 @@ class Trainer:
             random: dict[str, Any] = {"generator": generator, "device": self.device}
             variant = torch.randint(config.feature_variants, index.shape, **random)
             rows, augmentation = index + variant * len(frames), config.augmentation
-        assert self.features is not None  # filled by now
+        assert self.features is not None  # set by fill_features
         return self.features.fetch(
             rows, lambda places: self.encode(frames.inputs(index[places], augmentation, generator))
         )
 
     @contextmanager
     def averaged(self) -> Iterator[Pi05]:
-        """Give the network with its averaged weights, for the time of the block."""
+        """Yield the network with its averaged weights, inside the ``with`` block."""
         with self.average.in_place(), torch.no_grad():
             yield self.network
 
     def weights(self) -> dict[str, Tensor]:
         """Return the averaged weights of the whole network, on the CPU.
 
-        Their names and types are those of the network that the trainer was given: adapters are
-        merged into the weights that they adapt.
+        Names and dtypes are those of the network that was given to the trainer; adapters are merged
+        into the weights that they adapt.
         """
         with self.averaged() as network:
             return {
@@ -233,21 +234,21 @@ class Trainer:
             }
 
     def checkpoint(self, path: Path) -> TrainingCheckpoint:
-        """Return the file that a resumed run continues from."""
+        """Return the checkpoint from which a resumed run continues."""
         return TrainingCheckpoint(
             path, self.parameters, self._optimizer, self.average, self._fingerprint
         )
 
     def save(self, path: Path) -> None:
-        """Write everything that a resumed run needs to one file, atomically."""
+        """Write the checkpoint atomically to one file."""
         self.checkpoint(path).save({"step": self.step, "elapsed_s": self.elapsed_s})
 
     def resume(self, path: Path) -> None:
         """Continue from a checkpoint.
 
         Raises:
-            TrainingError: It was made with other settings.
-            CheckpointError: It is unreadable or does not fit.
+            TrainingError: The checkpoint was made with other settings.
+            CheckpointError: The checkpoint is unreadable or does not fit.
         """
         facts, _ = self.checkpoint(path).load()
         self.step, self.elapsed_s = facts["step"], facts["elapsed_s"]
@@ -262,7 +263,7 @@ class Trainer:
 
 
 def prepare(network: Pi05, config: TrainConfig) -> Pi05:
-    """Choose what is trained, in place: freeze parts, add adapters, make master weights."""
+    """Prepare a network for training, in place: freeze parts, add adapters, convert to float32."""
     network.requires_grad_(True)
     for part in config.frozen_parts:
         getattr(network, part).requires_grad_(False)
@@ -277,7 +278,7 @@ def prepare(network: Pi05, config: TrainConfig) -> Pi05:
         )
     for name, parameter in network.named_parameters():
         parameter.requires_grad_(name in trained or ".lora_" in name)
-        # Frozen weights are exact in the type that they came in, which takes less memory.
+        # Frozen weights keep their dtype: it is exact and needs less memory.
         if parameter.requires_grad or config.precision != "bfloat16":
             parameter.data = parameter.data.float()
     network.checkpoint_gradients(config.gradient_checkpointing)
