@@ -1,4 +1,4 @@
-"""What every command line of ours does the same way: flags from a dataclass, errors in one line."""
+"""Functions shared by all commands: flags from a dataclass, errors as one sentence."""
 
 import ast
 import contextlib
@@ -30,8 +30,8 @@ def run_command(
 ) -> int:
     """Parse flags into ``config``, call ``main`` with it and return the exit code.
 
-    The codes are those of ``z1_ros.failures``; an int that ``main`` returns is taken as the code.
-    Whatever ends the command is printed as one sentence, never as a traceback.
+    ``z1_ros.failures`` lists the exit codes; an int that ``main`` returns is the exit code. Any
+    error that ends the command is printed as one sentence, never as a traceback.
     """
 
     def job() -> Any:
@@ -40,7 +40,7 @@ def run_command(
             if settings is None:
                 return DONE
             report = getattr(settings, "json", None)
-            if isinstance(report, Path):  # what cannot be written is refused before the work
+            if isinstance(report, Path):  # refuse a path that cannot be written before the work
                 require_writable(report)
             return main(settings)
 
@@ -48,20 +48,20 @@ def run_command(
 
 
 def config_of(main: Callable[..., Any]) -> type:
-    """Return the dataclass that a command's ``main(config)`` takes: its fields are the flags."""
+    """Return the config dataclass of a command's ``main(config)``; its fields are the flags."""
     return get_type_hints(main)["config"]
 
 
 def parse(name: str, config: type[T], args: Sequence[str]) -> T | None:
-    """Return ``config`` filled from the flags; None after ``--help``, which was printed.
+    """Return ``config`` with the values of the flags; print the help and return None for --help.
 
     Raises:
-        ConfigError: A flag is unknown, lacks its value or has a wrong one.
+        ConfigError: A flag is unknown, has no value or has a wrong value.
     """
     helping = any(word in ("-h", "--help") for word in args)
     said = io.StringIO()
     if helping:
-        with contextlib.suppress(OSError):  # no source, as in ``python -c``: tyro has none either
+        with contextlib.suppress(OSError):  # no source code, e.g. in ``python -c``
             _explain(config)
     try:
         # tyro's errors are boxes as wide as the terminal and in its colours; ``_sentence`` reads
@@ -81,7 +81,7 @@ def parse(name: str, config: type[T], args: Sequence[str]) -> T | None:
 
 
 def _explain(config: type) -> None:
-    """Give tyro each description in one line: by itself it keeps the source's line breaks."""
+    """Give each description to tyro as one line; tyro would keep the line breaks of the source."""
     texts, kinds = descriptions(config), get_type_hints(config)
     for field in fields(config):
         if is_dataclass(kinds[field.name]):
@@ -112,7 +112,7 @@ _PHRASES: tuple[tuple[str, Callable[[re.Match[str]], str]], ...] = (
 
 
 def _sentence(box: str) -> str:
-    """Return what a box of tyro's says, in one sentence; all of it if it is none that we know."""
+    """Return the text of an error box of tyro as one sentence; unchanged if it is unknown."""
     title, *rows = [line.strip("│| ╭╮╰╯") for line in box.splitlines()] or [""]
     sections: list[list[str]] = [[]]
     for row in rows:
@@ -139,9 +139,9 @@ def _sentence(box: str) -> str:
 
 @contextlib.contextmanager
 def one_interrupt(name: str) -> Iterator[None]:
-    """Inside, the first Ctrl-C raises KeyboardInterrupt; the second does not wait for cleaning up.
+    """Context in which the first Ctrl-C raises KeyboardInterrupt and the second ends immediately.
 
-    Only where Ctrl-C does what Python or ``entry`` make it do; a caller's own handler stays.
+    The handler replaces only those of Python and ``entry``; a caller's own handler is kept.
     """
     before = signal.getsignal(signal.SIGINT)
     ours = before is signal.default_int_handler or isinstance(before, EndAtOnce)

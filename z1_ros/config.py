@@ -1,8 +1,8 @@
-"""A frozen dataclass as ROS parameters and as command-line flags.
+"""Conversion of a frozen dataclass to ROS parameters and command-line flags.
 
-A config's defaults, units, descriptions and invariants live in its dataclass and nowhere else.
-The string literal below a field is its description everywhere. Parameter name = dotted path
-of fields = flag name (``guard.max_age_s`` = ``--guard.max-age-s``).
+The dataclass is the only source of a config's defaults, units, descriptions and invariants. The
+string literal below a field is its description. The parameter name is the dotted path of fields and
+also the flag name (``guard.max_age_s`` = ``--guard.max-age-s``).
 """
 
 import ast
@@ -35,8 +35,8 @@ def unflatten(config: T, values: Mapping[str, Any]) -> T:
     """Return ``config`` with the dotted ``values`` replaced.
 
     Raises:
-        ConfigError: Unknown name, wrong type, none of the choices, or an invariant of the
-            dataclass is broken.
+        ConfigError: A name is unknown, a value has a wrong type or is not one of the choices, or
+            the dataclass refuses the values.
     """
     return _replaced(config, values, "")
 
@@ -70,7 +70,7 @@ def choices(cls: type, prefix: str = "") -> dict[str, tuple[Any, ...]]:
 
 
 def descriptions(cls: type, prefix: str = "") -> dict[str, str]:
-    """Return ``{"group.field": text}``: the string literal below each field, inherited or own."""
+    """Return ``{"group.field": text}``: the string literal below each field, also if inherited."""
     found: dict[str, str] = {}
     for base in reversed(cls.__mro__):
         if is_dataclass(base):
@@ -93,12 +93,12 @@ def _own_descriptions(cls: type) -> dict[str, str]:
 
 
 def _cast(name: str, value: Any, kind: Any) -> Any:
-    """Return ``value`` as the declared type of its field; int is accepted where float is meant.
+    """Return ``value`` as the declared type of its field; int is accepted for float.
 
     The types are those of ROS parameters: bool, int, float, str, ``Literal`` and ``tuple[X, ...]``.
     """
     if get_origin(kind) is Literal:
-        # By type as well: True is not 1.
+        # Compare the type as well: True == 1.
         if any(type(value) is type(known) and value == known for known in get_args(kind)):
             return value
         known = [str(choice) for choice in get_args(kind)]

@@ -1,6 +1,6 @@
-"""Named errors. Each message says what is wrong, where, and what would be right.
+"""Error classes. Each message says what is wrong, where, and what would be correct.
 
-Bottom of the import order: everything may import this module, it imports nothing of ours.
+Every module may import this module; it imports no other module of z1_ros.
 """
 
 import difflib
@@ -42,11 +42,11 @@ class SnapshotMismatch(Z1Error, ValueError):
 
 
 class SeedError(Z1Error, ValueError):
-    """A training seed was used for evaluation, or the other way round."""
+    """A training seed was used for evaluation, or an evaluation seed for training."""
 
 
 class GraphicsUnavailable(Z1Error, RuntimeError):
-    """No off-screen OpenGL context could be made."""
+    """An off-screen OpenGL context could not be created."""
 
 
 class GraphError(Z1Error, RuntimeError):
@@ -62,11 +62,11 @@ class BackendUnavailable(Z1Error, RuntimeError):
 
 
 class TrainingError(Z1Error, RuntimeError):
-    """Training cannot go on, or a checkpoint belongs to other settings."""
+    """Training cannot continue, or a checkpoint belongs to other settings."""
 
 
 class Diverged(TrainingError):
-    """Training has made a policy useless."""
+    """Training diverged: the policy has become useless."""
 
 
 def closest(name: str, known: Iterable[str]) -> str:
@@ -78,12 +78,12 @@ def closest(name: str, known: Iterable[str]) -> str:
 
 
 def first_difference(name: str, one: Any, two: Any) -> str:
-    """Return the first part in which two values differ, and both of its values; empty if none.
+    """Return a text with the first difference of two values; empty if they are equal.
 
     Args:
-        name: What the values are called, e.g. ``contract``.
-        one: A dataclass, mapping, sequence or plain value.
-        two: Another, of the same kind.
+        name: Name of the values, e.g. ``contract``.
+        one: Dataclass, mapping, sequence or plain value.
+        two: Value of the same type.
     """
     if is_dataclass(one) and is_dataclass(two):
         one, two = asdict(one), asdict(two)  # type: ignore[arg-type]

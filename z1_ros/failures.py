@@ -1,13 +1,13 @@
-"""What a command says when it cannot go on: one sentence and an exit code.
+"""The error message, one sentence, and the exit code of a command that fails.
 
 Exit codes of every command:
 
 - 0: done.
-- 1: the command ran and its outcome is bad (no episode of the demo succeeded), or it has a bug.
-- 2: something that you can fix stopped it; the sentence says what.
+- 1: the command ran with a bad outcome (no episode of the demo succeeded), or it has a bug.
+- 2: an error that the user can fix; the message names it.
 - 130: Ctrl-C.
 
-Standard library only: this module says what is missing where nothing else can be imported.
+This module uses only the standard library, so it can report a missing library.
 """
 
 import contextlib
@@ -25,7 +25,7 @@ from z1_ros.output import forgiving_output
 
 DONE, FAILED, REFUSED, INTERRUPTED = 0, 1, 2, 130
 SHOW_TRACEBACK = "Z1_TRACEBACK"
-"""Environment variable; not empty shows where an error comes from."""
+"""Environment variable; if not empty, the traceback of an error is printed."""
 
 _EXTRAS = {
     **dict.fromkeys(("torch", "safetensors", "transformers", "onnx", "onnxscript"), "train"),
@@ -34,20 +34,20 @@ _EXTRAS = {
     "imageio_ffmpeg": "demo",
 }
 _FULL = (errno.ENOSPC, errno.EDQUOT)
-# Libraries report these as errors of their own: safetensors (Rust), torch, onnxruntime.
+# Libraries report these with their own error classes: safetensors (Rust), torch, onnxruntime.
 _RUST_OS_ERROR = re.compile(r"\(os error (\d+)\)(?: at path \"([^\"]*)\")?")
 _NO_MEMORY = ("can't allocate memory", "out of memory", "Failed to allocate memory", "bad_alloc")
 
 
 class EndAtOnce:
-    """A handler of Ctrl-C that says so and ends the process, whatever it was doing.
+    """A handler of Ctrl-C that prints a sentence and ends the process immediately.
 
-    For the time in which nothing is to be cleaned up: while libraries are imported (some swallow
+    It is used while nothing has to be cleaned up: during imports (some libraries ignore
     KeyboardInterrupt), after a first Ctrl-C, and while Python shuts down.
     """
 
     def __init__(self, command: str):
-        """Speak in the name of ``command``."""
+        """Make a handler that prints ``command`` as the name of the command."""
         self._command = command
 
     def __call__(self, number: int, frame: object) -> None:
@@ -59,9 +59,9 @@ class EndAtOnce:
 
 
 def guarded(command: str, job: Callable[[], Any]) -> int:
-    """Call ``job``; return its int or 0, or else say in one sentence what ended it.
+    """Call ``job``; return its int or 0. Print an error that ends it as one sentence.
 
-    What cannot be printed does not end it: results are written all the same.
+    A text that cannot be printed does not end the job; results are still written.
     """
     with forgiving_output() as output:
         try:
@@ -73,7 +73,7 @@ def guarded(command: str, job: Callable[[], Any]) -> int:
             code = report(command, error)
         output.flush()
         lost = output.failure
-        # A reader that closes the pipe, such as `head`, has read what it needed.
+        # A reader that closes the pipe, such as `head`, does not need more output.
         if lost is not None and not isinstance(lost, BrokenPipeError):
             told = report(command, OSError(lost.errno, lost.strerror, "standard output"))
             code = code or told
@@ -81,7 +81,7 @@ def guarded(command: str, job: Callable[[], Any]) -> int:
 
 
 def report(command: str, error: BaseException) -> int:
-    """Print what ``error`` means as one sentence on standard error; return the exit code."""
+    """Print ``error`` as one sentence on standard error; return the exit code."""
     if os.environ.get(SHOW_TRACEBACK):
         _say("".join(traceback.format_exception(error)).rstrip())
     sentence, code = explain(error)
@@ -100,7 +100,7 @@ def explain(error: BaseException) -> tuple[str, int]:
 
 
 def _missing_library(error: BaseException) -> str | None:
-    """Name the library and how to get it, unless it is a module of our own that is missing."""
+    """Return a sentence on a missing library and how to install it; None for other errors."""
     if isinstance(error, ImportError) and "cannot open shared object file" in str(error):
         return f"a library of the system is missing: {error}"
     if not isinstance(error, ModuleNotFoundError) or not error.name:
@@ -120,7 +120,7 @@ def _missing_library(error: BaseException) -> str | None:
 
 
 def _system_error(error: BaseException) -> str | None:
-    """Say what the operating system refused, and for which file."""
+    """Return a sentence on what the operating system refused and for which file; None if other."""
     if type(error).__name__ == "SafetensorError" and (found := _RUST_OS_ERROR.search(str(error))):
         number = int(found[1])
         error = OSError(number, os.strerror(number), found[2])
@@ -141,7 +141,7 @@ def _memory_error(error: BaseException) -> str | None:
 
 
 def _bug(error: BaseException) -> str:
-    """Say what and where: the last line of ours that was running, and the last of all."""
+    """Return a sentence on a bug: the error, the last line of z1_ros and the last line of all."""
     frames = traceback.extract_tb(error.__traceback__)
     package = str(Path(__file__).resolve().parent.parent)
     ours = [frame for frame in frames if str(Path(frame.filename).resolve()).startswith(package)]
@@ -153,5 +153,5 @@ def _bug(error: BaseException) -> str:
 
 
 def _say(text: str) -> None:
-    with contextlib.suppress(OSError, ValueError):  # nobody reads it: the exit code still tells
+    with contextlib.suppress(OSError, ValueError):  # nobody reads it; the exit code remains
         print(text, file=sys.stderr, flush=True)  # noqa: T201

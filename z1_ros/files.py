@@ -1,8 +1,8 @@
-"""Files and folders that appear whole or not at all, and JSON that is checked to be an object.
+"""Atomic writes of files and folders, and strict reading of JSON objects.
 
-What is being written lies in a hidden folder beside its place, ``.NAME.z1-XXXXXXXX``, whose owner
-file is locked by the process that writes. A killed command's folder is thus told from everything
-else, and ``sweep`` removes it; nothing that we did not make is ever removed.
+New content is written to a hidden staging folder next to its target, ``.NAME.z1-XXXXXXXX``. The
+writing process locks an owner file in this folder. ``sweep`` therefore recognises and removes the
+staging folders of killed commands, and never removes files that z1_ros did not make.
 """
 
 import ctypes
@@ -21,12 +21,12 @@ from typing import IO, Any
 from z1_ros.errors import CheckpointError, ConfigError
 
 OWNER = ".z1-owner"
-"""File of a staging folder that its process holds locked."""
+"""File of a staging folder that its process keeps locked."""
 JSON_LIMIT = 16 << 20
 """Largest JSON file that is read [bytes]; an index of 100,000 tensors has 10 MB."""
 MAX_KEY, MAX_DEPTH = 1000, 64
 SHOWN = 60
-"""Characters of a wrong value that an error shows."""
+"""Longest text of a wrong value in an error message [characters]."""
 _SIGNATURE = "z1_ros staging folder"
 _STAGING = re.compile(r"\.(?P<name>.+)\.z1-[a-z0-9_]{8}")
 _OLDER = ".z1-older"
@@ -34,15 +34,15 @@ _DEV = ("/", "dev")
 
 
 def real_place(path: Path) -> Path:
-    """Return the absolute path of what ``path`` names, links followed; it need not exist."""
+    """Return ``path`` as an absolute path with links resolved; it does not need to exist."""
     return Path(os.path.realpath(path.expanduser()))
 
 
 @contextmanager
 def staging(place: Path) -> Iterator[Path]:
-    """Give a free path of the name of ``place`` in a hidden folder beside it, for the time being.
+    """Yield an unused path in a hidden staging folder next to ``place``, with the same name.
 
-    What is left in the folder vanishes when the block ends.
+    The staging folder and its remaining content are deleted when the block ends.
     """
     place.parent.mkdir(parents=True, exist_ok=True)
     folder, owner = _claim(place)
@@ -54,12 +54,12 @@ def staging(place: Path) -> Iterator[Path]:
 
 
 def _claim(place: Path) -> tuple[Path, IO[str]]:
-    """Make a staging folder; returns it and its owner file, locked until that is closed."""
+    """Make a staging folder; return its path and its owner file, which is locked until closed."""
     while True:
         folder = Path(tempfile.mkdtemp(prefix=f".{place.name}.z1-", dir=place.parent))
-        with suppress(FileNotFoundError):  # swept at this moment: once more
+        with suppress(FileNotFoundError):  # another process swept it just now: try again
             owner = (folder / OWNER).open("x", encoding="utf-8")
-            with suppress(OSError):  # on a file system without locks nothing is ever swept
+            with suppress(OSError):  # on a file system without locks, nothing is swept
                 fcntl.flock(owner, fcntl.LOCK_EX)
             owner.write(f"{_SIGNATURE} of process {os.getpid()}\n")
             owner.flush()
@@ -70,9 +70,9 @@ def _claim(place: Path) -> tuple[Path, IO[str]]:
 
 @contextmanager
 def staged_file(path: Path) -> Iterator[Path]:
-    """Give a path to write a file to, which becomes ``path`` in one step when the block ends.
+    """Yield a path to write a file to; the file replaces ``path`` atomically when the block ends.
 
-    A device or pipe, such as ``/dev/stdout``, is given as it is: it cannot be replaced.
+    For a device or pipe, such as ``/dev/stdout``, it yields ``path`` itself: it cannot be replaced.
     """
     if _is_device(path):
         yield path
@@ -90,10 +90,9 @@ def _is_device(path: Path) -> bool:
 
 @contextmanager
 def staged_directory(path: Path) -> Iterator[Path]:
-    """Give an empty folder that takes the place of ``path`` in one step when the block ends.
+    """Yield an empty folder that replaces ``path`` atomically when the block ends.
 
-    What was there stays whole until that moment. Where ``path`` is a link, what it points to is
-    replaced.
+    The old content stays unchanged until then. If ``path`` is a link, its target is replaced.
     """
     place = real_place(path)
     sweep(place.parent)
@@ -106,11 +105,11 @@ def staged_directory(path: Path) -> Iterator[Path]:
                 place.rename(older)
             partial.rename(place)
             if older.exists():
-                older.rename(partial)  # from here on it is to be removed, not to be put back
+                older.rename(partial)  # from here on it is removed and not restored
 
 
 def _exchange(one: Path, other: Path) -> bool:
-    """Swap two names in one step; returns whether the system and the file system can."""
+    """Swap two names atomically; return False if the system or the file system cannot do it."""
     libc = ctypes.CDLL(None)
     at_cwd, exchange = -100, 2  # AT_FDCWD, RENAME_EXCHANGE of Linux
     call: Any = getattr(libc, "renameat2", None)
@@ -118,14 +117,14 @@ def _exchange(one: Path, other: Path) -> bool:
 
 
 def _discard(folder: Path, place: Path) -> None:
-    """Remove a staging folder; what was about to be replaced is put back."""
+    """Remove a staging folder; restore a target that was not yet replaced."""
     older = folder / _OLDER
     if older.exists() and not place.exists():
         older.rename(place)
     with suppress(OSError):
         for path in folder.iterdir():
             if path.name == OWNER:
-                continue  # comes last: without it nobody would know whose the rest is
+                continue  # removed last: it marks the folder as a staging folder of z1_ros
             if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path)
             else:
@@ -135,14 +134,14 @@ def _discard(folder: Path, place: Path) -> None:
 
 
 def sweep(folder: Path) -> None:
-    """Remove what killed commands left unfinished in ``folder``; what is in use stays."""
+    """Remove the staging folders of killed commands in ``folder``, except those in use."""
     for found in folder.glob(".*.z1-*"):
         owner, named = found / OWNER, _STAGING.fullmatch(found.name)
         if named is None or found.is_symlink():
             continue
         with suppress(OSError):
             if not owner.is_file():
-                found.rmdir()  # where it is empty: killed before or after all else
+                found.rmdir()  # an empty folder: killed before or after all other steps
                 continue
             with owner.open("r+", encoding="utf-8") as stream:
                 fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -154,10 +153,10 @@ def sweep(folder: Path) -> None:
 
 
 def require_writable(path: Path) -> None:
-    """Check that something new can take the place of ``path``, and sweep what is left there.
+    """Check that ``path`` can be replaced, and sweep its folder.
 
     Raises:
-        ConfigError: It cannot: no permission, a parent that is a file, a mount point.
+        ConfigError: It cannot be replaced: no permission, a parent that is a file, a mount point.
     """
     if _is_device(path):
         return
@@ -176,19 +175,19 @@ def require_writable(path: Path) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write ``text`` to ``path`` in one step, creating its folder."""
+    """Write ``text`` to ``path`` atomically; create its folder if necessary."""
     with staged_file(path) as partial:
         partial.write_text(text, "utf-8")
 
 
 def write_json(path: Path, data: Any) -> None:
-    """Write JSON-ready ``data`` to ``path`` in one step."""
+    """Write JSON-compatible ``data`` to ``path`` atomically."""
     write_text(path, json.dumps(data, indent=1, ensure_ascii=False) + "\n")
 
 
 def read_bytes(path: Path, limit: int) -> bytes:
-    """Read a file at once; raises OSError if it is no regular one or has over ``limit`` bytes."""
-    # A pipe without a writer would be waited for otherwise.
+    """Read a file; raises OSError if it is not a regular file or has more than ``limit`` bytes."""
+    # Do not block on a pipe without a writer.
     with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as stream:
         found = os.fstat(stream.fileno())
         if not stat.S_ISREG(found.st_mode):
@@ -199,11 +198,11 @@ def read_bytes(path: Path, limit: int) -> bytes:
 
 
 def parse_json(data: bytes) -> Any:
-    """Parse JSON strictly: each key once, and all text such that it can be written again.
+    """Parse JSON strictly: no duplicate keys, and only text that can be encoded as UTF-8.
 
     Raises:
-        ValueError: It is none.
-        RecursionError: It is nested too deeply.
+        ValueError: The data is not valid JSON.
+        RecursionError: The data is nested too deeply.
     """
     parsed = json.loads(data.decode("utf-8"), object_pairs_hook=_each_once)
     if b"\\ud" in data.lower():
@@ -221,7 +220,7 @@ def _children(value: Any) -> Iterable[Any]:
 
 
 def shown(value: Any) -> str:
-    """Return a value as errors show it: in one line, cut where it is long."""
+    """Return a value as one line of text for error messages; long text is shortened."""
     text = f"{type(value).__name__} of {len(value)}" if isinstance(value, (list, dict)) else ""
     text = text or ("null" if value is None else repr(value) if _is_short(value) else "a long one")
     return text if len(text) <= SHOWN else f"{text[:SHOWN]}…"
@@ -244,7 +243,7 @@ def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object that another program wrote; raises CheckpointError if it is none."""
+    """Read a JSON object of another program; raises CheckpointError if the file is malformed."""
     try:
         data = parse_json(read_bytes(path, JSON_LIMIT))
     except FileNotFoundError as error:
@@ -257,6 +256,6 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def file_stamp(path: Path) -> tuple[int, int, int, int]:
-    """Return what changes when a file is written: inode, size [bytes], two times of change [ns]."""
+    """Return inode, size [bytes] and two times of change [ns]: they differ after a write."""
     found = path.stat()
     return found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns

@@ -1,7 +1,7 @@
-"""Standard output that never ends a command: neither a narrow encoding nor a lost reader does.
+"""Standard output whose errors never end a command: a limited encoding or a closed pipe.
 
-A result matters more than the messages about it. ``z1-eval --json r.json | head -1`` still writes
-``r.json``, and so does a terminal that knows ASCII alone.
+A result is more important than its messages. ``z1-eval --json r.json | head -1`` still writes
+``r.json``; so does the command in a terminal that supports only ASCII.
 """
 
 import codecs
@@ -19,7 +19,7 @@ _PLAIN = {
 
 
 def _plainly(error: UnicodeError) -> tuple[str, int]:
-    """Replace what an encoding cannot express by something that reads alike, or by ``?``."""
+    """Replace characters that an encoding lacks by similar characters, or by ``?``."""
     assert isinstance(error, UnicodeEncodeError)
     found = error.object[error.start : error.end]
     return "".join(_PLAIN.get(letter, "?") for letter in found), error.end
@@ -29,24 +29,24 @@ codecs.register_error("z1_plainly", _plainly)
 
 
 class Output:
-    """A text stream that forgets what it cannot write, and remembers why.
+    """A text stream that drops text that it cannot write, and stores the error.
 
-    What is written after the first failure is dropped, so that the work goes on to its result.
+    All text after the first failure is dropped, so that the command can continue to its result.
     """
 
     def __init__(self, stream: TextIO):
         """Wrap ``stream``."""
         self._stream = stream
         self.failure: OSError | None = None
-        """The first failure; BrokenPipeError if the reader has gone."""
+        """The first error; BrokenPipeError if the reader closed the pipe."""
 
     def write(self, text: str) -> int:
-        """Write ``text``, or drop it."""
+        """Write ``text``; drop it after a failure."""
         self._try(self._stream.write, text)
         return len(text)
 
     def flush(self) -> None:
-        """Hand over what is buffered."""
+        """Flush the buffer of the stream."""
         self._try(self._stream.flush)
 
     def _try(self, call: Callable[..., Any], *args: str) -> None:
@@ -56,7 +56,7 @@ class Output:
             call(*args)
         except OSError as error:
             self.failure = error
-            # What the stream still buffers would fail once more when Python ends.
+            # Otherwise the buffered text would fail again when Python ends.
             with contextlib.suppress(OSError, ValueError):
                 nowhere = os.open(os.devnull, os.O_WRONLY)
                 os.dup2(nowhere, self._stream.fileno())
@@ -68,7 +68,7 @@ class Output:
 
 @contextlib.contextmanager
 def forgiving_output() -> Iterator[Output]:
-    """Inside, printing neither raises OSError nor UnicodeEncodeError."""
+    """Context in which printing raises neither OSError nor UnicodeEncodeError."""
     _open_what_is_closed()
     before = sys.stdout, sys.stderr
     for stream in before:
@@ -84,9 +84,9 @@ def forgiving_output() -> Iterator[Output]:
 
 
 def _open_what_is_closed() -> None:
-    """Open standard streams that the caller closed (``>&-``), to nowhere.
+    """Connect standard streams that the caller closed (``>&-``) to the null device.
 
-    Otherwise the next file that is opened gets their number, and a library's words.
+    Otherwise the next opened file would get their descriptor and receive printed text.
     """
     while (opened := os.open(os.devnull, os.O_RDWR)) <= 2:
         os.set_inheritable(opened, True)

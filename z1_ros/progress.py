@@ -1,4 +1,4 @@
-"""How far a long job is: bars on a terminal, a line now and then in a log."""
+"""Progress of a long job: bars on a terminal, periodic lines in a log."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -10,7 +10,7 @@ from rich.progress import Progress as Bars
 
 
 class Progress:
-    """Counts jobs of several kinds, and says how many are done and how long the rest takes."""
+    """Counts finished jobs of several kinds and estimates the remaining time."""
 
     def __init__(
         self,
@@ -20,9 +20,9 @@ class Progress:
         period_s: float = 15.0,
         now_s: Callable[[], float] = time.monotonic,
     ):
-        """Set up for ``totals`` jobs of each kind; use it as a context.
+        """Prepare for ``totals`` jobs of each kind; use the object as a context manager.
 
-        Where the console is no terminal, at least ``period_s`` pass between two lines [s].
+        If the console is not a terminal, at least ``period_s`` [s] pass between two lines.
         """
         self._console, self._totals = console, dict(totals)
         self._done = dict.fromkeys(totals, 0)
@@ -50,9 +50,9 @@ class Progress:
         self._bars.stop()
 
     def advance(self, kind: str, note: str = "", *, earlier: bool = False) -> None:
-        """Count one job as done, with a note on all of its kind so far.
+        """Count one job as done, with a note on all jobs of its kind.
 
-        What an ``earlier`` run did says nothing about how long the rest takes.
+        A job of an ``earlier`` run does not count in the estimate of the remaining time.
         """
         self._done[kind] += 1
         self._earlier += earlier

@@ -1,7 +1,7 @@
 """Embodiments: which cameras, state fields and actions a robot has, by name.
 
-No code relies on a flat order that is not spelled out here: two incompatible flat RoboCasa
-orders exist in public data, so vectors are always built from, and split into, named fields.
+Every flat order is defined here. Public data uses two incompatible flat orders of RoboCasa, so
+vectors are always built from, and split into, named fields.
 """
 
 from collections.abc import Mapping
@@ -54,14 +54,14 @@ class ActionField(Field):
     high: float
     """Upper limit of each number."""
     hold: float | None
-    """Value that makes the robot stay as it is; ``None`` repeats the last command (a gripper)."""
+    """Value that keeps the robot's position; ``None`` repeats the last command (a gripper)."""
     max_step: float | None = None
     """Largest change between two control steps; ``None`` means unlimited (a gripper's sign)."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Embodiment:
-    """A robot as a policy sees it."""
+    """Description of a robot: cameras, state and action fields, rate and joints."""
 
     name: str
     """Name that bundles and launch files use."""
@@ -98,8 +98,8 @@ class Embodiment:
         """Return the action (action_dim,) that keeps the robot where it is.
 
         Args:
-            last: Last commanded action (action_dim,), or None if nothing was commanded yet;
-                then fields that repeat the last command give 0, which commands no change.
+            last: Last commanded action (action_dim,), or None before the first command. With None,
+                fields that repeat the last command are 0, which commands no change.
         """
         hold = np.zeros(self.action_dim, np.float32) if last is None else np.array(last, np.float32)
         at = 0
@@ -124,7 +124,7 @@ class Embodiment:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Contract:
-    """What a model was trained on; part of a bundle's manifest."""
+    """Inputs and outputs that a model was trained on; part of a bundle's manifest."""
 
     cameras: tuple[str, ...]
     """Cameras in the order of the model's image slots."""
@@ -133,13 +133,13 @@ class Contract:
     action: tuple[Field, ...]
     """Action fields in the order of the model's outputs."""
     control_hz: float
-    """Control steps per second that one action stands for."""
+    """Control steps per second; one action is one control step."""
     horizon: int
     """Actions per chunk."""
 
     @property
     def action_dims(self) -> tuple[str, ...]:
-        """Full name of each action dimension the model gives, in its order."""
+        """Full name of each action dimension of the model, in the order of its outputs."""
         return tuple(name for field in self.action for name in field.dim_names)
 
     @property
@@ -149,9 +149,10 @@ class Contract:
 
 
 def check_contract(contract: Contract, embodiment: Embodiment, model: str) -> None:
-    """Raise ContractMismatch, naming both sides, unless the model can drive the robot.
+    """Raise ContractMismatch with the difference if the model does not fit the robot.
 
-    The robot may have more cameras and state than the model uses; actions and rate must be equal.
+    The robot may have more cameras and state fields than the model uses; actions and rate must be
+    equal.
     """
     robot = f"robot {embodiment.name!r}"
     for camera in contract.cameras:
@@ -196,9 +197,9 @@ def ordered_actions(
     *,
     ndim: int = 1,
 ) -> np.ndarray:
-    """Return actions with their dimensions in the order of ``wanted``; their type stays.
+    """Return actions with their dimensions in the order of ``wanted``; the dtype is kept.
 
-    Whatever lets actions through calls this: chunk queue, guard, simulator, bridge.
+    All modules that forward actions call it: chunk queue, guard, simulator, bridge.
 
     Args:
         actions: (dim,) one action, or (k, dim) several.
@@ -207,8 +208,8 @@ def ordered_actions(
         ndim: 1 for one action, 2 for several.
 
     Raises:
-        ActionError: The shape is wrong, a dimension is missing, unknown or there twice, or a
-            value is not a finite number.
+        ActionError: The shape is wrong, a dimension is missing, unknown or duplicate, or a value
+            is not a finite number.
     """
     actions = np.asarray(actions)
     if dims is not None and sorted(dims) != sorted(wanted):
@@ -248,7 +249,8 @@ def require_seed(seed: int, purpose: str) -> int:
     """Return ``seed`` if it may be used for ``purpose`` (``train`` or ``eval``).
 
     Raises:
-        SeedError: Training and evaluation scenes would overlap.
+        SeedError: The seed belongs to the other purpose: training and evaluation scenes would
+            overlap.
     """
     if seed < 0:
         raise SeedError(f"seed {seed} is negative; seeds are 0, 1, 2, …")

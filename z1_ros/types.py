@@ -1,6 +1,6 @@
-"""The values that travel between policy, runtime and simulator.
+"""The data types that policy, runtime and simulator exchange.
 
-Arrays are NumPy; names, not positions, say what a number means.
+Arrays are NumPy arrays; their numbers are identified by name, not by position.
 """
 
 from collections.abc import Mapping
@@ -11,28 +11,28 @@ import numpy as np
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Observation:
-    """What a real robot knows at one instant; never object poses or task ids."""
+    """Sensor data of one instant, available on a real robot; never object poses or task ids."""
 
     images: Mapping[str, np.ndarray]
     """Camera name -> (height, width, 3) uint8 RGB, upright."""
     state: Mapping[str, np.ndarray]
     """State field name -> (field size,) float32, in the unit of the embodiment's field."""
     instruction: str
-    """What to do, in words."""
+    """Instruction in natural language."""
     stamp_ns: int
-    """Time at which it was true [ns], in the clock of the robot or simulator."""
+    """Time of the observation [ns], in the clock of the robot or simulator."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ActionChunk:
-    """What a policy plans: the next ``horizon`` actions, one per control step."""
+    """The next ``horizon`` actions that a policy plans, one per control step."""
 
     actions: np.ndarray
     """(horizon, action_dim) float32 in the embodiment's action units, unnormalised."""
     dims: tuple[str, ...]
     """Name of each action dimension, e.g. ``end_effector_position.x``."""
     stamp_ns: int
-    """Stamp of the observation that caused it [ns]; actions[0] is for that instant."""
+    """Stamp of the observation that caused the chunk [ns]; actions[0] is for that instant."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -42,8 +42,8 @@ class Step:
     steps: int
     """Control steps since reset."""
     success: bool
-    """The task's own success predicate has been true at some step of this episode."""
+    """Whether the task's success predicate was true at some step of this episode."""
     done: bool
-    """The episode is over: success, or the task's horizon reached."""
+    """Whether the episode is over: success, or the task's horizon reached."""
     consumed: int
-    """How many of the given actions were executed (fewer than given if it ended early)."""
+    """Number of the given actions that were executed (fewer if the episode ended early)."""

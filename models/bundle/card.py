@@ -1,4 +1,4 @@
-"""Model cards: what a bundle is, where it comes from, what it needs and gives, in its README."""
+"""Model cards: the README of a bundle with its origin, training, inputs and outputs."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -31,8 +31,8 @@ def model_card(manifest: Manifest, directory: Path) -> str:
     """Return the text of a bundle's README.md.
 
     Args:
-        manifest: The bundle's manifest; what ``made_by`` holds tells how the model came about.
-        directory: Where the bundle's other files already are; each is hashed.
+        manifest: The bundle's manifest; ``made_by`` describes how the model was made.
+        directory: Directory with the bundle's other files; each is hashed.
 
     Raises:
         BundleError: ``made_by`` is malformed.

@@ -1,8 +1,9 @@
-"""``z1-combine``: policies that Z-1 trained task by task, as one bundle.
+"""``z1-combine``: combine policies that were trained for one task each into one bundle.
 
-Each was trained from one base with the VLM left alone, so the new bundle holds the base once and
-beside it every policy's action expert; the instruction chooses. For the instructions of a task it
-gives the same action chunks as that task's policy, to the bit.
+All policies were trained from the same base bundle with a frozen VLM. The new bundle therefore
+contains the base once, and the action expert of every policy. The instruction selects the action
+expert. For the instructions of a task, the new bundle computes exactly the same action chunks as
+the policy of that task.
 """
 
 import shlex
@@ -38,12 +39,16 @@ SHARED = (
     "denoise_steps",
     "replan_steps",
 )
-"""What of a manifest must be the base's own."""
+"""Manifest fields that must be equal in the base and in every bundle to combine."""
 PREFIX = "prefix.onnx"
 
 
 def task_of(result: Bundle, known: Collection[str]) -> str:
-    """Return which of the ``known`` tasks a bundle was trained for; raises BundleError if none."""
+    """Return the task that a bundle was trained for.
+
+    Raises:
+        BundleError: The bundle was trained for none of the ``known`` tasks.
+    """
     run = result.manifest.made_by.get("z1")
     task = str(run.get("task")) if isinstance(run, Mapping) else ""
     if task not in known or result.manifest.experts:
@@ -55,7 +60,7 @@ def task_of(result: Bundle, known: Collection[str]) -> str:
 
 
 def require_same_base(result: Bundle, base: Bundle) -> None:
-    """Raise BundleError unless a bundle differs from ``base`` by its action expert alone."""
+    """Raise BundleError if a bundle differs from ``base`` in more than its action expert."""
     for name in SHARED:
         one, two = (getattr(bundle.manifest, name) for bundle in (result, base))
         if differs := first_difference(name, one, two):
@@ -101,18 +106,18 @@ def combine(
     *,
     export: bool = True,
 ) -> Bundle:
-    """Write one bundle of ``base`` and the experts of ``results``.
+    """Write one bundle with the weights of ``base`` and the action experts of ``results``.
 
     Args:
-        base: Gives all but the experts; experts of its own are kept unless ``results`` holds one
-            of the same task.
-        results: Task -> bundle, checked by ``require_same_base``.
-        patterns: Task -> patterns that its instructions match.
+        base: Bundle that all ``results`` were trained from. Its own task experts are kept, except
+            those whose task is also in ``results``.
+        results: Task -> bundle with the action expert, checked by ``require_same_base``.
+        patterns: Task -> patterns that the instructions of the task match.
         out: Directory to write, see ``write_bundle``.
-        export: Export missing graphs.
+        export: Whether to export the graphs that the bundles do not contain.
 
     Raises:
-        BundleError: The bundles' graphs of the prefix differ, so one cannot stand for all.
+        BundleError: The prefix graphs of the bundles differ, so that they cannot share one.
     """
     copied = dict(_copied(base, results, _shared_prefix(base, results)))
 
@@ -129,9 +134,9 @@ def combine(
 
 
 def _shared_prefix(base: Bundle, results: Mapping[str, Bundle]) -> Bundle:
-    """Return the bundle whose prefix graph is kept: one of the results, else the base.
+    """Return the bundle whose prefix graph is copied: one of ``results``, otherwise ``base``.
 
-    Another version of torch may export equal weights to a graph that differs in the last bits.
+    Two versions of torch may export the same weights to graphs that differ in rounding.
     """
     found = {r.manifest.files[PREFIX]: r for r in results.values() if PREFIX in r.manifest.files}
     if len(found) > 1:
@@ -146,7 +151,7 @@ def _shared_prefix(base: Bundle, results: Mapping[str, Bundle]) -> Bundle:
 def _copied(
     base: Bundle, results: Mapping[str, Bundle], prefix: Bundle
 ) -> Iterator[tuple[str, Path]]:
-    """Yield the name of each file that is copied, and where from."""
+    """Yield the name in the new bundle and the source path of each file to copy."""
     replaced = {weights_file(task) for task in results}
     replaced |= {f"{denoise_graph(task)}.onnx" for task in results}
     for name in base.manifest.files:
@@ -157,7 +162,8 @@ def _copied(
         if name.removesuffix(".data") == PREFIX:
             yield name, prefix.file(name)
     for task, result in results.items():
-        # A graph names its file of weights, so a graph that has one cannot be renamed.
+        # A graph with a separate weight file contains the name of that file, so neither of them
+        # can be renamed.
         files = result.manifest.files
         if "denoise.onnx" in files and "denoise.onnx.data" not in files:
             yield f"{denoise_graph(task)}.onnx", result.file("denoise.onnx")

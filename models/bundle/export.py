@@ -1,9 +1,9 @@
 """``z1-export``: a bundle's network as prefix.onnx and denoise.onnx, checked before it is kept.
 
-Two graphs, because the prefix runs once per observation and the denoising step several times, and
-one more for each task expert; the Euler loop stays in float32 outside. Any batch size; opset
-20 and float32, which onnxruntime and TensorRT both take (opset 23 fuses norms into operators that
-neither handles everywhere).
+The prefix runs once per observation and the denoise step several times, so they are two graphs.
+Each task expert has one more denoise graph. The Euler loop is outside of the graphs, in float32.
+The graphs accept any batch size. They use opset 20 and float32, which both onnxruntime and TensorRT
+support (opset 23 fuses norms into operators that neither supports everywhere).
 """
 
 import logging
@@ -39,13 +39,13 @@ class ExportConfig:
     """Export a bundle's network to ONNX and add the graphs to the bundle."""
 
     bundle: tyro.conf.Positional[str]
-    """Directory of the bundle, or the name of one that is shipped with the package."""
+    """Directory of the bundle, or the name of a bundle shipped with the package."""
     json: Path | None = None
     """JSON file to write the measured differences to."""
 
 
 class PrefixGraph(nn.Module):
-    """``Pi05.prefix`` with tensors in and out."""
+    """``Pi05.prefix`` with tensors as inputs and outputs."""
 
     def __init__(self, network: Pi05):
         super().__init__()
@@ -54,24 +54,24 @@ class PrefixGraph(nn.Module):
     def forward(
         self, images: Tensor, image_mask: Tensor, tokens: Tensor, token_mask: Tensor
     ) -> tuple[Tensor, ...]:
-        """Return keys, values and validity of the prefix."""
+        """Return keys, values and valid-token mask of the prefix."""
         return tuple(self.network.prefix(images, image_mask, tokens, token_mask))
 
 
 class DenoiseGraph(nn.Module):
-    """``Pi05.denoise`` with tensors in and out."""
+    """``Pi05.denoise`` with tensors as inputs and outputs."""
 
     def __init__(self, network: Pi05):
         super().__init__()
         self.network = network
 
     def forward(self, x_t: Tensor, time: Tensor, k: Tensor, v: Tensor, pad: Tensor) -> Tensor:
-        """Return the velocity."""
+        """Return the flow velocity."""
         return self.network.denoise(x_t, time, Prefix(k, v, pad))
 
 
 def main(config: ExportConfig) -> None:
-    """Export and report."""
+    """Export the graphs and print the measured differences."""
     bundle = load_bundle(config.bundle)
     differences = export(bundle)
     for graph, difference in differences.items():
@@ -86,23 +86,24 @@ def main(config: ExportConfig) -> None:
 def export(bundle: Bundle, graphs: Sequence[str] = ()) -> dict[str, float]:
     """Export graphs into the bundle and update its manifest.
 
-    Whoever loads the bundle meanwhile finds it as it was, or without the graphs that are replaced.
+    A process that loads the bundle meanwhile finds the old bundle, or one without the graphs that
+    are being replaced.
 
     Args:
         bundle: A verified bundle.
-        graphs: Which of ``manifest.graphs``; empty means all.
+        graphs: Names of the graphs to export, from ``manifest.graphs``; empty means all.
 
     Returns:
         Largest relative difference between torch and onnxruntime per graph.
 
     Raises:
-        BundleError: A graph gives other numbers than the network; the bundle is left as it was.
+        BundleError: The outputs of a graph differ from the network; the bundle is not changed.
         BackendUnavailable: onnx, onnxscript or onnxruntime is not installed.
-        ConfigError: Nothing can be written there.
+        ConfigError: The bundle's directory is not writable.
     """
     for place in (bundle.path, bundle.path / MANIFEST):
         require_writable(place)
-    # The graphs are float32 whatever the weights are stored in.
+    # The graphs are float32 for every storage type of the weights.
     network = load_bundle_network(bundle, dtype=torch.float32)
     networks = dict.fromkeys(GRAPHS, network)
     for name in bundle.manifest.experts:
@@ -126,7 +127,7 @@ def export(bundle: Bundle, graphs: Sequence[str] = ()) -> dict[str, float]:
 
 
 def _move_graphs(graphs: Iterable[str], folder: Path, bundle: Bundle) -> None:
-    """Move the graphs in ``folder`` into the bundle, which is whole at every moment."""
+    """Move the graphs in ``folder`` into the bundle, which stays valid at every moment."""
     replaced = {f"{graph}.onnx" for graph in graphs}
     listed = bundle.manifest.files
     kept = [name for name in listed if name.removesuffix(".data") not in replaced]
@@ -170,15 +171,15 @@ def _export_graph(network: Pi05, graph: str, path: Path) -> None:
             optimize=True,
             verbose=False,
         )
-    assert program is not None  # it is with dynamo
+    assert program is not None  # with dynamo, export always returns a program
     _strip_metadata(program.model)
-    # Above 2 GB a protobuf cannot hold the weights.
+    # A protobuf cannot contain more than 2 GB of weights.
     external = sum(p.numel() for p in network.parameters()) * 4 > 1.5e9
     program.save(path, external_data=external)
 
 
 def _strip_metadata(model: Any) -> None:
-    """Remove the exporter's notes: stack traces name this machine's folders."""
+    """Remove the exporter's metadata: its stack traces contain paths of this machine."""
     for part in (model, model.graph, *model.graph, *model.graph.initializers.values()):
         part.metadata_props.clear()
         part.doc_string = None
@@ -238,13 +239,13 @@ def _session(path: Path) -> _Graph:
 
 
 def relative_difference(value: np.ndarray, reference: np.ndarray) -> float:
-    """Return the largest difference relative to the largest reference value; NaN is infinite."""
+    """Return the largest difference divided by the largest reference value; infinite for NaN."""
     difference = np.abs(value - reference).max() / max(np.abs(reference).max(), 1e-6)
     return float(difference) if np.isfinite(difference) else float("inf")
 
 
 def example_inputs(geometry: Geometry, batch: int, seed: int) -> dict[str, Tensor]:
-    """Return inputs of a prefix: smooth images, one camera missing, prompts of several lengths."""
+    """Return prefix inputs: smooth images, one missing camera, prompts of several lengths."""
     random = torch.Generator().manual_seed(seed)
     size = geometry.image_size
     coarse = torch.rand((batch * geometry.cameras, 3, 8, 8), generator=random) * 2 - 1

@@ -1,6 +1,6 @@
 """The inputs and outputs of a bundle's graphs: one table for export, backends and checks.
 
-``prefix`` encodes an observation, ``denoise`` takes one step of the flow from noise to actions.
+``prefix`` encodes an observation, ``denoise`` computes one denoise step from noise to actions.
 """
 
 from collections.abc import Mapping
@@ -10,27 +10,27 @@ from z1_ros.errors import BundleError
 from z1_ros.models.network.geometry import Geometry
 
 GRAPHS = ("prefix", "denoise")
-"""Every bundle's graphs; each of its task experts has one more, another ``denoise``."""
+"""Graphs of every bundle; each task expert adds its own ``denoise`` graph."""
 BATCH = "batch"
-"""The dimension that may have any size."""
+"""Name of the dimension of any size."""
 
 
 @dataclass(frozen=True, slots=True)
 class Port:
-    """One input or output."""
+    """One input or output of a graph."""
 
     dtype: str
     """``float32``, ``int64`` or ``bool``."""
     shape: tuple[str | int, ...]
-    """``batch``, attributes of ``Geometry``, or numbers."""
+    """Dimensions: ``batch``, names of ``Geometry`` attributes, or numbers."""
 
     @property
     def batch_axis(self) -> int:
-        """Which dimension is the batch."""
+        """Index of the batch dimension."""
         return self.shape.index(BATCH)
 
     def sizes(self, geometry: Geometry) -> tuple[int | None, ...]:
-        """Return the shape in numbers, the batch as None."""
+        """Return the shape as numbers, with None for the batch dimension."""
         return tuple(
             size if isinstance(size, int) else None if size == BATCH else getattr(geometry, size)
             for size in self.shape
@@ -42,7 +42,7 @@ _ACTIONS = Port("float32", (BATCH, "horizon", "action_dim"))
 _PREFIX = {
     "k": _KEYS,
     "v": _KEYS,
-    "pad": Port("bool", (BATCH, "prefix_tokens")),  # the file format's name of ``Prefix.valid``
+    "pad": Port("bool", (BATCH, "prefix_tokens")),  # name of ``Prefix.valid`` in the file format
 }
 INPUTS: Mapping[str, Mapping[str, Port]] = {
     "prefix": {
@@ -53,31 +53,31 @@ INPUTS: Mapping[str, Mapping[str, Port]] = {
     },
     "denoise": {"x_t": _ACTIONS, "time": Port("float32", (BATCH,)), **_PREFIX},
 }
-"""Graph -> name of each input -> what it is, in the order of the graph."""
+"""Graph -> input name -> type and shape, in the order of the graph."""
 OUTPUTS: Mapping[str, Mapping[str, Port]] = {"prefix": _PREFIX, "denoise": {"v_t": _ACTIONS}}
-"""Graph -> name of each output -> what it is, in the order of the graph."""
+"""Graph -> output name -> type and shape, in the order of the graph."""
 
 
 def kind_of(graph: str) -> str:
-    """Return ``prefix`` or ``denoise``, whose inputs and outputs a graph of that name has."""
+    """Return the kind of a graph, ``prefix`` or ``denoise``, which defines inputs and outputs."""
     return "prefix" if graph == "prefix" else "denoise"
 
 
 Found = Mapping[str, tuple[str, tuple[int | None, ...]]]
-"""Name -> type and shape as a graph states them; None is a dimension of any size."""
+"""Name -> type and shape in the graph file; None is a dimension of any size."""
 
 
 def check_ports(
     graph: str, inputs: Found, outputs: Found, geometry: Geometry, source: object
 ) -> None:
-    """Compare what a graph takes and gives with what the geometry needs.
+    """Compare the inputs and outputs of a graph with those that the geometry needs.
 
     Args:
-        graph: Its name.
-        inputs: What it says of its inputs.
-        outputs: What it says of its outputs, where it may leave any size open.
+        graph: Name of the graph.
+        inputs: Types and shapes of its inputs.
+        outputs: Types and shapes of its outputs; their sizes may be undefined.
         geometry: Sizes of the network.
-        source: What to call it in errors.
+        source: Name of the graph in error messages.
 
     Raises:
         BundleError: A name, type or size differs.

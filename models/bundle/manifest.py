@@ -1,7 +1,7 @@
 """The model bundle: a directory that is trained, exported, shipped and loaded as one unit.
 
-``manifest.json`` says what the model needs and gives, how to prepare its inputs, what made it,
-and the SHA-256 of every other file. Nothing in a bundle is ever unpickled.
+``manifest.json`` describes the inputs and outputs of the model, the preprocessing, the origin, and
+the SHA-256 of every other file. No file of a bundle is unpickled.
 """
 
 import hashlib
@@ -57,27 +57,27 @@ MAY_BE_MISSING = (
     "TaskExpert.made_by",
     *(f"NormStats.{part}" for parts in STATS_PARTS.values() for part in parts),
 )
-"""Keys that a manifest need not have; of the statistics, those that its mode needs are checked."""
+"""Keys that may be missing in a manifest; the statistics that its mode needs are checked later."""
 _GRAPH_FILE = re.compile(r"(prefix|denoise(_.+)?)\.onnx(\.data)?")
-"""An export that was killed leaves such files without an entry in the manifest."""
+"""Files that a killed export may leave without an entry in the manifest."""
 MODELS = Path(__file__).parents[1]
 """Folder of the bundles that are shipped with the package."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Manifest:
-    """Everything a loader has to know about a bundle."""
+    """Content of ``manifest.json``: all information that is needed to load a bundle."""
 
     name: str
     """Short name, e.g. ``kitchen-sft``."""
     embodiment: str
-    """Embodiment it was trained on."""
+    """Embodiment that the model was trained on."""
     contract: Contract
     """Cameras, fields, rate, horizon."""
     image: ImageSpec
-    """Image preparation."""
+    """Image preprocessing."""
     prompt: PromptSpec
-    """Text preparation."""
+    """Text preprocessing."""
     normalization: Normalization
     """State and action scaling."""
     geometry: Mapping[str, int]
@@ -87,19 +87,19 @@ class Manifest:
     replan_steps: int = 8
     """Actions executed before the next inference."""
     experts: Mapping[str, TaskExpert] = field(default_factory=dict)
-    """Task experts by name; instructions that match none go to the base expert."""
+    """Task experts by name; the base expert handles instructions that match none of them."""
     made_by: Mapping[str, Any] = field(default_factory=dict)
-    """Command, seed, data and versions that made it."""
+    """Command, seed, data and versions that the bundle was made with."""
     files: Mapping[str, str] = field(default_factory=dict)
     """File name -> SHA-256 of every other file."""
     format: str = FORMAT
     """Layout version of the bundle."""
 
     def __post_init__(self) -> None:
-        """Check types, ranges and that the parts agree.
+        """Check types, ranges and the consistency of the parts.
 
         Raises:
-            ValueError: They do not; ``load_bundle`` makes a BundleError of it.
+            ValueError: A check failed; ``load_bundle`` converts it to a BundleError.
         """
         _check_names(self.files)
         check_experts(self.experts)
@@ -143,10 +143,10 @@ class Manifest:
         return (*GRAPHS, *(denoise_graph(name) for name in self.experts))
 
     def expert_for(self, instruction: str) -> str:
-        """Return the expert that follows an instruction, empty for the base expert.
+        """Return the name of the expert for an instruction, empty for the base expert.
 
         Raises:
-            BundleError: Several do.
+            BundleError: Several experts match the instruction.
         """
         return choose_expert(self.experts, instruction)
 
@@ -171,11 +171,11 @@ class Bundle:
     path: Path
     """The directory."""
     manifest: Manifest
-    """Its parsed manifest."""
+    """The parsed manifest."""
     sha256: str
-    """Hash of the manifest, which holds all other hashes: it identifies the bundle."""
+    """SHA-256 of the manifest; it identifies the bundle, as the manifest has all other hashes."""
     stamps: Mapping[str, tuple[int, ...]] = field(default_factory=dict, compare=False, repr=False)
-    """File name -> stamp when it was hashed."""
+    """File name -> file stamp at the time of hashing."""
 
     def file(self, name: str) -> Path:
         """Return the path of one of the bundle's files.
@@ -192,10 +192,10 @@ class Bundle:
         return self.path / name
 
     def read(self, name: str) -> bytes:
-        """Return the content of one of the bundle's files, which is what its hash is of.
+        """Return the content of one of the bundle's files and check its hash.
 
         Raises:
-            BundleError: The bundle has no such file, or it was changed.
+            BundleError: The bundle has no such file, or the file was changed.
         """
         data = self.file(name).read_bytes()
         if hashlib.sha256(data).hexdigest() != self.manifest.files[name]:
@@ -203,7 +203,7 @@ class Bundle:
         return data
 
     def require_unchanged(self, names: Iterable[str] | None = None) -> None:
-        """Raise BundleError unless the files, by default all, are those that were hashed."""
+        """Raise BundleError if one of the files (None: all) has changed since it was hashed."""
         for name in self.stamps if names is None else names:
             expected = self.sha256 if name == MANIFEST else self.manifest.files[name]
             self._require_unchanged(name, expected)
@@ -222,7 +222,7 @@ class Bundle:
         """Path of the tokenizer, ``tokenizer.json`` or ``tokenizer.model``.
 
         Raises:
-            BundleError: The bundle has neither.
+            BundleError: The bundle has neither file.
         """
         for name in (TOKENIZER, SENTENCEPIECE):
             if name in self.manifest.files:
@@ -231,11 +231,11 @@ class Bundle:
 
 
 def require_replaceable(directory: Path) -> None:
-    """Check that a bundle may be written here: nothing would be lost but an older bundle.
+    """Check that a bundle may be written to ``directory``, replacing only an older bundle.
 
     Raises:
-        ConfigError: Something else is there, also beside an older bundle's files; or nothing can
-            be written.
+        ConfigError: The directory contains files that do not belong to a bundle, or is not
+            writable.
     """
     require_writable(directory)
     place = real_place(directory)
@@ -255,7 +255,7 @@ def require_replaceable(directory: Path) -> None:
 
 
 def _own_files(directory: Path) -> set[str] | None:
-    """Return the names that a bundle may have in its directory; None if something else is there."""
+    """Return the file names of a bundle in ``directory``; None if it is not a bundle."""
     if not any(directory.iterdir()):
         return set()
     try:
@@ -275,13 +275,13 @@ def bundled_path(name: str) -> Path:
 
 
 def find_bundle(path: str | Path) -> Path:
-    """Return the directory of a bundle; nothing in it is read.
+    """Return the directory of a bundle without reading its files.
 
     Args:
         path: Directory, or the name of a bundle shipped with the package (``kitchen-sft``).
 
     Raises:
-        BundleError: There is none.
+        BundleError: The bundle does not exist.
     """
     given = Path(path).expanduser()
     directory = given
@@ -306,10 +306,11 @@ def load_bundle(path: str | Path) -> Bundle:
     """Read and verify a bundle.
 
     Args:
-        path: As for ``find_bundle``.
+        path: Directory or name, as for ``find_bundle``.
 
     Raises:
-        BundleError: Missing directory, manifest or file; malformed manifest; hash mismatch.
+        BundleError: The directory, manifest or a file is missing, the manifest is malformed, or a
+            hash differs.
     """
     directory = find_bundle(path)
     manifest_path, stamps = directory / MANIFEST, {MANIFEST: file_stamp(directory / MANIFEST)}
@@ -339,12 +340,12 @@ def load_bundle(path: str | Path) -> Bundle:
 def write_manifest(
     directory: Path, manifest: Manifest, names: Iterable[str] | None = None
 ) -> Bundle:
-    """Hash files into a manifest and write it in one step.
+    """Add the hashes of files to a manifest and write it atomically.
 
     Args:
-        directory: Where the files are and the manifest goes.
-        manifest: Everything but the hashes.
-        names: Files of the bundle; None means all that are there.
+        directory: Directory of the files and of the manifest.
+        manifest: Manifest without hashes.
+        names: Files of the bundle; None means all files in the directory.
     """
     if names is None:
         names = (p.name for p in directory.iterdir() if p.is_file() and p.name != MANIFEST)

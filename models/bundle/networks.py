@@ -1,4 +1,4 @@
-"""The torch networks of a bundle: its own, and those of its task experts."""
+"""The torch networks of a bundle: with the base expert or with one of its task experts."""
 
 from copy import deepcopy
 
@@ -18,17 +18,17 @@ def load_bundle_network(
 ) -> Pi05:
     """Return a bundle's network.
 
-    The expert's weights are copied out of the mapped file: the last bits of a product depend on how
-    its factors are aligned in memory, and an expert must give the same numbers from any file.
+    The expert's weights are copied from the mapped file. The rounding of a matrix product depends
+    on the memory alignment of its factors, and an expert must give equal numbers from any file.
 
     Args:
         bundle: A verified bundle.
-        expert: Name of the action expert; ``manifest.expert_for(instruction)`` tells it.
-        dtype: Type of the weights, see ``Pi05.cast``; None keeps those of the file.
+        expert: Name of the action expert, see ``manifest.expert_for(instruction)``.
+        dtype: Type of the weights, see ``Pi05.cast``; None keeps the types of the file.
 
     Raises:
-        BundleError: It has no such expert.
-        CheckpointError: The weights do not fit its geometry.
+        BundleError: The bundle has no such expert.
+        CheckpointError: The weights do not fit the bundle's geometry.
     """
     network = load_network(bundle.file(WEIGHTS), Geometry(**bundle.manifest.geometry), dtype)
     for part in EXPERT_PARTS:
@@ -40,8 +40,8 @@ def with_expert(network: Pi05, bundle: Bundle, expert: str) -> Pi05:
     """Return a network with an expert of ``bundle``; it shares its VLM with ``network``.
 
     Raises:
-        BundleError: There is no such expert.
-        CheckpointError: Its tensors do not fit the network.
+        BundleError: The bundle has no such expert.
+        CheckpointError: The tensors of the expert do not fit the network.
     """
     if expert not in bundle.manifest.experts:
         raise BundleError(

@@ -1,4 +1,4 @@
-"""Frozen dataclasses from parsed JSON: every key must be there and every value of its type."""
+"""Builds frozen dataclasses from parsed JSON and checks all keys and value types."""
 
 import math
 from collections.abc import Collection, Mapping
@@ -13,16 +13,16 @@ MAX_TEXT = 500
 
 
 def from_json(cls: type, data: Any, optional: Collection[str] = (), name: str = "") -> Any:
-    """Build a dataclass.
+    """Build a dataclass from parsed JSON.
 
     Args:
-        cls: The dataclass; its type annotations say what is checked.
+        cls: Dataclass; its type annotations define the checks.
         data: Parsed JSON.
-        optional: ``Class.key`` of the keys that may be missing; their default is used then.
-        name: Where ``data`` stands, for errors; empty for the whole file.
+        optional: ``Class.key`` of the keys that may be missing; then their default is used.
+        name: Position of ``data`` in the file, for errors; empty for the whole file.
 
     Raises:
-        ValueError: A key is unknown or missing, or a value is of the wrong type.
+        ValueError: A key is unknown or missing, or a value has the wrong type.
     """
     if not isinstance(data, dict):
         raise ValueError(f"{name or cls.__name__} must be an object, got {shown(data)}")

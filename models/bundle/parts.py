@@ -1,4 +1,4 @@
-"""Parts of a manifest, and what must hold of them: images, prompt, normalisation, contract."""
+"""Parts of a manifest and their checks: images, prompt, normalisation, contract."""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -16,24 +16,24 @@ NORMALIZATION_FORMS: tuple[str, ...] = get_args(Form)
 STATS_PARTS = {"quantile": ("q01", "q99"), "mean_std": ("mean", "std")}
 """The statistics that each normalisation mode needs."""
 MIN_RANGE = 1e-6
-"""A dimension whose range, or standard deviation, is no wider counts as constant; where its numbers
-are larger than 1, no wider than this part of them, which float32 hardly tells from rounding."""
+"""Largest range, or standard deviation, of a dimension that counts as constant. For numbers larger
+than 1 it is relative to them: float32 can hardly distinguish such a range from rounding."""
 MAX_NUMBER = 1e6
-"""No number of a robot is larger, in any unit in use: statistics beyond it are a mistake."""
+"""Largest magnitude of a robot's number in any unit in use; larger statistics are an error."""
 BEYOND_LIMITS = 10
-"""Statistics of actions may be beyond the robot's limits, but not by more than this factor."""
+"""Largest factor by which statistics of actions may exceed the robot's limits."""
 MAX_HZ = 1000
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ImageSpec:
-    """How a camera image becomes a model input."""
+    """Conversion of a camera image to a model input."""
 
     size: int = 224
     """Side of the square model image [px]."""
     resize: Resize = "area"
-    """``area`` (antialiased), ``bilinear`` (in floating point and not antialiased, as in LeRobot)
-    or ``bilinear_antialias`` (Pillow's, as openpi serves its models)."""
+    """``area`` (antialiased), ``bilinear`` (floating point without antialiasing, as in LeRobot) or
+    ``bilinear_antialias`` (with Pillow, as in openpi's policy server)."""
     slots: int = 3
     """Image slots of the network; slots beyond the contract's cameras are masked out."""
 
@@ -44,17 +44,17 @@ class ImageSpec:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PromptSpec:
-    r"""How instruction and state become text (π0.5: ``Task: …, State: …;\nAction: ``)."""
+    r"""Format of the prompt (π0.5: ``Task: …, State: …;\nAction: ``)."""
 
     max_tokens: int = 200
-    """Tokens the prompt is padded to."""
+    """Number of tokens that the prompt is padded to."""
     discrete_state: bool = True
-    """Put the normalised state into the prompt as 256 bins; else the state is not used at all."""
+    """Whether the prompt contains the normalised state as 256 bins; if not, the state is unused."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class NormStats:
-    """Statistics of one vector, in the contract's flat order; () where the mode needs none."""
+    """Statistics of one vector, in the contract's flat order; () if the mode does not need them."""
 
     mean: tuple[float, ...] = ()
     """Mean of each number."""
@@ -66,7 +66,7 @@ class NormStats:
     """99 % quantile of each number."""
 
     def constant(self, mode: str) -> tuple[bool, ...]:
-        """Whether each number is a constant to a normalisation of that mode."""
+        """Return whether each number counts as constant in a normalisation of that mode."""
         first, second = (getattr(self, part) for part in STATS_PARTS[mode])
         spreads = [b - a if mode == "quantile" else b for a, b in zip(first, second, strict=True)]
         return tuple(
@@ -76,18 +76,18 @@ class NormStats:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Normalization:
-    """How state and actions map to the model's range."""
+    """Mapping of state and actions to the model's range."""
 
     mode: Mode = "quantile"
     """``quantile`` maps [q01, q99] to [-1, 1]; ``mean_std`` is the z-score."""
     action_mode: Mode | None = None
-    """Mode of the actions where it is not ``mode``."""
+    """Mode of the actions; None uses ``mode``."""
     form: Form = "lerobot"
-    """Whose formulas: ``lerobot`` or ``openpi``, which adds 1e-6 to every range."""
+    """Formulas: those of ``lerobot`` or of ``openpi``, which adds 1e-6 to every range."""
     state: NormStats
-    """Of the state."""
+    """Statistics of the state."""
     action: NormStats
-    """Of the actions."""
+    """Statistics of the actions."""
 
     @property
     def mode_of_actions(self) -> Mode:
@@ -102,22 +102,22 @@ class Normalization:
 
 
 def require_stats(name: str, stats: NormStats, mode: str, dims: Sequence[str]) -> None:
-    """Check that statistics can be those of a vector.
+    """Check that statistics are complete and plausible for a vector.
 
     Args:
-        name: What to call them in errors.
+        name: Name of the statistics in error messages.
         stats: The statistics.
         mode: Normalisation mode that uses them.
         dims: Name of each number.
 
     Raises:
-        ValueError: They lack what the mode needs, or a number is impossible.
+        ValueError: Statistics that the mode needs are missing, or a number is impossible.
     """
     for part in fields(stats):
         values = getattr(stats, part.name)
         if values == () and part.name not in STATS_PARTS[mode]:
             continue
-        # NaN and infinity are not within the bound either.
+        # The comparison also rejects NaN and infinity.
         well = isinstance(values, tuple) and len(values) == len(dims) and all(map(_fits, values))
         if not well:
             raise ValueError(
@@ -142,7 +142,7 @@ def _fits(value: Any) -> bool:
 
 
 def require_contract(contract: Contract) -> None:
-    """Raise ValueError where a contract names nothing, or something twice."""
+    """Raise ValueError if a part of a contract is empty or a name occurs twice."""
     hz, names = contract.control_hz, {"contract.cameras": contract.cameras}
     if not 0 < hz <= MAX_HZ:
         raise ValueError(f"contract.control_hz is {hz:g}, expected up to {MAX_HZ}")
@@ -159,14 +159,14 @@ def require_contract(contract: Contract) -> None:
 
 
 def require_commands(stats: NormStats, fields_of: Sequence[Field], robot: str) -> None:
-    """Raise ValueError for statistics of actions far beyond what a robot can be commanded.
+    """Raise ValueError for statistics of actions far beyond the robot's command limits.
 
-    The network's numbers, unnormalised with them, would be commands of that size.
+    Network outputs that are unnormalised with such statistics would be commands of that size.
 
     Args:
         stats: Statistics of the actions.
         fields_of: Action fields.
-        robot: Name of the embodiment; of an unknown one nothing is checked.
+        robot: Name of the embodiment; an unknown embodiment is not checked.
     """
     known = EMBODIMENTS[robot].action if robot in EMBODIMENTS else ()
     limits, at = {own.name: max(abs(own.low), abs(own.high)) for own in known}, 0

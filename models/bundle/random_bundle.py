@@ -1,4 +1,4 @@
-"""A bundle with random weights: sizes, memory and time are those of a trained one."""
+"""A bundle with random weights, with the sizes, memory and run time of a trained bundle."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
@@ -39,15 +39,15 @@ def write_random_bundle(
     """Write a bundle of untrained weights for ``robot``.
 
     Args:
-        folder: Directory to make; it must not exist or be empty.
+        folder: Directory to make; it must be empty or not exist.
         geometry: Network sizes.
-        robot: Its cameras fill the image slots, its fields the prompt and the actions.
-        dtype: ``bfloat16`` or ``float32``; see ``Pi05.cast`` for what stays float32.
-        seed: Of the weights.
-        experts: Names of task experts; each follows its own name as an instruction.
+        robot: Robot whose cameras and fields define the contract.
+        dtype: ``bfloat16`` or ``float32``; see ``Pi05.cast`` for the parts that stay float32.
+        seed: Seed of the weights.
+        experts: Names of task experts; the instruction of each is its name.
 
     Raises:
-        ConfigError: The folder holds something, or the robot does not fit the geometry.
+        ConfigError: The folder is not empty, or the robot does not fit the geometry.
     """
     if folder.exists() and any(folder.iterdir()):
         raise ConfigError(f"{folder} is not empty; choose a new folder")

@@ -1,7 +1,7 @@
-"""Task experts: one VLM and several action experts, of which the instruction chooses one.
+"""Task experts: one VLM and several action experts; the instruction selects the action expert.
 
-Z-1 trains one policy per task and leaves the VLM alone, so its policies differ only in the action
-expert. A bundle may hold several such task experts beside its own, the base expert.
+Z-1 trains one policy per task with a frozen VLM, so its policies differ only in the action expert.
+A bundle may contain several such task experts in addition to the base expert.
 """
 
 import re
@@ -13,11 +13,11 @@ from typing import Any
 from z1_ros.errors import BundleError
 
 BASE = ""
-"""Name of the expert in ``model.safetensors`` and ``denoise.onnx``."""
+"""Name of the base expert, stored in ``model.safetensors`` and ``denoise.onnx``."""
 VLM_PARTS = ("vision", "projector", "vlm")
 """Modules of ``Pi05`` that all experts share."""
 EXPERT_PARTS = ("expert", "time", "action_in_proj", "action_out_proj")
-"""Modules of ``Pi05`` that each expert has of its own."""
+"""Modules of ``Pi05`` that are different in each expert."""
 _FILE = re.compile(r"(?:expert_(?P<w>.+)\.safetensors|denoise_(?P<g>.+)\.onnx(?:\.data)?)")
 
 
@@ -26,9 +26,9 @@ class TaskExpert:
     """An action expert for some instructions."""
 
     instructions: tuple[str, ...]
-    """What it follows: shell-style patterns, e.g. ``open the * drawer``."""
+    """Shell-style patterns of the expert's instructions, e.g. ``open the * drawer``."""
     made_by: Mapping[str, Any] = field(default_factory=dict)
-    """What made it, as a manifest's ``made_by``."""
+    """Origin of the expert, in the format of a manifest's ``made_by``."""
 
     def __post_init__(self) -> None:
         """Check types; raises ValueError."""
@@ -39,7 +39,7 @@ class TaskExpert:
             raise ValueError("made_by of an expert must be an object")
 
     def follows(self, instruction: str) -> bool:
-        """Whether one of the patterns matches."""
+        """Return whether one of the patterns matches the instruction."""
         text = normalize_instruction(instruction)
         return any(fnmatchcase(text, normalize_instruction(p)) for p in self.instructions)
 
@@ -49,15 +49,15 @@ def _is_text(value: Any) -> bool:
 
 
 def normalize_instruction(text: str) -> str:
-    """Return ``text`` without what does not change its meaning: case, spacing, a final stop."""
+    """Return ``text`` in lower case with single spaces and without a final full stop."""
     return " ".join(text.replace("_", " ").lower().split()).rstrip(" .!")
 
 
 def choose_expert(experts: Mapping[str, TaskExpert], instruction: str) -> str:
-    """Return the name of the expert that follows an instruction, ``BASE`` if none does.
+    """Return the name of the expert that matches an instruction, ``BASE`` if none does.
 
     Raises:
-        BundleError: Several do.
+        BundleError: Several experts match the instruction.
     """
     found = [name for name, expert in experts.items() if expert.follows(instruction)]
     if len(found) > 1:
@@ -69,10 +69,10 @@ def choose_expert(experts: Mapping[str, TaskExpert], instruction: str) -> str:
 
 
 def check_experts(experts: Mapping[str, TaskExpert]) -> None:
-    """Raise ValueError for a name that is no part of a file name, or for overlapping patterns.
+    """Raise ValueError for a name that cannot be part of a file name, or for overlapping patterns.
 
-    A pattern, read as an instruction, is the witness of an overlap. Some overlaps have no such
-    witness; those are found when an instruction meets them.
+    The check tests each pattern as an instruction. It misses some overlaps; ``choose_expert``
+    reports those when an instruction matches several experts.
     """
     for name, expert in experts.items():
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", name):
@@ -82,17 +82,17 @@ def check_experts(experts: Mapping[str, TaskExpert]) -> None:
 
 
 def weights_file(expert: str) -> str:
-    """Return the name of the file with an expert's tensors."""
+    """Return the name of the file that contains an expert's tensors."""
     return f"expert_{expert}.safetensors"
 
 
 def denoise_graph(expert: str) -> str:
-    """Return the name of the graph that is an expert's: ``denoise`` or ``denoise_<name>``."""
+    """Return the name of an expert's denoise graph: ``denoise`` or ``denoise_<name>``."""
     return f"denoise_{expert}" if expert else "denoise"
 
 
 def check_expert_files(experts: Iterable[str], files: Iterable[str], bundle: str) -> None:
-    """Raise BundleError unless the weights of all ``experts``, and of no others, are there."""
+    """Raise BundleError unless ``files`` has the weights of exactly the given ``experts``."""
     experts, files = set(experts), set(files)
     for name in sorted(experts):
         if weights_file(name) not in files:
@@ -107,5 +107,5 @@ def check_expert_files(experts: Iterable[str], files: Iterable[str], bundle: str
 
 
 def is_expert_tensor(name: str) -> bool:
-    """Whether a tensor of the network belongs to the action expert."""
+    """Return whether a tensor of the network belongs to the action expert."""
     return name.split(".", 1)[0] in EXPERT_PARTS

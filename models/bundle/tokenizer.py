@@ -4,10 +4,10 @@ The prompt is π0.5's (openpi ``src/openpi/models/tokenizer.py``)::
 
     Task: {instruction}, State: {bin} {bin} …;\nAction:
 
-Tokenizers are files: PaliGemma's ``tokenizer.model`` (SentencePiece), as openpi uses it, or its
-``tokenizer.json`` (Hugging Face ``tokenizers``), as LeRobot does; both give the same ids.
-``small_tokenizer`` makes the small one that the small geometry uses, with one token per word
-and per state bin.
+A tokenizer is a file: PaliGemma's ``tokenizer.model`` (SentencePiece), as in openpi, or its
+``tokenizer.json`` (Hugging Face ``tokenizers``), as in LeRobot; both give the same ids.
+``small_tokenizer`` makes the tokenizer of the small geometry, with one token per word and per
+state bin.
 """
 
 import json
@@ -25,15 +25,16 @@ from z1_ros.files import read_bytes
 FILE_LIMIT = 256 << 20
 """Largest tokenizer file that is read [bytes]; PaliGemma's has 35 MB."""
 PAD_ID = 0
-"""Of every π0.5 tokenizer: what pads a prompt, and nothing else."""
+"""Token id that pads prompts in every π0.5 tokenizer; it has no other use."""
 BOS_ID = 2
-"""Of PaliGemma's tokenizer and the kitchen's; ``PromptTokenizer`` asks the file."""
+"""Beginning-of-sequence id of PaliGemma's and of the kitchen's tokenizer; ``PromptTokenizer`` reads
+it from the file."""
 STATE_BINS = range(-1, 256)
-"""-1 stands for values below -1; 255 also for values above 1."""
+"""State bins; -1 is the bin of values below -1, 255 also of values above 1."""
 LONGEST_PIECE = 32
-"""Characters that one token stands for, at most."""
+"""Largest number of characters per token."""
 
-# The instructions of RoboCasa's 24 single-stage tasks, and words close to them.
+# Words of the instructions of RoboCasa's 24 single-stage tasks, and related words.
 _WORDS = """
 pick the from counter and place it in cabinet on sink located microwave plate pan bowl open close
 door doors drawer left right turn off faucet spout to burner of stove front back rear center top
@@ -66,12 +67,12 @@ def prompt_text(instruction: str, bins: Sequence[int] | None) -> str:
 
 @dataclass(frozen=True, slots=True)
 class _Vocabulary:
-    """What a tokenizer file holds."""
+    """Content of a tokenizer file."""
 
     encode: Callable[[str], list[int]]
-    """Ids of a text, without any beginning or end of sequence."""
+    """Function that returns the ids of a text, without beginning or end of sequence."""
     size: int
-    """Every id that a text can give, and ``bos``, is below this."""
+    """Number that is larger than ``bos`` and every id of a text."""
     bos: int | None
     """Id of the beginning of a sequence."""
     pad: int | None
@@ -82,10 +83,10 @@ def _read_json(path: Path) -> _Vocabulary:
     tokenizer = Tokenizer.from_str(read_bytes(path, FILE_LIMIT).decode("utf-8"))
     tokenizer.no_truncation()
     tokenizer.no_padding()
-    # A text that merely spells "<bos>" stays text, as in SentencePiece.
+    # The text "<bos>" in a prompt is encoded as text, as in SentencePiece.
     tokenizer.encode_special_tokens = True
     bos = tokenizer.token_to_id("<bos>")
-    # Not the special ones: PaliGemma's file lists "<image>" behind the last id of the network.
+    # Ignore special tokens: in PaliGemma's file, the id of "<image>" exceeds the network's ids.
     added = [id for id, t in tokenizer.get_added_tokens_decoder().items() if not t.special]
     own = tokenizer.get_vocab_size(with_added_tokens=False)
     return _Vocabulary(
@@ -122,12 +123,12 @@ class PromptTokenizer:
         """Load a tokenizer.
 
         Args:
-            path: ``*.model`` in SentencePiece's format, else JSON in Hugging Face ``tokenizers``'.
+            path: ``*.model`` in SentencePiece format, or JSON of Hugging Face ``tokenizers``.
             max_tokens: Length that prompts are padded to.
-            vocab: Token ids that the network embeds; None: not checked.
+            vocab: Number of token ids of the network; None: not checked.
 
         Raises:
-            BundleError: The file is missing or malformed, or not one for this network.
+            BundleError: The file is missing or malformed, or does not fit the network.
             BackendUnavailable: The file needs SentencePiece, which is not installed.
         """
         read = _read_sentencepiece if Path(path).suffix == ".model" else _read_json
@@ -135,7 +136,7 @@ class PromptTokenizer:
             vocabulary = read(Path(path))
         except BackendUnavailable:
             raise
-        except Exception as error:  # both libraries raise what they like
+        except Exception as error:  # both libraries raise various exceptions
             raise BundleError(f"{path} is not a tokenizer: {error}") from error
         if vocabulary.bos is None or vocabulary.pad != PAD_ID:
             raise BundleError(
@@ -154,22 +155,23 @@ class PromptTokenizer:
         self._warned: set[str] = set()
 
     def ids(self, text: str) -> list[int]:
-        """Return the ids of a text, beginning-of-sequence first, neither padded nor cut."""
+        """Return the ids of a text, beginning-of-sequence first, without padding or truncation."""
         return [self._bos, *self._encode(text)]
 
     def encode(self, instruction: str, bins: Sequence[int] | None) -> tuple[np.ndarray, np.ndarray]:
         """Tokenise a prompt.
 
         Args:
-            instruction: What to do. Cut at its end if the prompt would be too long: the state
-                behind it is never cut.
+            instruction: Instruction. It is truncated at its end if the prompt would be too long;
+                the state after it is never truncated.
             bins: State bins, or None for prompts without state.
 
         Returns:
-            Token ids (max_tokens,) int64, padded with 0, and their validity (max_tokens,) bool.
+            Token ids (max_tokens,) int64, padded with 0, and the valid-token mask (max_tokens,)
+            bool.
 
         Raises:
-            ConfigError: Not even a prompt without an instruction fits.
+            ConfigError: Even a prompt without an instruction is too long.
         """
         ids = self._prompt_ids(instruction, bins)
         if len(ids) > self.max_tokens:
@@ -182,11 +184,11 @@ class PromptTokenizer:
         text = prompt_text(instruction, bins)
         if bins is not None:
             return self.ids(text)
-        # openpi encodes the closing line break by itself, so that it can never merge.
+        # openpi encodes the final line break separately, so that it never merges with other text.
         return [*self.ids(text[:-1]), *self._encode(text[-1])]
 
     def _shortened(self, instruction: str, bins: Sequence[int] | None) -> list[int]:
-        """Return the prompt of as many characters of the instruction as fit."""
+        """Return the ids of the prompt with the longest beginning of the instruction that fits."""
 
         def prompt(length: int) -> list[int]:
             return self._prompt_ids(instruction[:length], bins)
@@ -202,7 +204,7 @@ class PromptTokenizer:
                 fits = middle
             else:
                 too_long = middle
-        # A whole word may be fewer tokens than its beginning.
+        # A whole word may need fewer tokens than its beginning.
         ahead = range(min(fits + LONGEST_PIECE, len(instruction) - 1), fits, -1)
         fits = next((n for n in ahead if len(prompt(n)) <= self.max_tokens), fits)
         self._warn_once(instruction, fits)
@@ -221,8 +223,8 @@ class PromptTokenizer:
 def small_tokenizer() -> str:
     """Return the small tokenizer as JSON text.
 
-    One piece per known word (lower case and capitalised), state bin and part of the prompt's
-    frame; single ASCII characters and, behind them, bytes make every other text possible.
+    It has one piece per known word (lower case and capitalised), per state bin and per fixed part
+    of the prompt. Other text is encoded as ASCII characters or bytes.
     """
     words = (_WORDS + _OBJECTS).split()
     whole = [
@@ -232,7 +234,7 @@ def small_tokenizer() -> str:
         *("s", "es", "ing"),
     ]
     characters = [chr(c) for c in range(33, 127)] + ["\n"]
-    # The scores keep text that merely spells a control piece, such as "<bos>", out of it.
+    # The scores prevent that text such as "<bos>" is encoded as a control piece.
     control = ["<pad>", "<eos>", "<bos>", "<unk>", *(f"<0x{byte:02X}>" for byte in range(256))]
     pieces = dict.fromkeys(control, -1000.0) | dict.fromkeys(whole, -1.0)
     pieces |= {character: -10.0 for character in characters if character not in pieces}

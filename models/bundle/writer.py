@@ -1,4 +1,4 @@
-"""The one writer of bundles: staged beside its place, with card and hashes, then renamed."""
+"""Writes bundles with card and hashes to a staging folder, then moves them to their target."""
 
 import shutil
 from collections.abc import Callable, Mapping, Sequence
@@ -23,20 +23,20 @@ from z1_ros.models.bundle.manifest import (
 from z1_ros.models.checkpoint.loading import write_tensors
 
 Fill = Callable[[Path], Manifest]
-"""Puts weights, tokenizer and graphs into a directory; returns the manifest that describes them."""
+"""Function that writes weights, tokenizer and graphs to a directory and returns the manifest."""
 
 
 def write_bundle(out: Path, fill: Fill, *, export: Sequence[str] = ()) -> Bundle:
-    """Write a bundle whole or not at all; an older one stays until it is replaced.
+    """Write a bundle atomically; an older bundle stays until it is replaced.
 
     Args:
-        out: Directory to write; its name becomes the bundle's. Where it is a link, what it points
-            to is replaced.
-        fill: Called with the staging directory.
-        export: Graphs to export from the weights before the bundle appears.
+        out: Directory to write; its name becomes the bundle's name. If it is a link, its target is
+            replaced.
+        fill: Function that writes the files; called with the staging directory.
+        export: Graphs to export from the weights before the bundle replaces ``out``.
 
     Raises:
-        ConfigError: ``out`` holds something that is no bundle.
+        ConfigError: ``out`` contains something other than a bundle.
         BundleError: The files cannot be written.
     """
     require_replaceable(out)
@@ -47,7 +47,7 @@ def write_bundle(out: Path, fill: Fill, *, export: Sequence[str] = ()) -> Bundle
             write_text(partial / CARD, model_card(manifest, partial))
             made = write_manifest(partial, manifest)
             if export:
-                # Exporting takes long to import, and libraries that not every machine has.
+                # The export module imports slowly and needs libraries that may be missing.
                 from z1_ros.models.bundle.export import export as export_graphs
 
                 export_graphs(made, export)
@@ -65,16 +65,16 @@ def write_result(
     *,
     export: bool = False,
 ) -> Bundle:
-    """Write the weights that training gave as a bundle.
+    """Write the weights of a training run as a bundle.
 
     Args:
-        start: Bundle that training began from; all but weights, graphs, card and the choice among
-            task experts is its own.
+        start: Bundle that training started from. All is copied from it except weights, graphs, card
+            and task experts.
         weights: Every weight, by name.
         out: Directory to write.
-        made_by: What made it, ready for JSON.
-        graphs: Graphs of ``start`` that still hold, as nothing of them was trained.
-        export: Make the other graphs.
+        made_by: Origin of the new bundle, JSON-compatible.
+        graphs: Graphs of ``start`` to copy, because their weights were not trained.
+        export: Whether to export the other graphs.
 
     Raises:
         ConfigError, BundleError: See ``write_bundle``.

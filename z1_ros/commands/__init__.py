@@ -1,1 +1,1 @@
-"""The installed commands: parse the flags, call the module that owns the job, print."""
+"""The installed commands: parse the flags, call the module that does the work, print the result."""

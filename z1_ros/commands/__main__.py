@@ -1,4 +1,4 @@
-"""``python -m z1_ros.commands eval …``: what ``z1-eval …`` does, without its installed script."""
+"""``python -m z1_ros.commands eval …``: the same as ``z1-eval …``, without an installed script."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""``z1-bench sim | policy | load | rl``: what things cost here, each with flags of its own."""
+"""``z1-bench sim | policy | load | rl``: benchmarks on this machine, each with its own flags."""
 
 import sys
 from collections.abc import Callable
@@ -14,11 +14,11 @@ BENCHMARKS = {
     "load": ("load", "disk, memory and time until a bundle's first chunk"),
     "rl": ("rollouts", "cost of a group of rollouts, shared and not"),
 }
-"""Name -> module, and what it measures."""
+"""Name of a benchmark -> its module and a description."""
 
 
 def main_of(name: str) -> Callable[..., Any]:
-    """Import a benchmark: the policy's needs torch, the simulator's does not."""
+    """Import a benchmark and return its main function; the policy benchmark needs torch."""
     return import_module(f"z1_ros.benchmarks.{BENCHMARKS[name][0]}").main
 
 
@@ -39,7 +39,7 @@ def cli() -> int:
 
 
 def _rollouts(config: Any) -> dict[str, Any]:
-    """Measure rollouts with every way to reach an environment: processes here, or over ROS."""
+    """Measure rollouts with environments in local processes and in ROS graphs."""
     from z1_ros.benchmarks import rollouts
     from z1_ros.learning.rollout.env_pool import local_workers
 

@@ -1,4 +1,4 @@
-"""``z1-combine``: one bundle of several tasks' policies, the instruction choosing among them."""
+"""``z1-combine``: combine policies of several tasks; the instruction selects the action expert."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,30 +16,30 @@ class CombineConfig:
     """Put the action experts of several tasks' bundles into one bundle."""
 
     base: str
-    """Bundle that the others were trained from; its own expert follows all other instructions."""
+    """Bundle that the others were trained from; its own expert handles all other instructions."""
     experts: tuple[str, ...]
     """Bundles that z1-train or z1-teach made, one for each task."""
     out: Path
     """Directory of the bundle to write."""
     robot: str = DEFAULT_SIMULATOR
-    """Simulator of the tasks, which knows the instructions of each task."""
+    """Simulator of the tasks; it defines the instructions of each task."""
     export: bool = True
-    """Export the graphs that the given bundles lack."""
+    """Export the graphs that the given bundles do not contain."""
 
     def __post_init__(self) -> None:
-        """Check that there is something to combine."""
+        """Check that at least one bundle is given."""
         find_simulator(self.robot)
         if not self.experts:
             raise ConfigError("experts must name at least one bundle of z1-train or z1-teach")
 
 
 def main(config: CombineConfig) -> Bundle:
-    """Check, combine and write; return the new bundle.
+    """Check and combine the bundles, write the new bundle and return it.
 
     Raises:
-        BundleError: A bundle is no result of one task's training, or does not share all else with
-            the base.
-        ConfigError: Two are of the same task.
+        BundleError: A bundle was not trained for one task, or differs from the base in more than
+            its action expert.
+        ConfigError: Two bundles were trained for the same task.
     """
     require_replaceable(config.out.absolute())
     simulator, base = find_simulator(config.robot), load_bundle(config.base)

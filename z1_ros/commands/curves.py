@@ -1,4 +1,4 @@
-"""``z1-curves``: a picture of training runs."""
+"""``z1-curves``: plot the metrics of training runs."""
 
 from z1_ros.learning.analysis.curves import main
 

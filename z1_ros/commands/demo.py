@@ -1,4 +1,4 @@
-"""``z1-demo``: a bundle at work through the whole node graph, with videos of it."""
+"""``z1-demo``: run a bundle in the complete node graph and record videos."""
 
 import time
 from collections.abc import Sequence
@@ -30,16 +30,16 @@ LAST_FRAMES_S = 0.15
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DemoConfig:
-    """Run a bundle in closed loop in a simulator and show what happened."""
+    """Run a bundle in closed loop in a simulator and record videos of the episodes."""
 
     bundle: str = "kitchen-z1"
-    """Bundle directory, or the name of a shipped one."""
+    """Bundle directory, or the name of a shipped bundle."""
     robot: str = DEFAULT_SIMULATOR
     """Simulator."""
     tasks: str = "all"
     """``all`` or task names joined by commas."""
     seeds: str = "20000:20006"
-    """Scenes of each task; all >= 10000, none of them was trained on."""
+    """Scene seeds of each task; all >= 10000, which training never uses."""
     mode: Literal["lockstep", "realtime"] = "lockstep"
     """``lockstep`` (repeatable) or ``realtime`` (physics does not wait for the policy)."""
     out: Path = Path("demo_out")
@@ -59,25 +59,25 @@ class DemoConfig:
 
 @dataclass(slots=True)
 class TaskRun:
-    """What is known of one task so far."""
+    """Results of one task so far."""
 
     task: str
     """Task name."""
     results: list[EpisodeResult] = field(default_factory=list)
     """Finished episodes."""
     doing: str = ""
-    """What is going on now."""
+    """Description of the present activity."""
     latency: dict[str, float] = field(default_factory=dict)
     """Duration of inference and age of actions [ms]."""
     frames: list[np.ndarray] = field(default_factory=list)
-    """Video of the episode that is going on."""
+    """Video frames of the running episode."""
     shown: EpisodeResult | None = None
-    """The first success, or the first episode if there is none."""
+    """Episode to show: the first successful one, or the first episode if all failed."""
     video: list[np.ndarray] = field(default_factory=list)
-    """Video of the shown episode."""
+    """Video frames of the episode to show."""
 
     def keep(self, result: EpisodeResult) -> None:
-        """Take in a finished episode, and its video if it is the one to show."""
+        """Add a finished episode, and keep its video if it is the episode to show."""
         self.results.append(result)
         better = self.shown is None or (result.success and not self.shown.success)
         if self.frames and better:
@@ -86,7 +86,7 @@ class TaskRun:
 
 
 def main(config: DemoConfig) -> int:
-    """Run the demonstration; 0 if at least one episode succeeded."""
+    """Run the demonstration; return exit code 0 if at least one episode succeeded."""
     console = Console()
     simulator, seeds = find_simulator(config.robot), parse_seeds(config.seeds)
     runs = [TaskRun(task) for task in parse_tasks(config.tasks, simulator.tasks)]
@@ -127,7 +127,7 @@ def main(config: DemoConfig) -> int:
 def _run_tasks(
     runner: GraphRunner, runs: Sequence[TaskRun], seeds: Sequence[int], live: Live, title: str
 ) -> None:
-    """Run every scene of every task; the table follows."""
+    """Run every scene of every task and update the live table."""
     now = runs[0]
     client = runner.client
 
@@ -147,21 +147,21 @@ def _run_tasks(
 
             result = client.run_episode(run.task, seed, on_progress=on_progress)
 
-            # The last frames may still be under way; the next episode must not get them.
+            # Wait for the last frames, so that the next episode does not receive them.
             def are_over(end_s: float = time.monotonic() + LAST_FRAMES_S) -> bool:
                 return time.monotonic() > end_s
 
             client.wait(are_over, 5.0, "last frames")
             run.keep(result)
             run.latency = client.latency()
-            if not live.console.is_terminal:  # a log shows the live table only at its end
+            if not live.console.is_terminal:  # without a terminal, the table is shown at the end
                 ending = "success" if result.success else "no success"
                 live.console.print(f"{run.task}, scene {seed}: {ending}, {result.steps} steps")
             live.update(render_table(runs, title))
 
 
 def render_table(runs: Sequence[TaskRun], title: str) -> Table:
-    """Return what is known so far, a row for each task."""
+    """Return a table of the results so far, with one row per task."""
     table = Table(title=title)
     table.add_column("task, instruction")
     for name in ("success", "95 %", "steps", "inference\np50/p99 ms", "action age\np50/p99 ms"):
@@ -185,10 +185,10 @@ def _percentiles(latency: dict[str, float], name: str) -> str:
 
 
 def write_videos(out: Path, runs: Sequence[TaskRun], console: Console) -> None:
-    """Write a video and a picture of each task, and one picture of all of them.
+    """Write a video and a picture of each task, and one picture of all tasks.
 
     Raises:
-        GraphError: Not a single frame arrived.
+        GraphError: No video frame arrived.
     """
     strips = []
     missing = ""
@@ -211,7 +211,7 @@ def write_videos(out: Path, runs: Sequence[TaskRun], console: Console) -> None:
 
 
 def report(config: DemoConfig, bundle: Bundle, runs: Sequence[TaskRun]) -> dict[str, Any]:
-    """Return what ``demo.json`` holds."""
+    """Return the content of ``demo.json``."""
     return {
         "bundle": bundle.sha256,
         "mode": config.mode,

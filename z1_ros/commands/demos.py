@@ -1,4 +1,4 @@
-"""``z1-demos``: demonstrations of the scripted experts."""
+"""``z1-demos``: record demonstrations of the scripted experts."""
 
 from z1_ros.learning.sft.demos import main
 

@@ -1,7 +1,7 @@
 """Entry points of the installed commands.
 
-They import a command only when it is called: until then Ctrl-C ends the process in one sentence,
-and so does a library that is missing.
+They import a command only when it is called. Ctrl-C during the import, or a missing library, ends
+the process with one sentence instead of a traceback.
 """
 
 import os
@@ -13,7 +13,7 @@ from types import ModuleType
 from z1_ros.failures import EndAtOnce, guarded
 
 COMMANDS: dict[str, Callable[[], int]] = {}
-"""What comes after ``z1-`` -> what it calls."""
+"""Command name without ``z1-`` -> entry point."""
 
 
 def load(name: str) -> ModuleType:
@@ -25,10 +25,10 @@ def _entry(name: str) -> Callable[[], int]:
     command = f"z1-{name}"
 
     def entry() -> int:
-        # A background job inherits that Ctrl-C is ignored, and keeps it.
+        # A background job inherits that Ctrl-C is ignored; this is not changed.
         if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
             signal.signal(signal.SIGINT, EndAtOnce(command))
-        # A process of Python's own cleans up after an end at once, and would speak of it last.
+        # Python's resource tracker cleans up after an immediate end and would print a warning.
         warnings = (os.environ.get("PYTHONWARNINGS"), "ignore:resource_tracker")
         os.environ["PYTHONWARNINGS"] = ",".join(filter(None, warnings))
         return guarded(command, lambda: _call(command, load(name)))
@@ -38,7 +38,7 @@ def _entry(name: str) -> Callable[[], int]:
 
 
 def _call(command: str, module: ModuleType) -> int:
-    if hasattr(module, "cli"):  # its first word chooses what its flags are
+    if hasattr(module, "cli"):  # the first argument selects the subcommand and its flags
         return module.cli()
     from z1_ros.command import config_of, run_command
 

@@ -1,4 +1,4 @@
-"""``z1-eval``: success of a bundle on held-out scenes, in-process or through the ROS graph."""
+"""``z1-eval``: success rate of a bundle on held-out scenes, in-process or in the ROS graph."""
 
 import atexit
 import os
@@ -27,7 +27,7 @@ from z1_ros.specs import check_contract, embodiment
 Job = tuple[str, int]
 """Task and seed."""
 MAX_DELAY_MS = 60_000.0
-"""Longest delay that makes any sense: an episode is over by then [ms]."""
+"""Largest allowed delay [ms]; every episode is shorter."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -35,7 +35,7 @@ class EvalConfig:
     """Evaluate a bundle on held-out scenes."""
 
     bundle: str = "kitchen-z1"
-    """Bundle directory, or the name of a shipped one."""
+    """Bundle directory, or the name of a shipped bundle."""
     robot: str = DEFAULT_SIMULATOR
     """Simulator."""
     tasks: str = "all"
@@ -48,14 +48,14 @@ class EvalConfig:
     delay_ms: float = 0.0
     """Time from an observation until its chunk can be used [ms], rounded up to control steps."""
     backend: Literal["auto", "onnxruntime", "torch"] = "auto"
-    """What runs the network; ``auto`` takes onnxruntime where the bundle has graphs."""
+    """Library that runs the network; ``auto`` uses onnxruntime if the bundle contains graphs."""
     threads: int = 1
     """Inference threads of each worker."""
     workers: int = 0
-    """Episodes that run at the same time, each in a process of its own; 0: one per CPU core, at
-    most 8."""
+    """Episodes that run at the same time, each in its own process; 0: one per CPU core, at most
+    8."""
     json: Path | None = None
-    """File for the table and every episode. A stopped evaluation goes on from FILE.partial."""
+    """File for the table and every episode. A stopped evaluation is resumed from FILE.partial."""
 
     def __post_init__(self) -> None:
         """Check names and ranges."""
@@ -81,15 +81,15 @@ class EvalConfig:
 
     @property
     def processes(self) -> int:
-        """How many episodes really run at the same time."""
+        """Number of episodes that run at the same time."""
         return min(self.workers or min(8, os.cpu_count() or 1), len(self.jobs))
 
 
 def main(config: EvalConfig) -> dict[str, Any]:
-    """Run all episodes, print the table, return (and write) the report.
+    """Run all episodes, print the table, write the report and return it.
 
     Raises:
-        Z1Error: Bad settings or bundle.
+        Z1Error: The settings or the bundle are invalid.
     """
     console, began_s = Console(), time.monotonic()
     console.print(
@@ -118,7 +118,7 @@ def main(config: EvalConfig) -> dict[str, Any]:
 
 
 def run_missing(config: EvalConfig, journal: Journal, console: Console) -> list[EpisodeResult]:
-    """Run what the journal does not hold; return all results in the order of the jobs."""
+    """Run the jobs that are not in the journal; return all results in the order of the jobs."""
     jobs = config.jobs
     finished = {(result.task, result.seed): result for result in journal.finished}
     results = {job: finished[job] for job in jobs if job in finished}
@@ -142,10 +142,10 @@ def run_missing(config: EvalConfig, journal: Journal, console: Console) -> list[
 
 
 def run_all(config: EvalConfig, jobs: Sequence[Job]) -> Iterator[EpisodeResult]:
-    """Yield results as they come, from ``config.processes`` processes."""
+    """Run jobs in ``config.processes`` processes; yield results in order of completion."""
     if jobs:
         workers = min(config.processes, len(jobs))
-        # Episodes are opened by the first job: an error at a worker's start would lose its words.
+        # The first job opens the simulator: an error at a worker's start would lose its message.
         yield from run_jobs(workers, tuple, (), _run, [(config, *job) for job in jobs])
 
 
@@ -155,10 +155,10 @@ def _run(config: EvalConfig, task: str, seed: int) -> EpisodeResult:
 
 @cache
 def _episodes(config: EvalConfig) -> Any:
-    """Return where this worker process runs its episodes."""
+    """Return the object that runs the episodes of this worker process."""
     kind: Any = InprocEpisodes
     if config.through == "ros":
-        # ROS is imported where it is used, so that evaluation in-process needs none of it.
+        # ROS is imported only here, so that in-process evaluation works without ROS.
         from z1_ros.graph.episodes import RosEpisodes
 
         kind = RosEpisodes
@@ -174,7 +174,7 @@ def _episodes(config: EvalConfig) -> Any:
 
 
 def make_report(config: EvalConfig, bundle: Bundle, results: list[EpisodeResult]) -> dict[str, Any]:
-    """Return the JSON report; its shape is a contract with other programs."""
+    """Return the JSON report; other programs rely on its format."""
     table = success_table(results)
     return {
         "bundle": bundle.sha256,

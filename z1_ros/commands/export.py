@@ -1,4 +1,4 @@
-"""``z1-export``: a bundle's ONNX graphs."""
+"""``z1-export``: export the ONNX graphs of a bundle."""
 
 from z1_ros.models.bundle.export import main
 

@@ -1,4 +1,4 @@
-"""``z1-import``: another project's checkpoint as a bundle."""
+"""``z1-import``: convert a checkpoint of another project to a bundle."""
 
 from z1_ros.models.importing.importer import main
 

@@ -1,10 +1,10 @@
-"""Write the reference pages that follow from the code: flags, node parameters, launch arguments.
+"""Generate the reference pages of flags, node parameters and launch arguments from the code.
 
     python -m z1_ros.commands.reference            # write docs/reference/*.md
     python -m z1_ros.commands.reference --check    # exit code 1 if one of them is out of date
 
-Everything is read from the config dataclasses, so a flag's type, default and description have one
-source. The libraries of all commands must be installed, torch and rclpy among them.
+All content is read from the config dataclasses, the only source of a flag's type, default and
+description. The libraries of all commands must be installed, including torch and rclpy.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -50,7 +50,7 @@ FILES = {"policy.launch.py": PolicyGraphConfig, "train.launch.py": TrainGraphCon
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ReferenceConfig:
-    """Write the pages of docs/reference that follow from the code."""
+    """Generate the pages of docs/reference from the code."""
 
     check: bool = False
     """Write nothing; exit with code 1 if a page is out of date."""
@@ -60,7 +60,7 @@ class ReferenceConfig:
 class Setting:
     """A field of a config dataclass: a flag, a parameter or a launch argument.
 
-    ``group`` describes the group that it belongs to; ``metadata`` is its own and its group's.
+    ``group`` is the description of its group; ``metadata`` includes the metadata of its group.
     """
 
     name: str
@@ -82,11 +82,11 @@ class Setting:
 
 
 Row = Callable[[Setting], list[str]]
-"""Gives the first two cells of a setting's row: name and value."""
+"""Function that returns the first two cells of a setting's table row: name and value."""
 
 
 def commands() -> dict[str, type]:
-    """Return the config dataclass of each installed command, ``z1-bench NAME`` one by one."""
+    """Return the config dataclass of each installed command and of each ``z1-bench NAME``."""
     mains: dict[str, Callable[..., Any]] = {}
     for name in sorted(entry.COMMANDS):
         if name == "bench":
@@ -101,7 +101,7 @@ def settings(
 ) -> Iterator[Setting]:
     """Yield the settings of a config dataclass, then those of its groups, in order.
 
-    ``prefix`` names the groups around it; None leaves their names out, as flags do.
+    ``prefix`` is the dotted name of the enclosing groups; None omits group names, as flags do.
     """
     hints, texts = get_type_hints(cls, include_extras=True), descriptions(cls)
     groups = []
@@ -128,7 +128,7 @@ def settings(
 
 
 def _tables(cls: type, head: str, row: Row) -> Iterator[str]:
-    """Yield a table of the settings, and another of each group below its description."""
+    """Yield a table of the settings, then the description and the table of each group."""
     for group, found in groupby(settings(cls), lambda item: item.group):
         rows = [[*row(item), _default(item.default), _markdown(item.text)] for item in found]
         lines = [[head, "value", "default", "meaning"], ["---"] * 4, *rows]
@@ -152,14 +152,14 @@ def _ros_row(item: Setting) -> list[str]:
 
 
 def _markdown(text: str) -> str:
-    """Return a description as the cell of a table."""
+    """Return a description as a Markdown table cell."""
     parts = " ".join(text.split()).replace("``", "`").split("`")
     parts[::2] = [part.replace("*", r"\*").replace("<", r"\<") for part in parts[::2]]
     return "`".join(parts).replace("|", r"\|")
 
 
 def _kind(kind: Any) -> str:
-    """Return what may be given, in words."""
+    """Return a text that describes the allowed values."""
     if NoneType in get_args(kind):
         (kind,) = [part for part in get_args(kind) if part is not NoneType]
     if get_origin(kind) is Literal:
@@ -199,7 +199,7 @@ def pages() -> dict[str, str]:
 
 
 def main(config: ReferenceConfig) -> int:
-    """Write the pages, or check them; 1 if a check finds one out of date."""
+    """Write or check the pages; return exit code 1 if a checked page is out of date."""
     stale = 0
     for name, text in pages().items():
         path = PAGES / name

@@ -1,4 +1,4 @@
-"""``z1-run``: the policy's node graph on this machine, without ROS 2's launch."""
+"""``z1-run``: run the policy's node graph on this machine, without ROS 2 launch."""
 
 import contextlib
 import signal
@@ -13,19 +13,20 @@ from z1_ros.graph.runner import GraphRunner
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunConfig:
-    """Run the policy's node graph on this machine, without ROS 2's launch."""
+    """Run the policy's node graph on this machine, without ROS 2 launch."""
 
     graph: PolicyGraphConfig = field(default_factory=PolicyGraphConfig)
-    """What to run."""
+    """Settings of the node graph."""
     own_domain: bool = False
-    """Use a free ROS domain, seen by this machine only, instead of ``ROS_DOMAIN_ID``."""
+    """Use an unused ROS domain that only this machine can discover, instead of
+    ``ROS_DOMAIN_ID``."""
 
 
 def main(config: RunConfig) -> int:
     """Run until Ctrl-C, SIGTERM, or the end of a node; return the exit code.
 
     Raises:
-        Z1Error: The graph cannot be started, or a node ended by itself.
+        Z1Error: The graph cannot be started, or a node ended unexpectedly.
     """
     stopping = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):

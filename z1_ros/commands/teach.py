@@ -1,4 +1,4 @@
-"""``z1-teach``: training by a privileged teacher."""
+"""``z1-teach``: training with a privileged teacher."""
 
 from z1_ros.learning.distill.train import main
 

@@ -1,4 +1,4 @@
-"""``z1-train``: Z-1's training, its environments in-process or behind the node graph."""
+"""``z1-train``: Z-1's training, with environments in-process or in node graphs."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -13,9 +13,9 @@ class TrainConfig(train.Z1Config):
     """Improve a policy on one task by Z-1's GRPO, in simulation."""
 
     attach: str = ""
-    """Use graphs that run already, such as those of train.launch.py: their namespace without the
-    worker's number (``worker`` means /worker0, /worker1, …). It needs ``--through ros``. Empty: the
-    command starts the graphs itself."""
+    """Namespace of running graphs to use, e.g. those of train.launch.py, without the worker's
+    number (``worker`` means /worker0, /worker1, …). It needs ``--through ros``. Empty: the command
+    starts the graphs."""
 
     def __post_init__(self) -> None:
         """Check ranges and choices."""
@@ -28,11 +28,11 @@ def main(config: TrainConfig) -> dict[str, Any]:
     """Train, write the bundle and return the final metrics.
 
     Raises:
-        Z1Error: Bad settings or bundle, or training cannot go on.
+        Z1Error: The settings or the bundle are invalid, or training cannot continue.
     """
     if config.through == "inproc":
         return train.main(config, local_workers)
-    # ROS is imported where it is used, so that training in-process needs none of it.
+    # ROS is imported only here, so that in-process training works without ROS.
     from z1_ros.graph.ros_workers import ros_workers
 
     return train.main(config, ros_workers(config.bundle, config.attach))

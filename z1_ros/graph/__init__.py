@@ -1,1 +1,1 @@
-"""The node graphs: declared once, started by ROS 2's launch or by the plain runner."""
+"""Node graphs: declared once, started by ROS 2 launch or by ``GraphRunner``."""

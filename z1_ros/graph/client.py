@@ -1,7 +1,6 @@
-"""Drive a running graph from a program: parameters, services, episodes, numbers.
+"""Control a running node graph from a program: parameters, services, episodes, statistics.
 
-Everything happens inside the calls; there is no thread of its own, so callbacks given to
-``subscribe`` run only while a call waits.
+The client starts no thread. Callbacks of ``subscribe`` run only while a method call waits.
 """
 
 import json
@@ -47,12 +46,12 @@ class GraphClient:
         """Join a ROS domain.
 
         Args:
-            domain_id: The domain; None takes ``ROS_DOMAIN_ID``.
+            domain_id: ROS domain; None uses the environment variable ``ROS_DOMAIN_ID``.
             namespace: Namespace of the graph.
-            discovery: Who can find this client.
+            discovery: Which machines can discover this client.
         """
         self.check: Callable[[], None] = lambda: None
-        """Called while waiting; raises if waiting has become pointless."""
+        """Function called while a method waits. It raises an error to stop the wait early."""
         self._context = Context()
         with environment(dds_env(discovery)):
             rclpy.init(context=self._context, domain_id=domain_id)
@@ -84,16 +83,16 @@ class GraphClient:
         self._context.try_shutdown()
 
     def wait(self, done: Callable[[], Any], timeout_s: float, what: str | Callable[[], str]) -> Any:
-        """Handle messages until ``done()`` gives something true, and return that.
+        """Process messages until ``done()`` returns a true value, and return that value.
 
         Args:
-            done: Asked after each message.
+            done: Function called after each message.
             timeout_s: Longest wait [s].
-            what: What is waited for, in words, or what says so when it has not come.
+            what: Name of the expected event for the error message, or a function that returns it.
 
         Raises:
-            GraphError: It did not come; the message holds ``what`` and what every node says of
-                itself.
+            GraphError: The wait timed out. The message contains ``what`` and the status of every
+                node.
         """
         deadline_s = time.monotonic() + timeout_s
         while not (result := done()):
@@ -105,12 +104,12 @@ class GraphClient:
         return result
 
     def describe(self) -> str:
-        """Return one sentence with each node's own words."""
+        """Return one sentence with the latest status text of each node."""
         said = [f"{name} says {s.message!r}" for name, s in self._statuses.items()]
         return "; ".join(said) if said else "No node of the graph was heard."
 
     def status(self, name: str) -> tuple[str, dict[str, str]]:
-        """Return what a node last said of itself: its sentence and its values."""
+        """Return the latest status of a node: its text and its values."""
         message = self._statuses.get(name)
         return ("", {}) if message is None else (message.message, status_values(message))
 
@@ -131,11 +130,12 @@ class GraphClient:
     ) -> Any:
         """Call a service and return its response.
 
-        A server may be discovered before it has discovered us, and then its response is lost; so
-        the request is sent again every ``again_s``. Our services can be asked twice.
+        The client may discover a server before the server discovers the client; the response is
+        then lost. The request is therefore sent again every ``again_s`` seconds. Repeating a
+        request is safe for all services of z1_ros.
 
         Raises:
-            GraphError: No response came.
+            GraphError: No response arrived in time.
         """
         client = self._client(service_type, name)
         self.wait(client.service_is_ready, timeout_s, f"service {name}")
@@ -152,7 +152,7 @@ class GraphClient:
         return self.wait(response, timeout_s, f"response of service {name}")
 
     def prepare(self, service_type: type, *names: str) -> None:
-        """Connect to services: once one has responded it knows us, and no response is lost."""
+        """Connect to services, so that no later response of them is lost."""
         for name in names:
             self._client(service_type, name)
 
@@ -169,11 +169,11 @@ class GraphClient:
         return response.message
 
     def pause(self, paused: bool) -> None:
-        """Pause the simulator, or let it go on."""
+        """Pause or resume the simulator."""
         self.call(SetBool, f"{BRIDGE}/pause", SetBool.Request(data=paused))
 
     def set_parameters(self, name: str, values: Mapping[str, Any], timeout_s: float = 30.0) -> None:
-        """Set parameters of a node, all or none; raises ConfigError if it refuses."""
+        """Set all given parameters of a node, or none; raises ConfigError if the node refuses."""
         parameters = [Parameter(k, value=v).to_parameter_msg() for k, v in values.items()]
         response = self.call(
             SetParametersAtomically,
@@ -191,37 +191,38 @@ class GraphClient:
         return response.current_state.label
 
     def transition(self, name: str, transition: str, timeout_s: float = 120.0) -> None:
-        """Drive a lifecycle node; raises GraphError, with the node's words, if it fails."""
+        """Execute a lifecycle transition; raises GraphError with the node's text if it fails."""
         request = ChangeState.Request()
         request.transition.id, goal = TRANSITIONS[transition]
         self._client(ChangeState, f"{name}/change_state")
         self.state(name)
-        # Loading a model takes long: ask again late, and believe the state, not the response.
+        # Loading a model takes long, so the request is repeated late. The node's state decides
+        # whether the transition succeeded, because a response may be lost.
         response = self.call(ChangeState, f"{name}/change_state", request, timeout_s, again_s=30.0)
         if not response.success and self.state(name) != goal:
             self._executor.spin_once(timeout_sec=0.1)
             raise GraphError(f"{name} did not {transition}: {self.status(name)[0]}")
 
     def reload(self, model: str = "", timeout_s: float = 120.0) -> str:
-        """Have the policy load its model bundle anew, or take another, without a pause.
+        """Make the policy node reload its model bundle or load another one, without a pause.
 
         Args:
-            model: Bundle to take from now on; empty keeps the parameter, for a bundle that has
-                changed on disk.
+            model: Bundle to load. Empty reloads the present one, e.g. after it changed on disk.
             timeout_s: Longest wait [s].
 
         Returns:
-            SHA-256 of the bundle that the policy now acts with.
+            SHA-256 of the bundle that the policy now uses.
 
         Raises:
-            GraphError: It refused, with its words; it goes on with the model it had.
+            GraphError: The node refused; the message contains its reason. The policy keeps the
+                model that it had.
         """
         if model:
             self.set_parameters(POLICY, {"model": model})
         name = f"{POLICY}/reload"
         self._client(Trigger, name)
         self.state(POLICY)
-        # As in ``transition``: loading takes long, so ask again late.
+        # As in ``transition``: loading takes long, so the request is repeated late.
         response = self.call(Trigger, name, Trigger.Request(), timeout_s, again_s=30.0)
         if not response.success:
             raise GraphError(f"{name} refused: {response.message}")
@@ -237,18 +238,18 @@ class GraphClient:
     ) -> EpisodeResult:
         """Run one episode on a simulated robot and wait for its end.
 
-        The policy takes its seed and starts afresh when the first message of the new episode
-        reaches it; messages carry the episode, so nothing of the previous one can interfere.
+        The policy resets itself with the new seed when it receives the first message of the new
+        episode. Each message contains its episode, so messages of the previous one are ignored.
 
         Args:
             task: Task name.
             seed: Scene seed.
-            noise_seed: Seed of the policy's noise; None takes ``seed``.
-            timeout_s: Longest wait for its end [s].
-            on_progress: Called with the simulator's values whenever they change.
+            noise_seed: Seed of the policy's noise; None uses ``seed``.
+            timeout_s: Longest wait for the end of the episode [s].
+            on_progress: Function called with the simulator's status values when they change.
 
         Raises:
-            GraphError: It did not end in time, or a node refused or died.
+            GraphError: The episode did not end in time, or a node refused or died.
         """
         self.set_parameters(POLICY, {"noise_seed": seed if noise_seed is None else noise_seed})
         self.set_parameters(BRIDGE, {"task": task, "seed": seed})
@@ -275,9 +276,10 @@ class GraphClient:
         )
 
     def latency(self) -> dict[str, float]:
-        """Return inference p50/p99 and observation-to-action age p50/p99 [ms], with their n.
+        """Return p50, p99 and count of the inference time and of the observation-to-action age.
 
-        Inference counts since the policy was configured, age since the task was chosen.
+        Times in ms. Inference times are counted since the policy was configured, ages since the
+        task was set.
         """
         found = {}
         for name, prefix in ((POLICY, "infer_"), (BRIDGE, "age_")):

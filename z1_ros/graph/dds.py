@@ -1,7 +1,7 @@
-"""How far a graph's processes are seen, and through which Fast DDS profile: environment variables.
+"""Environment variables that set the DDS discovery range and the Fast DDS profile of a graph.
 
-By default only this machine sees a graph: whoever reaches its topics can publish ``action``, or
-have the policy load another model.
+By default only this machine can discover a graph, because any process that reaches its topics can
+publish ``action`` or make the policy load another model.
 """
 
 import os
@@ -12,25 +12,26 @@ from typing import Literal
 from z1_ros.errors import ConfigError
 
 Discovery = Literal["auto", "localhost", "subnet"]
-"""Who can find a graph: this machine, the network, or (auto) what the environment says of it, which
-is this machine where it says nothing."""
+"""Which machines can discover a graph: this machine, the network, or (auto) the setting of
+ROS_AUTOMATIC_DISCOVERY_RANGE; this machine if it is not set."""
 
 BIG_IMAGE_BYTES = 150_000
-"""Above this, images are lost without the Fast DDS profile (measured: 224 x 224 x 3 is safe)."""
+"""Largest image [bytes] that arrives safely without a Fast DDS profile (measured: 224 x 224 x 3
+is safe)."""
 
 RANGE = "ROS_AUTOMATIC_DISCOVERY_RANGE"
 _PEERS = ("ROS_STATIC_PEERS", "ROS_DISCOVERY_SERVER")
 _PROFILES = ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE")
-"""Fast DDS 2 reads the first, Fast DDS 3 the second."""
+"""Variables with the profile's path: Fast DDS 2 reads the first, Fast DDS 3 the second."""
 
 
 def dds_env(discovery: Discovery, profile: str = "auto", image_bytes: int = 0) -> dict[str, str]:
-    """Return the variables that a process of a graph needs.
+    """Return the environment variables that a process of a graph needs.
 
     Args:
-        discovery: Who can find it.
-        profile: A Fast DDS profile, empty for none, or ``auto``: the environment's, else one of
-            ours where ``discovery`` or ``image_bytes`` needs it.
+        discovery: Which machines can discover the process.
+        profile: Path of a Fast DDS profile, empty for none, or ``auto``: the profile that the
+            environment sets, otherwise one of z1_ros if ``discovery`` or ``image_bytes`` needs it.
         image_bytes: Size of the largest image that the process publishes [bytes].
     """
     if profile == "auto":
@@ -40,7 +41,12 @@ def dds_env(discovery: Discovery, profile: str = "auto", image_bytes: int = 0) -
 
 
 def describe(discovery: Discovery, opens: str = "discovery:=subnet") -> str:
-    """Return one sentence on who can find a graph; ``opens`` is what opens it to the network."""
+    """Return one sentence that says which machines can discover a graph.
+
+    Args:
+        discovery: Discovery setting of the graph.
+        opens: Launch argument or flag that makes the graph visible in the network.
+    """
     if _is_local(discovery):
         return f"only this machine sees the graph; {opens} opens it to the network"
     if discovery == "subnet":
@@ -50,10 +56,10 @@ def describe(discovery: Discovery, opens: str = "discovery:=subnet") -> str:
 
 
 def shared_file(name: str) -> Path:
-    """Return a file of the package's share folder, or of the checkout it runs from.
+    """Return the path of a file in the package's share folder or in the source checkout.
 
     Raises:
-        ConfigError: It is in none of the places that the kinds of installation use.
+        ConfigError: No installation folder contains the file.
     """
     prefixes = [*os.environ.get("AMENT_PREFIX_PATH", "").split(":"), sys.prefix]
     places = [Path(__file__).resolve().parents[2] / name]
@@ -65,7 +71,7 @@ def shared_file(name: str) -> Path:
 
 
 def _is_local(discovery: Discovery) -> bool:
-    """Whether only this machine is meant to see a graph."""
+    """Return whether only this machine may discover a graph."""
     if discovery != "auto":
         return discovery == "localhost"
     if any(os.environ.get(name) for name in _PEERS):
@@ -79,18 +85,19 @@ def _range_env(discovery: Discovery) -> dict[str, str]:
     else:
         env = {RANGE: "SUBNET"} if discovery == "subnet" else {}
     if env and os.environ.get("ROS_LOCALHOST_ONLY"):
-        env["ROS_LOCALHOST_ONLY"] = ""  # deprecated, but it wins where it is set
+        env["ROS_LOCALHOST_ONLY"] = ""  # deprecated, but it has priority if set
     return env
 
 
 def _own_profile(discovery: Discovery, image_bytes: int) -> str:
-    """Return the profile of ours that is needed; empty if none is, or the user has chosen one."""
+    """Return the path of the z1_ros profile to use; empty if the user set one or none is needed."""
     if any(os.environ.get(name) for name in _PROFILES):
         return ""
-    # A 16 MB segment per process only where it is needed: a container's /dev/shm has 64 MB.
+    # Use a 16 MB shared-memory segment per process only if needed: /dev/shm of a container has
+    # 64 MB.
     large = image_bytes > BIG_IMAGE_BYTES
     if _is_local(discovery):
-        # LOCALHOST alone lets in who names this machine as a static peer.
+        # With LOCALHOST alone, a remote machine can still join by naming this one as static peer.
         name = "fastdds_localhost_large.xml" if large else "fastdds_localhost.xml"
     elif large:
         name = "fastdds.xml"

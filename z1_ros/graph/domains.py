@@ -1,4 +1,4 @@
-"""ROS domains: the one that the environment names, or a free one for a graph of our own."""
+"""ROS domain ids: the one set in the environment, or an unused one for a private graph."""
 
 import os
 import random
@@ -8,19 +8,19 @@ from z1_ros.errors import ConfigError, GraphError
 from z1_ros.runtime.claim import claim
 
 MAX_DOMAIN_ID = 232
-"""Ports of a higher one would be beyond 65535 (RTPS 9.6.2.3)."""
+"""Highest domain id; ports of a higher domain would exceed 65535 (RTPS 9.6.2.3)."""
 
 
 class FreeDomain:
-    """A ROS domain that nobody on this machine uses, reserved until ``close``."""
+    """A ROS domain that no process of this machine uses, reserved until ``close``."""
 
     def __init__(self) -> None:
-        """Choose one.
+        """Choose and reserve an unused domain.
 
         Raises:
-            GraphError: All are in use.
+            GraphError: All domains are in use.
         """
-        # Above 101 the ports of a domain overlap those that Linux gives to anybody.
+        # Above 101, the ports of a domain overlap with the ephemeral ports of Linux.
         for domain_id in random.sample(range(1, 102), 101):
             claimed = claim(f"domain {domain_id}")
             if claimed is None:
@@ -32,15 +32,15 @@ class FreeDomain:
         raise GraphError("all ROS domains from 1 to 101 are in use on this machine")
 
     def close(self) -> None:
-        """Let others use it."""
+        """Release the domain for other processes."""
         self._claimed.close()
 
 
 def environment_domain_id() -> int:
-    """Return ``ROS_DOMAIN_ID``, or 0 where it is unset or empty, as ROS does.
+    """Return ``ROS_DOMAIN_ID``, or 0 if it is unset or empty, as in ROS.
 
     Raises:
-        ConfigError: It is no domain.
+        ConfigError: The value is not a valid domain id.
     """
     text = os.environ.get("ROS_DOMAIN_ID", "").strip() or "0"
     if not text.isdecimal() or int(text) > MAX_DOMAIN_ID:
@@ -49,7 +49,7 @@ def environment_domain_id() -> int:
 
 
 def _domain_in_use(domain_id: int) -> bool:
-    """Whether some participant holds the first unicast ports of the domain (RTPS 9.6.2.3)."""
+    """Return whether a participant uses the first unicast ports of the domain (RTPS 9.6.2.3)."""
     for participant in range(3):
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
             try:

@@ -1,4 +1,4 @@
-"""Episodes through the node graph: called as ``InprocEpisodes`` is."""
+"""Episodes through the node graph, with the same interface as ``InprocEpisodes``."""
 
 from z1_ros.graph.policy_graph import PolicyGraphConfig, policy_graph
 from z1_ros.graph.runner import GraphRunner
@@ -8,7 +8,7 @@ from z1_ros.sim.episodes import EpisodeResult, delay_steps
 
 
 class RosEpisodes:
-    """Runs episodes in lockstep, in a graph and on a ROS domain of its own."""
+    """Runs episodes in lockstep, in a separate graph on a separate ROS domain."""
 
     def __init__(
         self, bundle: str, *, simulator: str, backend: Backend, threads: int, delay_ms: float
@@ -32,5 +32,5 @@ class RosEpisodes:
         return self._runner.client.run_episode(task, seed)
 
     def close(self) -> None:
-        """End the processes."""
+        """Stop the graph's processes."""
         self._runner.stop()

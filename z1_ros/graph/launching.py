@@ -1,6 +1,6 @@
-"""What launch files share: arguments from a dataclass, processes from a graph's declaration.
+"""Functions shared by the launch files: arguments from a dataclass, processes from a ``Graph``.
 
-Imports ROS 2's ``launch``, which a machine with the PyPI wheels of rclpy does not have.
+This module imports ROS 2's ``launch``, which the PyPI wheels of rclpy do not include.
 """
 
 import sys
@@ -38,7 +38,7 @@ T = TypeVar("T")
 
 RESPAWN_S = 1.0
 LEARNER_END_S = "30"
-"""Time from SIGINT to SIGTERM [s]: a learner hears Ctrl-C between two steps."""
+"""Time from SIGINT to SIGTERM [s]; a learner handles Ctrl-C only between two steps."""
 
 
 def describe(
@@ -46,12 +46,12 @@ def describe(
     start: Callable[[LaunchContext], list],
     **names: Collection[str],
 ) -> LaunchDescription:
-    """Return a config's fields as arguments, and ``start``, which turns them into processes.
+    """Return a launch description: one argument per config field, and a call of ``start``.
 
     Args:
-        config: A config dataclass with its defaults.
-        start: Called once the arguments are known.
-        names: Values that an argument may have whose field is no ``Literal``.
+        config: Config dataclass with its default values.
+        start: Function that returns the processes once the arguments are known.
+        names: Field name -> allowed values, for fields that are not a ``Literal``.
     """
     texts, known = descriptions(type(config)), choices(type(config)) | names
     known |= {n: ("true", "false") for n, v in flatten(config).items() if isinstance(v, bool)}
@@ -75,7 +75,7 @@ def describe(
 
 
 def read_arguments(config: T, context: LaunchContext, file: str) -> T:
-    """Return ``config`` with the values that the launch was given; raises ConfigError."""
+    """Return ``config`` with the values of the launch arguments; raises ConfigError."""
     defaults = flatten(config)
     refuse_unknown_arguments(sys.argv, file, defaults)
     given = context.launch_configurations
@@ -83,10 +83,10 @@ def read_arguments(config: T, context: LaunchContext, file: str) -> T:
 
 
 def refuse_unknown_arguments(argv: list[str], file: str, known: Collection[str]) -> None:
-    """Raise ConfigError for a ``name:=value`` that is no argument of ours: launch ignores it.
+    """Raise ConfigError for a ``name:=value`` that is not in ``known``; ROS 2 launch ignores it.
 
-    Only when ``file`` is what the command line launches; an including launch file may have
-    arguments of its own.
+    The check applies only if the command line launches ``file`` itself, because an including
+    launch file may have its own arguments.
     """
     if not any(word.endswith(file) for word in argv):
         return
@@ -108,8 +108,8 @@ def parse(name: str, text: str, default: Any) -> Any:
 
 
 def actions_of(spec: NodeSpec, graph: Graph) -> list:
-    """Return a node, respawned or required, and what brings it up if it has a life cycle."""
-    # Text must be declared as such: launch reads "1e3" or "open: the drawer" as YAML otherwise.
+    """Return the launch actions of a node, including those that activate a lifecycle node."""
+    # Declare strings explicitly; otherwise launch parses "1e3" or "open: the drawer" as YAML.
     parameters: list[Any] = [
         {
             name: ParameterValue(value, value_type=str) if isinstance(value, str) else value
@@ -141,10 +141,10 @@ def actions_of(spec: NodeSpec, graph: Graph) -> list:
 
 
 def seen_by(discovery: dds.Discovery, actions: list) -> list:
-    """Return the actions, before them a line of the log on who can find the nodes.
+    """Return the actions with the discovery settings, and log which machines can find the nodes.
 
-    The node of ROS 2's launch, which brings up lifecycle nodes, is seen as they are; what an
-    including launch file starts afterwards is not concerned.
+    The settings also apply to the internal node of ROS 2 launch, which activates lifecycle nodes.
+    They do not apply to processes that an including launch file starts afterwards.
     """
     variables = [SetEnvironmentVariable(*pair) for pair in dds.dds_env(discovery).items()]
     said = LogInfo(msg=f"z1_ros: {dds.describe(discovery)}")
@@ -152,7 +152,7 @@ def seen_by(discovery: dds.Discovery, actions: list) -> list:
 
 
 def learner(made: TrainGraph) -> ExecuteProcess:
-    """Return the program that trains; when it ends, all ends."""
+    """Return the learner process; when it ends, the whole launch ends."""
     return ExecuteProcess(
         cmd=list(made.learner),
         additional_env=dict(made.env),
@@ -165,10 +165,12 @@ def learner(made: TrainGraph) -> ExecuteProcess:
 
 
 def end_all(context: LaunchContext, name: str) -> list:
-    """Return what ends the launch because a required process ended; nothing if it is ending.
+    """Return the actions that end the launch after a required process ended.
+
+    Returns an empty list if the launch is already ending.
 
     Raises:
-        GraphError: The process failed; launch then ends with code 1.
+        GraphError: The process failed; the launch then ends with exit code 1.
     """
     if context.is_shutdown:
         return []
@@ -179,11 +181,11 @@ def end_all(context: LaunchContext, name: str) -> list:
 
 
 def bring_up(node: LifecycleNode) -> list:
-    """Return handlers that configure a node when it starts and activate it once configured.
+    """Return handlers that configure a node when it starts and then activate it.
 
-    ``LifecycleNode(autostart=True)`` is missing in older Jazzy releases. ``start_state`` keeps
+    ``LifecycleNode(autostart=True)`` is missing in older Jazzy releases. ``start_state`` prevents
     the second handler from undoing ``ros2 lifecycle set … deactivate``, which ends in the same
-    state as configuring does.
+    state as configuring.
     """
     configure = ChangeState(
         lifecycle_node_matcher=matches_action(node),

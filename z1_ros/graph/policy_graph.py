@@ -1,4 +1,4 @@
-"""The graph that runs a policy, declared once: ROS 2's launch and the plain runner both read it."""
+"""The graph that runs a policy; both ROS 2 launch and ``GraphRunner`` start it."""
 
 from dataclasses import dataclass
 
@@ -17,7 +17,7 @@ from z1_ros.sim.registry import DEFAULT_SIMULATOR, PLANNED_ROBOTS, SIMULATORS
 from z1_ros.specs import embodiment
 
 ROBOTS = (*SIMULATORS, *PLANNED_ROBOTS)
-"""What ``robot:=`` may be; planned ones are refused by name."""
+"""Allowed values of ``robot:=``; planned robots are refused by name."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -31,40 +31,41 @@ class PolicyGraphConfig:
     task: str = SimBridgeConfig().task
     """Task of a simulated robot."""
     seed: int = SimBridgeConfig().seed
-    """Scene of a simulated robot; from 10000 on they are for evaluation."""
+    """Scene seed of a simulated robot; seeds from 10000 are for evaluation."""
     mode: Mode = "realtime"
-    """realtime, or lockstep: the simulator waits for each action, and runs repeat to the bit."""
+    """realtime, or lockstep: the simulator waits for each action, and equal runs give exactly
+    equal results."""
     instruction: str = ""
-    """What to do until the instruction topic says otherwise; a simulated robot publishes it
-    instead of its scene's own instruction."""
+    """Instruction until another one is published on the instruction topic; a simulated robot
+    publishes it instead of the instruction of its scene."""
     params_file: str = ""
     """YAML file with parameter deviations (top key /**:, then the node's name)."""
     namespace: str = ""
     """Namespace of every node."""
     use_sim_time: bool = False
-    """Follow /clock; watchdogs stay on the steady clock."""
+    """Use the time of /clock; watchdogs always use the steady clock."""
     log_level: LogLevel = "info"
     """Least severe message that is shown: debug, info, warn, error or fatal."""
     autostart: bool = True
     """Configure and activate the policy at once."""
     discovery: Discovery = "auto"
-    """Who can find the graph: localhost (this machine), subnet (the network), or auto: what
-    ROS_AUTOMATIC_DISCOVERY_RANGE says, localhost where it says nothing."""
+    """Which machines can discover the graph: localhost (this machine), subnet (the network), or
+    auto: the value of ROS_AUTOMATIC_DISCOVERY_RANGE, localhost if it is not set."""
     fastdds_profile: str = "auto"
-    """Fast DDS profile: a file, empty for none, or auto: a profile of z1_ros where one is needed
+    """Fast DDS profile: a file, empty for none, or auto: a profile of z1_ros if one is needed
     (large images; localhost)."""
     backend: Backend = PolicyNodeConfig().backend
     """Inference library: auto, onnxruntime or torch."""
     threads: int = PolicyNodeConfig().threads
     """CPU threads that an inference may use."""
     replan_steps: int = 0
-    """Actions executed before the next inference; 0 takes the bundle's own number."""
+    """Actions executed before the next inference; 0 uses the number in the bundle."""
     delay_steps: int = 0
     """Lockstep: control steps that an inference takes."""
     image_size: int = SimBridgeConfig().image_size
     """Side of a simulated robot's camera images [px]."""
     camera_hz: float = SimBridgeConfig().camera_hz
-    """Realtime: sets of simulated images per second."""
+    """Realtime mode: how often per second a simulated robot renders its camera images."""
     video_size: int = 0
     """Height of the video for people on camera/video/image [px]; 0 for none."""
     video_hz: float = SimBridgeConfig().video_hz
@@ -72,7 +73,7 @@ class PolicyGraphConfig:
     start_paused: bool = False
     """A simulated robot waits for its pause service before the first step."""
     repeat: bool = False
-    """A simulated robot begins the next seed by itself when an episode is over."""
+    """A simulated robot starts the next seed automatically when an episode is over."""
 
     def __post_init__(self) -> None:
         """Check the robot's name."""
@@ -81,7 +82,7 @@ class PolicyGraphConfig:
 
 
 def policy_graph(config: PolicyGraphConfig) -> Graph:
-    """Return the graph: robot, guard, policy. The guard is always part of it.
+    """Return the graph: robot, guard and policy. The guard cannot be left out.
 
     Raises:
         ConfigError: A setting is out of range, or the robot is not available.

@@ -1,7 +1,7 @@
-"""A simulator behind the node graph, as an ``Env``: topics and services instead of calls.
+"""An ``Env`` whose simulator runs in a node graph, reached through topics and services.
 
-The caller takes ``policy_node``'s place: it hears what a policy hears and publishes ``action``, one
-for each observation stamp; between it and the simulator is ``guard_node``, as on a robot.
+The caller replaces ``policy_node``: it receives the same topics as a policy and publishes one
+``action`` for each observation stamp. ``guard_node`` checks the actions, as on a real robot.
 """
 
 import base64
@@ -28,13 +28,13 @@ class RosEnv:
     """An ``Env`` whose simulator is a ``sim_bridge_node`` in lockstep."""
 
     horizon = 0
-    """Control steps after which an episode is over; known once one has begun."""
+    """Control steps after which an episode is over; known after the first ``reset``."""
     seed = 0
     """Seed of the current scene."""
     instruction = ""
-    """What to do in the current scene, in words."""
+    """Instruction of the current scene."""
     scene_id = ""
-    """Hash that equal scenes share."""
+    """Hash of the current scene; equal scenes have equal hashes."""
 
     def __init__(
         self,
@@ -46,15 +46,16 @@ class RosEnv:
         reply_timeout_s: float = 60.0,
         close: Callable[[], object] = lambda: None,
     ):
-        """Connect to a graph that runs.
+        """Connect to a running graph.
 
         Args:
-            client: Connected to the graph.
+            client: Client that is connected to the graph.
             task: Task name.
             robot: Robot in the simulator.
-            cameras: Those that are looked through; the robot may have more.
-            reply_timeout_s: Longest wait for what follows an action [s].
-            close: Ends what belongs to the graph.
+            cameras: Names of the cameras to subscribe to; the robot may have more.
+            reply_timeout_s: Longest wait for the next observation after an action [s].
+            close: Function that disconnects from the graph and stops it if this process started
+                it.
         """
         self.task = task
         self.embodiment = robot
@@ -79,25 +80,25 @@ class RosEnv:
         self._inputs = Inputs(client.node, sees, robot, config, WallClock(), self._on_input)
 
     def reset(self, seed: int) -> None:
-        """Build the scene that belongs to ``seed``; raises ConfigError if there is none."""
+        """Build the scene of ``seed`` and start its episode; raises ConfigError if refused."""
         self._set({"task": self.task, "seed": seed})
         self._begin("reset", ConfigError)
 
     def restore(self, data: bytes) -> None:
-        """Go to a snapshot; raises SnapshotMismatch, in the simulator's words, if it refuses."""
+        """Restore a snapshot; raises SnapshotMismatch with the simulator's text if it refuses."""
         self._set({"snapshot": base64.b64encode(data).decode("ascii")})
         self._begin("restore", SnapshotMismatch)
 
     def snapshot(self) -> bytes:
-        """Return everything needed to continue from here, bit for bit."""
+        """Return the simulator's whole state, from which it continues bit for bit."""
         return base64.b64decode(self._trigger("snapshot", ConfigError), validate=True)
 
     def step(self, actions: np.ndarray) -> Step:
         """Execute actions (k, action_dim), one control step each; stop early when done.
 
         Raises:
-            ActionError: Wrong shape or not finite; nothing is executed.
-            GraphError: The graph does not react.
+            ActionError: The actions have a wrong shape or are not finite; none is executed.
+            GraphError: The graph does not react in time.
             TrainingError: The guard stopped the robot.
         """
         self._require_running()
@@ -115,25 +116,25 @@ class RosEnv:
         return Step(steps=int(values["steps"]), success=success, done=True, consumed=consumed)
 
     def observe(self) -> Observation:
-        """Return the present instant with its images."""
+        """Return the present observation with images."""
         return self._read(images=True)
 
     def read_state(self) -> Observation:
-        """As ``observe``, but without images."""
+        """Return the present observation without images."""
         return self._read(images=False)
 
     def close(self) -> None:
-        """Leave the graph, and end it if it is ours."""
+        """Disconnect from the graph; stop it if this process started it."""
         self._close()
 
     @property
     def _stamp_ns(self) -> int:
-        """Stamp of the present observation [ns]; every episode begins with one."""
+        """Stamp of the present observation [ns]; every episode starts with an observation."""
         assert self._inputs.stamp_ns is not None
         return self._inputs.stamp_ns
 
     def _act(self, action: np.ndarray) -> None:
-        """Act on the present observation; return when the simulator has made its step."""
+        """Publish an action for the present observation and wait until it is executed."""
         stamp_ns = self._stamp_ns
         dims = self.embodiment.action_dims
         self._latest = action_message(action, dims, stamp_ns, self._frame_id)
@@ -145,7 +146,8 @@ class RosEnv:
         begun = json.loads(self._trigger(service, refused))
         self._episode, self.horizon, self.seed = (begun[k] for k in ("episode", "horizon", "seed"))
         self.instruction, self.scene_id = begun["instruction"], begun["scene_id"]
-        # Not by its stamp: a simulator started anew may begin earlier than its predecessor ended.
+        # Do not compare stamps: a restarted simulator may start at an earlier time than the time
+        # at which the previous one ended.
         self._wait(lambda: origin_of(self._inputs.frame_id) == begun["origin"], "first observation")
         self._frame_id = self._inputs.frame_id
         self._wait(self._guards_there, f"{GUARD} in the graph")
@@ -156,8 +158,8 @@ class RosEnv:
         self._client.set_parameters(BRIDGE, values, self._reply_timeout_s)
 
     def _trigger(self, service: str, refused: type[Exception]) -> str:
-        # Asked twice, it would begin two episodes; all our services have been known to the
-        # simulator since it responded to ``set_parameters``, so asking once is enough.
+        # Send the request only once: a second one would start a second episode. The response
+        # cannot be lost, because the simulator already responded to ``set_parameters``.
         name, once = f"{BRIDGE}/{service}", Trigger.Request()
         response = self._client.call(
             Trigger, name, once, self._reply_timeout_s, again_s=self._reply_timeout_s + 1
@@ -176,7 +178,7 @@ class RosEnv:
         self._client.wait(done, self._reply_timeout_s, what)
 
     def _went_on(self, after_ns: int) -> bool:
-        """Whether the step is done: there is a newer observation, or the episode is over."""
+        """Return whether the step is executed: a newer observation arrived or the episode ended."""
         if self._inputs.frame_id != self._frame_id:
             raise GraphError("the simulator has begun another episode by itself")
         text, values = self._client.status(BRIDGE)
@@ -184,18 +186,18 @@ class RosEnv:
         return self._over or self._stamp_ns > after_ns
 
     def _on_input(self, key: str) -> None:
-        """Act again if the simulator asks again: the action was lost on its way."""
+        """Publish the action again if the simulator repeats its observation: it was lost."""
         latest = self._latest
         if key == JOINTS and latest and to_ns(latest.header.stamp) == self._inputs.stamp_ns:
             self._action.publish(latest)
 
     def _steps(self) -> int:
-        """Control steps since the scene's first instant."""
+        """Control steps since the start of the scene."""
         time_ns = self._stamp_ns - origin_of(self._frame_id)
         return round(time_ns * 1e-9 * self.embodiment.control_hz)
 
     def _guards_there(self) -> set[bytes]:
-        """Return the ids of all guards, also of one that has just died and is still listed."""
+        """Return the ids of all guard nodes, including one that died but is still listed."""
         publishers = self._client.node.get_publishers_info_by_topic("safe_action")
         return {bytes(publisher.endpoint_gid) for publisher in publishers}
 
@@ -204,12 +206,12 @@ class RosEnv:
             raise ConfigError("the simulator has no running episode: call reset or restore first")
 
     def _require_free(self) -> None:
-        """Raise an error if the actions that were executed may not be those that were given.
+        """Raise an error if the executed actions may differ from the published ones.
 
         Raises:
-            GraphError: The guard was replaced: the new one limits the change to another last
-                command, and knows no stop.
-            TrainingError: The guard held the robot.
+            GraphError: The guard node was restarted. The new guard applies its rate limits from
+                another last command and has lost a latched stop.
+            TrainingError: The guard replaced actions by a hold.
         """
         if self._guards_there() - self._guards:
             raise GraphError(f"{GUARD} was started anew within an episode")

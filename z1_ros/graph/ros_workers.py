@@ -1,7 +1,8 @@
-"""Environment workers behind the node graph; ``learning/rollout/env_pool.py`` has those in-process.
+"""Environment workers whose simulator runs in a node graph.
 
-A worker is a process of its own here too. Its environment is a ``RosEnv``; if a node of its graph
-dies or hangs, a new process starts a new graph.
+``learning/rollout/env_pool.py`` implements the workers without ROS. Here, too, each worker is one
+process. Its environment is a ``RosEnv``. If a node of its graph dies or hangs, a new process starts
+a new graph.
 """
 
 from collections.abc import Callable
@@ -19,23 +20,23 @@ from z1_ros.sim.env import Env
 from z1_ros.sim.registry import EnvMaker
 
 WORKER_TIMEOUT_S = 240.0
-"""Time that a worker's reply may take; the first one includes starting its nodes [s]."""
+"""Longest wait for a worker's reply [s]; the first reply includes starting its nodes."""
 ATTACH_S = 120.0
-"""Longest wait for a graph that somebody else starts [s]."""
+"""Longest wait for a graph that another process starts [s]."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class OwnGraph:
-    """Makes an environment behind a graph that it starts, on a ROS domain of its own."""
+    """Starts a graph on a separate ROS domain and makes the environment that connects to it."""
 
     maker: EnvMaker
-    """Says which environment."""
+    """Simulator, robot and task of the environment."""
     cameras: tuple[str, ...]
     """Cameras that the policy uses."""
     replan_steps: int
-    """Control steps from one set of images to the next."""
+    """Control steps between two sets of images."""
     reply_timeout_s: float
-    """Longest wait for what follows an action [s]."""
+    """Longest wait for the next observation after an action [s]."""
 
     def __call__(self) -> Env:
         """Start the graph; raises GraphError if it does not come up."""
@@ -53,19 +54,19 @@ class OwnGraph:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunningGraph:
-    """Makes an environment behind a graph that somebody else started."""
+    """Makes an environment that connects to a graph that another process started."""
 
     maker: EnvMaker
-    """Says which environment."""
+    """Simulator, robot and task of the environment."""
     cameras: tuple[str, ...]
     """Cameras that the policy uses."""
     namespace: str
     """Namespace of the graph."""
     reply_timeout_s: float
-    """Longest wait for what follows an action [s]."""
+    """Longest wait for the next observation after an action [s]."""
 
     def __call__(self) -> Env:
-        """Join the graph; raises ConfigError if there is none."""
+        """Connect to the graph; raises ConfigError if no graph is running."""
         client = GraphClient(environment_domain_id(), self.namespace)
         try:
             client.wait(lambda: self._there(client), ATTACH_S, "its nodes")
@@ -90,19 +91,19 @@ class RunningGraph:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RosWorkers:
-    """Opens a pool of workers behind the node graph; called as ``env_pool.local_workers`` is."""
+    """Opens a pool of workers with node graphs; same interface as ``env_pool.local_workers``."""
 
     cameras: tuple[str, ...]
-    """Cameras that the policy uses; others of the robot's may be absent."""
+    """Cameras that the policy uses; other cameras of the robot may be absent."""
     replan_steps: int
-    """Actions executed of each chunk: how often the simulator renders."""
+    """Actions executed of each chunk; the simulator renders once per chunk."""
     attach: str = ""
-    """Namespace, before the worker's number, of graphs that run already; empty starts them."""
+    """Namespace prefix (without the worker's number) of running graphs; empty starts new ones."""
     reply_timeout_s: float = 60.0
-    """Longest wait for what follows an action [s]; then the worker is lost."""
+    """Longest wait for the next observation after an action [s]; then the worker is restarted."""
 
     def __call__(self, maker: EnvMaker, count: int) -> EnvPool:
-        """Return a pool of ``count`` workers, each with its own process and its own graph."""
+        """Return a pool of ``count`` workers, each with its own process and graph."""
         workers = [
             WorkerProcess(
                 self._make_env(maker, number), maker.image_bytes, guard=False, end_s=STOP_S + 2
@@ -128,7 +129,7 @@ class RosWorkers:
 
 
 def ros_workers(bundle: str, attach: str = "") -> RosWorkers:
-    """Return what opens workers for the policy of a bundle; ``attach`` as for ``RosWorkers``."""
+    """Return the ``RosWorkers`` for the policy of a bundle; see there for ``attach``."""
     manifest = load_bundle(bundle).manifest
     return RosWorkers(
         cameras=manifest.contract.cameras, replan_steps=manifest.replan_steps, attach=attach

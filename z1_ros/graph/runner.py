@@ -1,6 +1,6 @@
-"""Runs a graph without ROS 2's launch, which the PyPI wheels of rclpy do not bring.
+"""Runs a graph without ROS 2 launch, which the PyPI wheels of rclpy do not include.
 
-Each node is a process; if one ends, all end; no process outlives the runner, not even if the
+Each node is a process. If one node ends, all end. All processes end with the runner, even if the
 runner is killed with SIGKILL.
 """
 
@@ -24,13 +24,13 @@ from z1_ros.runtime.claim import is_claimed, node_claim
 from z1_ros.runtime.processes import die_with_parent
 
 STOP_S = 6.0
-"""Time to end by itself after SIGTERM, before SIGKILL [s]."""
+"""Time between SIGTERM and SIGKILL [s]."""
 UP_S = 15.0
-"""Longest wait for the nodes to appear before talking to them anyway [s]."""
+"""Longest wait for the discovery of the nodes; then they are called anyway [s]."""
 
 
 class GraphRunner:
-    """Starts the processes of a graph and looks after them."""
+    """Starts, monitors and stops the processes of a graph."""
 
     def __init__(
         self,
@@ -41,29 +41,29 @@ class GraphRunner:
         commands: Mapping[str, list[str]] | None = None,
         stopping: threading.Event | None = None,
     ):
-        """Prepare; ``start`` (or ``with``) begins.
+        """Prepare the runner; ``start`` or ``with`` starts the processes.
 
         Args:
-            graph: What to run.
-            own_domain: Choose a free domain, seen by this machine only.
-            echo: Where the nodes' output goes, each line with the node's name; None keeps the
-                last lines for error messages only.
-            commands: Command of a node, instead of ``python -m z1_ros.nodes.<name>``.
-            stopping: Once set, ``check`` raises KeyboardInterrupt, so that no wait goes on.
+            graph: Graph to run.
+            own_domain: Whether to use an unused ROS domain that only this machine can discover.
+            echo: Stream for the nodes' output, each line with the node's name; None keeps only
+                the last lines, for error messages.
+            commands: Node name -> command, instead of ``python -m z1_ros.nodes.<name>``.
+            stopping: Event that makes ``check`` raise KeyboardInterrupt, which ends every wait.
 
         Raises:
-            ConfigError: ``ROS_DOMAIN_ID`` is needed and is no domain.
+            ConfigError: ``ROS_DOMAIN_ID`` is needed and is not a valid domain id.
         """
         self.graph = graph
         self.processes: dict[str, subprocess.Popen] = {}
         self.client: GraphClient
-        """Connected to the graph from ``start`` on."""
+        """Client that is connected to the graph; available after ``start``."""
         self._stopping = stopping
         self._domain = FreeDomain() if own_domain else None
         self.domain_id = self._domain.id if self._domain else environment_domain_id()
-        """The nodes' ROS domain."""
+        """ROS domain of the nodes."""
         self.discovery: Discovery = "localhost" if own_domain else graph.discovery
-        """Who can find the nodes."""
+        """Which machines can discover the nodes."""
         self._echo = echo
         self._commands = commands or {}
         self._tails: dict[str, deque[str]] = {}
@@ -81,13 +81,13 @@ class GraphRunner:
         self.stop()
 
     def start(self) -> None:
-        """Start every node; configure and activate those with a life cycle.
+        """Start every node; configure and activate the lifecycle nodes.
 
-        Call it on a thread that lives as long as the graph shall: Linux ends the processes when
-        the thread that started them ends.
+        The calling thread must live as long as the graph: Linux ends the processes when the
+        thread that started them ends.
 
         Raises:
-            GraphError: A node ended or did not come up; the message holds its own words.
+            GraphError: A node ended or did not start; the message contains its error text.
         """
         for node in self.graph.nodes:
             self._spawn(node)
@@ -101,7 +101,10 @@ class GraphRunner:
                     self.client.transition(node.name, "activate")
 
     def _wait_until_up(self) -> None:
-        """Wait until the nodes exist: a participant that was there first is discovered 3 s late."""
+        """Wait until the nodes exist, before the client joins the domain.
+
+        Nodes would discover a participant that joined before them 3 s late.
+        """
         prefix = f"/{self.graph.namespace}/" if self.graph.namespace else "/"
         names = [node_claim(self.domain_id, prefix + node.name) for node in self.graph.nodes]
         deadline_s = time.monotonic() + UP_S
@@ -110,7 +113,7 @@ class GraphRunner:
             time.sleep(0.05)
 
     def check(self) -> None:
-        """Raise GraphError if a node has ended, KeyboardInterrupt if we were asked to stop."""
+        """Raise GraphError if a node has ended, KeyboardInterrupt if ``stopping`` is set."""
         if self._stopping is not None and self._stopping.is_set():
             raise KeyboardInterrupt
         for name, process in self.processes.items():
@@ -120,14 +123,14 @@ class GraphRunner:
                 raise GraphError(f"{name} ended with exit code {code}: {_words(self._tails[name])}")
 
     def stop(self) -> dict[str, int]:
-        """End all processes, SIGKILL being the last resort; return their exit codes."""
+        """Stop all processes, if necessary with SIGKILL; return their exit codes."""
         if getattr(self, "client", None) is not None:
             self.client.close()
             del self.client
         for process in self.processes.values():
             if process.poll() is None:
-                # Not SIGINT: where we are a script's background job, the nodes inherit that it is
-                # ignored, and one that still imports its libraries would not hear it.
+                # Not SIGINT: if the runner is a background job of a script, the nodes inherit that
+                # SIGINT is ignored, and a node that is still importing would not receive it.
                 process.terminate()
         deadline_s = time.monotonic() + STOP_S
         for process in self.processes.values():
@@ -153,7 +156,7 @@ class GraphRunner:
             text=True,
             errors="replace",
             pass_fds=(parameters,),
-            # Ctrl-C reaches the runner alone, which passes it on once.
+            # Only the runner receives Ctrl-C; it then stops each process once.
             start_new_session=True,
             preexec_fn=die_with_parent,
         )
@@ -184,7 +187,7 @@ class GraphRunner:
         env = {**os.environ, "PYTHONUNBUFFERED": "1", "RCUTILS_LOGGING_BUFFERED_STREAM": "1"}
         env |= {"ROS_DOMAIN_ID": str(self.domain_id)}
         env |= dds_env(self.discovery, self.graph.fastdds_profile, node.image_bytes)
-        # A child may be another interpreter than this one, which must find its own rclpy.
+        # The child may use another Python interpreter, which must import its own rclpy.
         env.pop("_ROS_WHEELS_BOOTSTRAP_COMPLETE", None)
         return env
 
@@ -197,15 +200,16 @@ class GraphRunner:
 
 
 def _words(tail: Collection[str]) -> str:
-    """Return a node's sentence on why it ended, or the last lines of its output."""
+    """Return the error message of a node that ended, or the last lines of its output."""
     errors = [line.removeprefix("error: ") for line in tail if line.startswith("error: ")]
     return errors[-1] if errors else " | ".join(tail) or "it said nothing"
 
 
 def _parameters_file(node: NodeSpec) -> int:
-    """Return the descriptor of a YAML file that vanishes with the processes that have it open.
+    """Return the descriptor of an anonymous YAML file with the node's parameters.
 
-    A file, not ``-p``: values such as "open: the drawer" are no plain YAML scalars.
+    The file exists until the last process closes it. ``-p`` is not used, because values such as
+    "open: the drawer" are not plain YAML scalars.
     """
     file = os.memfd_create(f"{node.name}.yaml")
     text = yaml.safe_dump({"/**": {"ros__parameters": dict(node.parameters)}})

@@ -1,6 +1,6 @@
-"""What a node graph is: processes, their parameters, how they belong together.
+"""Declaration of a node graph: processes, their parameters and common settings.
 
-No ROS is imported here: a graph is declared, and its mistakes named, on any machine.
+This module does not import ROS, so a graph can be declared and checked on any machine.
 """
 
 from collections.abc import Mapping
@@ -23,13 +23,13 @@ class NodeSpec:
     name: str
     """Name of the node, of its executable and of its module in ``z1_ros.nodes``."""
     parameters: Mapping[str, object]
-    """Its parameters."""
+    """ROS parameters of the node."""
     lifecycle: bool = False
-    """Whether it has to be configured and activated."""
+    """Whether the node has to be configured and activated."""
     image_bytes: int = 0
-    """Size of the largest image that it publishes [bytes]."""
+    """Size of the largest image that the node publishes [bytes]."""
     remap: Mapping[str, str] = field(default_factory=dict)
-    """Other names for its topics."""
+    """Topic name in the node -> topic name in the graph."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -47,16 +47,16 @@ class Graph:
     autostart: bool = True
     """Configure and activate the lifecycle nodes at once."""
     discovery: Discovery = "auto"
-    """Who can find the nodes."""
+    """Which machines can discover the nodes."""
     fastdds_profile: str = "auto"
-    """Fast DDS profile: a file, empty for none, auto for one of ours where it is needed."""
+    """Fast DDS profile: a file, empty for none, auto for a profile of z1_ros if one is needed."""
     respawn: bool = False
-    """ROS 2's launch starts a node again that ended; otherwise each is required: if one ends,
-    all end."""
+    """Whether ROS 2 launch restarts a node that ended; otherwise the whole graph ends if one node
+    ends."""
 
 
 def check_files(*, params_file: str, fastdds_profile: str) -> None:
-    """Raise ConfigError if a file is given that does not exist."""
+    """Raise ConfigError if a given file does not exist."""
     if params_file and not Path(params_file).is_file():
         raise ConfigError(f"no params_file at {params_file}")
     if fastdds_profile not in ("", "auto") and not Path(fastdds_profile).is_file():
@@ -64,7 +64,7 @@ def check_files(*, params_file: str, fastdds_profile: str) -> None:
 
 
 def known_parameters(defaults: object, parameters: Mapping[str, object]) -> Mapping[str, object]:
-    """Return ``parameters``; each must be a parameter of its node, or rclpy's use_sim_time."""
+    """Return ``parameters`` after checking that each is in ``defaults`` or is use_sim_time."""
     for name in parameters:
         if name not in flatten(defaults) and name != "use_sim_time":
             raise ConfigError(f"{type(defaults).__name__} has no {name!r}")

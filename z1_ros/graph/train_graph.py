@@ -1,7 +1,8 @@
-"""The graphs of training, declared once: for every worker a simulator behind a guard, one learner.
+"""The graphs of training: a simulator and a guard for each worker, and one learner.
 
-They are the policy's graph with the learner in the place of ``policy_node``. ``z1-train --through
-ros`` starts each worker's graph; ``train.launch.py`` starts them and a learner that attaches.
+A worker's graph is the policy graph without ``policy_node``: the learner publishes the actions.
+``z1-train --through ros`` starts the graph of each worker. ``train.launch.py`` starts all graphs
+and a learner that connects to them.
 """
 
 import shlex
@@ -16,7 +17,9 @@ from z1_ros.nodes.configs import GuardNodeConfig, SimBridgeConfig
 from z1_ros.sim.registry import DEFAULT_SIMULATOR, EnvMaker
 
 RESEND_S = 5.0
-"""A worker waits for the learner during updates; asking each second would only cost time [s]."""
+"""Period at which a waiting worker publishes its observation again [s].
+
+It is long because workers wait during every update of the learner."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -24,7 +27,7 @@ class TrainGraphConfig:
     """Launch arguments of training; all other settings are flags of ``z1-train``."""
 
     bundle: str = "kitchen-sft"
-    """Bundle to start from: a directory, or the name of a shipped one."""
+    """Bundle to start from: a directory, or the name of a shipped bundle."""
     robot: str = DEFAULT_SIMULATOR
     """Simulator."""
     task: str = SimBridgeConfig().task
@@ -36,14 +39,14 @@ class TrainGraphConfig:
     options: str = ""
     """Further flags of z1-train, e.g. '--minutes 30 --group-size 4'."""
     namespace: str = "worker"
-    """Namespace of the workers' nodes, before the worker's number."""
+    """Namespace prefix of the workers' nodes; the worker's number follows."""
     params_file: str = ""
     """YAML file with parameter deviations (top key /**:) for the workers' nodes."""
     log_level: LogLevel = "warn"
     """Least severe message that is shown: debug, info, warn, error or fatal."""
     discovery: Discovery = "auto"
-    """Who can find the graphs: localhost (this machine), subnet (the network), or auto: what
-    ROS_AUTOMATIC_DISCOVERY_RANGE says, localhost where it says nothing."""
+    """Which machines can discover the graphs: localhost (this machine), subnet (the network), or
+    auto: the value of ROS_AUTOMATIC_DISCOVERY_RANGE, localhost if it is not set."""
     fastdds_profile: str = "auto"
     """Fast DDS profile: a file, empty for none, or auto: a profile of z1_ros if one is needed."""
 
@@ -57,12 +60,12 @@ class TrainGraphConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrainGraph:
-    """What ROS 2's launch starts."""
+    """Processes of a training run that ROS 2 launch starts."""
 
     workers: tuple[Graph, ...]
-    """Simulators and guards."""
+    """Graphs of the workers, each with a simulator and a guard."""
     learner: tuple[str, ...]
-    """Command that trains on them."""
+    """Command of the learner."""
     env: Mapping[str, str]
     """Environment variables of the learner."""
 
@@ -90,7 +93,7 @@ def train_graph(config: TrainGraphConfig) -> TrainGraph:
         )
         for number in range(config.workers)
     ]
-    # Not `python3 -m`: multiprocessing would import that module, and torch, in every worker.
+    # Not `python3 -m`: multiprocessing would then import the module, and torch, in every worker.
     start = "from z1_ros.commands.entry import train; raise SystemExit(train())"
     flags = {
         "bundle": config.bundle,
@@ -120,16 +123,16 @@ def worker_graph(
     discovery: Discovery = "auto",
     fastdds_profile: str = "auto",
 ) -> Graph:
-    """Return one worker: a simulator in lockstep, and the guard before it.
+    """Return the graph of one worker: a simulator in lockstep, and the guard.
 
     Args:
-        maker: Says which environment.
-        replan_steps: Control steps from one set of images to the next.
+        maker: Simulator, robot and task of the environment.
+        replan_steps: Control steps between two sets of images.
         namespace: Namespace of both nodes.
         params_file: YAML file with parameter deviations, empty for none.
         log_level: Least severe message that is shown.
-        discovery: Who can find the nodes.
-        fastdds_profile: A file, empty for none, or auto.
+        discovery: Which machines can discover the nodes.
+        fastdds_profile: Fast DDS profile: a file, empty for none, or auto.
 
     Raises:
         ConfigError: A file does not exist.
@@ -149,7 +152,7 @@ def worker_graph(
                 name="sim_bridge_node",
                 parameters=known_parameters(SimBridgeConfig(), bridge | shared),
                 image_bytes=3 * SimBridgeConfig().image_size ** 2,
-                # Several simulators of one domain must not fight over the clock.
+                # Several simulators in one domain must not publish to the same clock topic.
                 remap={"/clock": "clock"},
             ),
             NodeSpec(
@@ -172,7 +175,7 @@ def worker_namespace(namespace: str, number: int) -> str:
 
 
 def split(options: str) -> list[str]:
-    """Return a text's words, as a shell would see them; raises ConfigError for an open quote."""
+    """Split a text into words as a shell does; raises ConfigError for an unclosed quote."""
     try:
         return shlex.split(options)
     except ValueError as error:

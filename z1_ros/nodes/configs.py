@@ -1,7 +1,7 @@
-"""The parameters of the three nodes: defaults, units, ranges, invariants. No ROS in here.
+"""The parameters of the three nodes: defaults, units, ranges, invariants. Does not import ROS.
 
-A field's ``range`` is shown by ``ros2 param describe``; ``read_only`` fields are fixed when the
-process starts, all others are read again when the node is configured or reset.
+``ros2 param describe`` shows a field's ``range``. ``read_only`` fields are fixed when the process
+starts. All other fields are read again when the node is configured or reset.
 """
 
 from dataclasses import dataclass, field, fields
@@ -15,7 +15,7 @@ from z1_ros.specs import embodiment
 Backend = Literal["auto", "onnxruntime", "torch"]
 """Inference library."""
 Mode = Literal["realtime", "lockstep"]
-"""Whether physics goes on during inference, or waits for it."""
+"""Whether physics continues during inference (realtime) or waits for it (lockstep)."""
 Qos = Literal["auto", "reliable", "best_effort"]
 """Reliability of subscriptions; auto follows the publishers."""
 
@@ -23,7 +23,7 @@ FIXED = {"read_only": True}
 
 
 def _check_ranges(config: Any) -> None:
-    """Raise ConfigError for a field outside the range that it declares."""
+    """Raise ConfigError for a field outside its declared range."""
     for spec in fields(config):
         if "range" in spec.metadata:
             value, (low, high) = getattr(config, spec.name), spec.metadata["range"]
@@ -36,37 +36,38 @@ class PolicyNodeConfig:
     """Parameters of ``policy_node``."""
 
     model: str = "kitchen-z1"
-    """Model bundle: a directory, or the name of one shipped with the package."""
+    """Model bundle: a directory, or the name of a bundle shipped with the package."""
     backend: Backend = "auto"
     """Inference library: auto, onnxruntime or torch."""
     threads: int = field(default=2, metadata={"range": (1, 256)})
     """CPU threads that an inference may use."""
     embodiment: str = "panda"
-    """Robot the model has to fit."""
+    """Robot that the model must fit."""
     mode: Mode = field(default="realtime", metadata=FIXED)
-    """``realtime``: acts at the control rate; ``lockstep``: once per observation stamp."""
+    """``realtime``: one action per control period; ``lockstep``: one per observation stamp."""
     instruction: str = ""
-    """What to do until the ``instruction`` topic says otherwise; empty waits for the topic."""
+    """Instruction until another one is published on the ``instruction`` topic; empty waits for
+    the topic."""
     noise_seed: int = field(default=0, metadata={"range": (0, 2**31 - 1)})
-    """Seed of the policy's noise, taken at configure, at ``~/reset`` and at a new episode."""
+    """Seed of the policy's noise, read at configure, at ``~/reset`` and at a new episode."""
     replan_steps: int = field(default=0, metadata={"range": (0, 1000)})
-    """Actions executed before the next inference; 0 takes the bundle's own number."""
+    """Actions executed before the next inference; 0 uses the number in the bundle."""
     delay_steps: int = field(default=0, metadata={"range": (0, 1000)})
-    """Lockstep: control steps that an inference takes, to see what a slow computer would do."""
+    """Lockstep: control steps that an inference takes, to simulate a slow computer."""
     camera_max_age_s: float = field(default=0.4, metadata={"range": (0.01, 10.0)})
-    """Hold when a camera's latest image arrived longer ago [s]."""
+    """Longest time since a camera's latest image arrived [s]; then the robot holds."""
     state_max_age_s: float = field(default=0.2, metadata={"range": (0.01, 10.0)})
-    """Hold when joint states or a pose arrived longer ago [s]."""
+    """Longest time since joint states or a pose arrived [s]; then the robot holds."""
     camera_max_skew_s: float = field(default=0.2, metadata={"range": (0.0, 10.0)})
-    """Hold when the stamps of two cameras differ by more [s]."""
+    """Largest difference between the stamps of two cameras [s]; beyond it the robot holds."""
     max_chunk_age_s: float = field(default=10.0, metadata={"range": (0.1, 600.0)})
-    """Planned actions are dropped when their observation is older [s]."""
+    """Longest age of an action's observation [s]; older planned actions are dropped."""
     input_timeout_s: float = field(default=2.0, metadata={"range": (0.1, 60.0)})
-    """Lockstep: time without a complete observation after which the status names the missing
-    input [s]."""
+    """Lockstep: time without a complete observation [s] after which the status names the missing
+    input."""
     qos: Qos = "auto"
-    """Reliability of image and state subscriptions: auto follows the publishers; reliable,
-    best_effort."""
+    """Reliability of image and state subscriptions: reliable, best_effort, or auto, which follows
+    the publishers."""
 
     def __post_init__(self) -> None:
         """Check names and ranges."""
@@ -81,7 +82,8 @@ class GuardNodeConfig:
     embodiment: str = field(default="panda", metadata=FIXED)
     """Robot whose limits apply."""
     mode: Mode = field(default="realtime", metadata=FIXED)
-    """``lockstep`` has no stale-action rule: there, physics waits for the action."""
+    """``realtime`` or ``lockstep``. In lockstep, physics waits for each action, so the guard does
+    not hold when actions are stale."""
     guard: GuardConfig = field(default_factory=GuardConfig, metadata=FIXED)
 
     def __post_init__(self) -> None:
@@ -102,29 +104,29 @@ class SimBridgeConfig:
     task: str = "OpenDrawer"
     """Task name."""
     seed: int = field(default=10_000, metadata={"range": (0, 2**31 - 1)})
-    """Scene seed; from 10000 on they are for evaluation."""
+    """Scene seed; seeds from 10000 are for evaluation."""
     instruction: str = ""
-    """What the robot is told instead of the scene's own instruction; empty keeps that one."""
+    """Instruction to publish instead of the scene's own instruction; empty keeps the scene's."""
     image_size: int = field(default=128, metadata=FIXED | {"range": (8, 2048)})
     """Side of the camera images [px]."""
     image_every_steps: int = field(default=1, metadata=FIXED | {"range": (1, 1000)})
-    """Lockstep: control steps from one set of images to the next (the policy's replan_steps)."""
+    """Lockstep: control steps between two sets of images (the policy's replan_steps)."""
     camera_hz: float = field(default=20.0, metadata=FIXED | {"range": (0.1, 1000.0)})
-    """Realtime: sets of images per second."""
+    """Realtime: how often per second the camera images are rendered."""
     video_camera: str = field(default="video", metadata=FIXED)
-    """The simulator's camera for ``camera/video/image``, a video for people, not for the policy."""
+    """Simulator camera of ``camera/video/image``, a video for people, not for the policy."""
     video_size: int = field(default=0, metadata=FIXED | {"range": (0, 2048)})
     """Height of the video [px], 4:3; 0 publishes none."""
     video_hz: float = field(default=10.0, metadata=FIXED | {"range": (0.1, 1000.0)})
     """Frames of the video per second of simulated time."""
     start_paused: bool = field(default=False, metadata=FIXED)
-    """Wait for ``~/pause`` false before the first step."""
+    """Wait for a call of ``~/pause`` with false before the first step."""
     repeat: bool = False
-    """Begin the next seed by itself when an episode is over."""
+    """Start the next seed automatically when an episode is over."""
     resend_s: float = field(default=1.0, metadata=FIXED | {"range": (0.05, 60.0)})
-    """Lockstep: publish the observation again when no action came for this long [s]."""
+    """Lockstep: time without an action after which the observation is published again [s]."""
     snapshot: str = ""
-    """What ``~/restore`` restores: the text that ``~/snapshot`` returned."""
+    """Snapshot that ``~/restore`` restores: the text that ``~/snapshot`` returned."""
 
     def __post_init__(self) -> None:
         """Check names and ranges."""

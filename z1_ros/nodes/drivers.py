@@ -1,8 +1,8 @@
-"""How ``policy_node`` acts: one driver for each mode, chosen when the node is configured.
+"""The drivers of ``policy_node``: one for each mode, chosen when the node is configured.
 
 ``RealtimeDriver`` publishes an action every control period and never waits for inference.
-``LockstepDriver`` publishes one action for each observation stamp of a simulator, exactly as
-``StepLoop`` would in the simulator's own process.
+``LockstepDriver`` publishes one action for each observation stamp of a simulator: the same actions
+as ``StepLoop`` in the simulator's process.
 """
 
 from abc import ABC, abstractmethod
@@ -33,16 +33,16 @@ STOPPED = "stopped by ~/stop"
 
 @dataclass(slots=True)
 class Orders:
-    """What people want of the policy."""
+    """Instruction and start/stop state that users have requested."""
 
     instruction: str = ""
-    """What to do; empty means hold."""
+    """Instruction for the policy; empty means hold."""
     running: bool = True
     """False between ``~/stop`` and ``~/start``."""
 
     @property
     def hold_reason(self) -> str:
-        """Why the robot has to hold; empty if it may act."""
+        """Reason why the robot has to hold; empty if it may move."""
         if not self.running:
             return STOPPED
         return "" if self.instruction else NO_INSTRUCTION
@@ -50,26 +50,26 @@ class Orders:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class NodeParts:
-    """What a driver uses of its node."""
+    """Parts of the policy node that a driver uses."""
 
     node: LifecycleNode
-    """Owner of timers, subscriptions and the parameter ``noise_seed``."""
+    """Node that owns timers, subscriptions and the parameter ``noise_seed``."""
     action: LifecyclePublisher
     """Publisher of ``action``."""
     status: Status
     """Publisher of ``~/status``."""
     orders: Orders
-    """What people want."""
+    """Requests of the users."""
 
 
 class Driver(ABC):
-    """Turns observations into actions between ``start`` and ``stop``."""
+    """Publishes actions for observations between ``start`` and ``stop``."""
 
     loop: StepLoop | ControlLoop
-    """Decides on the action; each mode has its own."""
+    """Control loop that computes the actions; its class depends on the mode."""
 
     def __init__(self, parts: NodeParts, policy: Policy, config: PolicyNodeConfig):
-        """Subscribe to what the policy needs; subclasses make their loop before."""
+        """Subscribe to the policy's inputs; a subclass makes its loop before it calls this."""
         self.acting = False
         """Whether actions are published now."""
         self._robot = embodiment(config.embodiment)
@@ -82,20 +82,20 @@ class Driver(ABC):
         )
 
     def start(self) -> None:
-        """Begin to act."""
+        """Start publishing actions."""
         self.acting = True
         self._reset_loop()
         self._timer = self._parts.node.create_timer(self._period_s(), self._on_timer, clock=STEADY)
 
     def stop(self) -> None:
-        """Be silent from now on."""
+        """Stop publishing actions."""
         self.acting = False
         if self._timer is not None:
             self._parts.node.destroy_timer(self._timer)
         self.loop.clear()
 
     def reset(self) -> int:
-        """Forget all observations and begin an episode; return the seed of its noise."""
+        """Forget all observations and start an episode; return its noise seed."""
         self.inputs.clear()
         self._frame_id = ""
         return self._reset_loop()
@@ -105,7 +105,7 @@ class Driver(ABC):
         self.inputs.destroy()
 
     def values(self) -> dict[str, object]:
-        """Return the numbers for ``~/status``."""
+        """Return the values for ``~/status``."""
         values: dict[str, object] = {
             f"infer_{name}": value for name, value in self.loop.latency.summary().items()
         }
@@ -118,14 +118,14 @@ class Driver(ABC):
 
     @abstractmethod
     def _on_timer(self) -> None:
-        """Do what the mode does in each period."""
+        """Do the periodic work of the mode."""
 
     @abstractmethod
     def _on_input(self, key: str) -> None:
-        """Take note of a message from the source ``key``."""
+        """Handle a new message from the source ``key``."""
 
     def _follow_episode(self) -> bool:
-        """Start afresh if a simulator has begun another episode; return whether it may act."""
+        """Reset if the simulator has started another episode; return whether the robot may move."""
         if not self.acting or not self._parts.orders.running or self.inputs.stamp_ns is None:
             return False
         if self.inputs.frame_id != self._frame_id:
@@ -153,7 +153,7 @@ class Driver(ABC):
 
 
 class RealtimeDriver(Driver):
-    """One action for each control period; a hold if there is no better one."""
+    """Publishes one action per control period; a hold if no planned action is available."""
 
     loop: ControlLoop
 
@@ -166,7 +166,7 @@ class RealtimeDriver(Driver):
         super().__init__(parts, policy, config)
 
     def stop(self) -> None:
-        """Publish a last hold, and be silent."""
+        """Publish a last hold and stop publishing."""
         super().stop()
         self._publish(self.loop.hold("stopping").action, self._present_ns())
         self._parts.action.wait_for_all_acked(Duration(seconds=0.2))
@@ -204,13 +204,13 @@ class RealtimeDriver(Driver):
         return self.inputs.observation(orders.instruction, images=images)
 
     def _present_ns(self) -> int:
-        """Return the stamp of a hold that no observation caused: of the latest one, or now [ns]."""
+        """Return the stamp for a hold [ns]: of the latest observation, or the present time."""
         stamp_ns = self.inputs.stamp_ns
         return self._parts.node.get_clock().now().nanoseconds if stamp_ns is None else stamp_ns
 
 
 class LockstepDriver(Driver):
-    """One action for each observation stamp; physics waits for it, so a hold is not published."""
+    """Publishes one action for each observation stamp; publishes no holds, as physics waits."""
 
     loop: StepLoop
 
@@ -227,11 +227,11 @@ class LockstepDriver(Driver):
         return 0.25
 
     def _on_input(self, key: str) -> None:
-        """Act as soon as everything that belongs to one stamp is there."""
+        """Publish an action when all messages of one stamp have arrived."""
         if not self._follow_episode():
             return
         if self._is_done():
-            if key == JOINTS:  # the simulator asks again: our action was lost on its way
+            if key == JOINTS:  # the simulator repeats its observation: the action was lost
                 self._parts.action.publish(self._latest)
             return
         instruction, images = self._parts.orders.instruction, self.loop.needs_images
@@ -239,7 +239,7 @@ class LockstepDriver(Driver):
             return
         try:
             action = self.loop.act(self.inputs.observation(instruction, images=images))
-        except Exception as error:  # no action, so physics stands still, and it is asked again
+        except Exception as error:  # no action: physics waits and the observation is repeated
             self._parts.status.set(ERROR, f"holding: {failure_text(error)}")
             return
         assert self.inputs.stamp_ns is not None  # of the observation
@@ -247,7 +247,7 @@ class LockstepDriver(Driver):
         self._say(self.loop.held)
 
     def _on_timer(self) -> None:
-        """Physics waits for us: say what we are waiting for."""
+        """Report in the status which input is missing while physics waits."""
         inputs, orders = self.inputs, self._parts.orders
         quiet_s = min(inputs.ages_s().values())
         if quiet_s < self._input_timeout_s and inputs.stamp_ns is not None:
@@ -259,10 +259,10 @@ class LockstepDriver(Driver):
             self._say(why)
 
     def _is_done(self) -> bool:
-        """Whether the present observation has had its action."""
+        """Return whether an action was published for the present observation."""
         latest = self._latest
         return latest is not None and to_ns(latest.header.stamp) == self.inputs.stamp_ns
 
 
 DRIVERS = {"realtime": RealtimeDriver, "lockstep": LockstepDriver}
-"""The driver of each mode."""
+"""Mode -> driver class."""

@@ -1,12 +1,13 @@
-"""The last process before the robot: ``action`` in, ``safe_action`` out, nothing else moves it.
+"""The last node before the robot: it checks ``action`` and publishes ``safe_action``.
 
-A process of its own, so that a hung or killed policy cannot keep the arm moving. All its timers
-run on the steady clock. What it promises is a command: within 0.3 s of the policy's last action
-the robot is told to hold. How far it coasts is up to its controller: the kitchen's arm, at its
-full 0.4 m/s, stays within 20 mm and is slower than 0.06 m/s 0.1 s after the hold.
+The guard is a separate process, so a hung or killed policy cannot keep the arm moving. All its
+timers use the steady clock. The guard commands a hold within 0.3 s of the policy's last action. The
+distance until the robot stops depends on its controller: the kitchen's arm, at its full speed of
+0.4 m/s, stays within 20 mm and is slower than 0.06 m/s 0.1 s after the hold.
 
-``estop`` is one logical button: whoever publishes true stops the robot, and ``~/reset`` is
-refused while the last value heard is true. Several buttons belong on it only joined by an "or".
+``estop`` is one logical button: any publisher of true stops the robot, and ``~/reset`` is refused
+while the last received value is true. Several buttons must be combined with a logical "or" into one
+publisher.
 """
 
 import numpy as np
@@ -80,7 +81,7 @@ class GuardNode(Node):
         self._publish(verdict, to_ns(message.header.stamp))
 
     def _is_repeated(self, message: JointState) -> bool:
-        """Whether this is a lockstep action sent again: filtering it twice would move twice."""
+        """Return whether a lockstep action was sent again; filtering it twice would move twice."""
         latest = self._latest
         return (
             self.config.mode == "lockstep"
@@ -100,7 +101,7 @@ class GuardNode(Node):
             return
         if self.config.mode == "realtime":
             self._publish_own(self.guard.hold(), "stopped")
-        else:  # physics waits for an action, which a hold of ours would push out of the queue
+        else:  # physics waits for an action; a hold would displace that action in the queue
             self._say("stopped")
 
     def _on_reset(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
@@ -112,7 +113,7 @@ class GuardNode(Node):
         return response
 
     def _publish_own(self, hold: np.ndarray, why: str) -> None:
-        """Publish a hold that no observation caused; its stamp is the present time."""
+        """Publish a hold of the guard itself, stamped with the present time."""
         self._publish(Verdict(action=hold, held=why), self.get_clock().now().nanoseconds)
 
     def _publish(self, verdict: Verdict, stamp_ns: int) -> None:

@@ -1,4 +1,4 @@
-"""From the parameters of ``policy_node`` to a policy that is checked and warm. No ROS in here."""
+"""Loads, checks and warms up the policy that ``policy_node``'s parameters name, without ROS."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,24 +14,25 @@ from z1_ros.types import ActionChunk, Observation
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LoadedPolicy:
-    """A policy, ready to act."""
+    """A policy that is ready for inference."""
 
     policy: Policy
     """The policy."""
     name: str
-    """What messages call it."""
+    """Name of the policy in messages."""
     replan_steps: int
-    """Actions executed before the next inference, unless a parameter says otherwise."""
+    """Actions executed before the next inference; the node parameter has priority."""
     embodiment: str = ""
-    """Robot it was trained on."""
+    """Robot that the policy was trained on."""
     sha256: str = ""
-    """SHA-256 of its bundle; empty if it has none."""
+    """SHA-256 of the policy's bundle; empty without a bundle."""
     infer_each: Callable[[Observation], Sequence[ActionChunk]] | None = None
-    """Action chunks of all its task experts; None where ``policy.infer`` is all there is."""
+    """Function that returns the action chunks of all task experts; None if ``policy.infer``
+    covers all."""
 
 
 def load_bundle_policy(config: PolicyNodeConfig) -> LoadedPolicy:
-    """Load the model bundle that ``config`` names; raises a Z1Error that says what is wrong."""
+    """Load the model bundle that ``config`` names; raises a Z1Error if that fails."""
     from z1_ros.policy.backends import load_policy
 
     policy = load_policy(config.model, backend=config.backend, threads=config.threads)
@@ -47,17 +48,17 @@ def load_bundle_policy(config: PolicyNodeConfig) -> LoadedPolicy:
 
 
 def check_takes_over(new: LoadedPolicy, old: LoadedPolicy, replan_steps: int) -> None:
-    """Raise ContractMismatch unless ``new`` can act in the place of ``old``.
+    """Raise ContractMismatch if ``new`` cannot replace ``old`` in a running node.
 
-    Robot, contract (cameras, state, actions, rate, horizon) and the actions between two inferences
-    must be equal: subscriptions, control loop and a simulator's rendering follow them. All else may
-    differ: weights, experts, network sizes, preparation of images, prompt and normalisation,
-    denoise steps.
+    Robot, contract (cameras, state, actions, rate, horizon) and the number of actions between two
+    inferences must be equal, because subscriptions, control loop and the simulator's rendering
+    depend on them. The rest may differ: weights, experts, network sizes, preprocessing of images,
+    prompt and normalisation, denoise steps.
 
     Args:
-        new: Asks to act.
-        old: Acts.
-        replan_steps: What a parameter says; 0 if nothing.
+        new: Policy that shall replace ``old``.
+        old: Present policy.
+        replan_steps: Value of the node parameter; 0 if each policy's own value applies.
     """
     pairs = [
         ("embodiment", new.embodiment, old.embodiment),
@@ -74,7 +75,7 @@ def check_takes_over(new: LoadedPolicy, old: LoadedPolicy, replan_steps: int) ->
 
 
 def check_chunk(chunk: ActionChunk, contract: Contract, name: str) -> None:
-    """Raise ActionError unless a model's action chunk is finite and what its contract says."""
+    """Raise ActionError unless an action chunk is finite and fits the model's contract."""
     try:
         actions = ordered_actions(chunk.actions, contract.action_dims, chunk.dims, ndim=2)
         if len(actions) != contract.horizon:
@@ -84,7 +85,7 @@ def check_chunk(chunk: ActionChunk, contract: Contract, name: str) -> None:
 
 
 def blank_observation(contract: Contract) -> Observation:
-    """Return black images and zeros, to warm an inference library up with."""
+    """Return an observation of black images and zeros, to warm up an inference library."""
     return Observation(
         images={camera: np.zeros((224, 224, 3), np.uint8) for camera in contract.cameras},
         state={field.name: np.zeros(field.size, np.float32) for field in contract.state},
@@ -94,23 +95,23 @@ def blank_observation(contract: Contract) -> Observation:
 
 
 Load = Callable[[PolicyNodeConfig], LoadedPolicy]
-"""Loads what parameters name; raises a Z1Error that says what is wrong."""
+"""Function that loads the policy that the parameters name; raises a Z1Error if that fails."""
 
 
 def ready_policy(
     load: Load, config: PolicyNodeConfig, old: LoadedPolicy | None = None
 ) -> LoadedPolicy:
-    """Return the policy that ``config`` names, once it fits and each task expert gave a chunk.
+    """Load the policy that ``config`` names, check it and run each task expert once.
 
     Args:
-        load: Loads it.
-        config: Names model and robot.
-        old: Whose place it shall take, if it is to act in the place of another.
+        load: Function that loads the policy.
+        config: Node parameters with the names of model and robot.
+        old: Policy to replace; None if there is none.
 
     Raises:
-        ContractMismatch: It does not fit the robot, or cannot take over.
-        ActionError: An action chunk has another shape, or is not finite.
-        Z1Error: What ``load`` raises.
+        ContractMismatch: The policy does not fit the robot, or cannot replace ``old``.
+        ActionError: An action chunk has a wrong shape, or is not finite.
+        Z1Error: ``load`` failed.
     """
     loaded = load(config)
     contract = loaded.policy.contract

@@ -1,4 +1,4 @@
-"""NumPy values to standard ROS messages and back; names, not positions, say what is what.
+"""Conversion between NumPy values and standard ROS messages; values are matched by name.
 
 An image's bytes are assigned with ``tobytes()``: assigning an array takes 26 ms for 224 x 224
 (rclpy issue 763), and reading uses ``np.frombuffer`` without a copy.
@@ -23,12 +23,12 @@ _CHANNELS = {"rgb8": 3, "bgr8": 3, "rgba8": 4, "bgra8": 4, "mono8": 1}
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PoseTopic:
-    """Two fields of the state that travel as one ``PoseStamped``."""
+    """Two state fields that are sent as one ``PoseStamped``."""
 
     topic: str
     """Topic name."""
     frame: str
-    """``frame_id``: what the pose is relative to."""
+    """``frame_id``: reference frame of the pose."""
     position: str
     """State field with x, y, z [m]."""
     rotation: str
@@ -44,22 +44,22 @@ EEF_POSE = PoseTopic(
 BASE_POSE = PoseTopic(
     topic="base_pose", frame="map", position="base_position", rotation="base_rotation"
 )
-"""Where ``panda_link0`` is in the world, REP 105's ``map``."""
+"""Pose of ``panda_link0`` in the world frame (``map`` in REP 105)."""
 _POSES = (EEF_POSE, BASE_POSE)
 
 
 def to_stamp(ns: int) -> Time:
-    """Return nanoseconds as a message stamp, exactly."""
+    """Convert nanoseconds to a message stamp, without rounding."""
     return Time(sec=ns // 1_000_000_000, nanosec=ns % 1_000_000_000)
 
 
 def to_ns(stamp: Time) -> int:
-    """Return a message stamp in nanoseconds, exactly."""
+    """Convert a message stamp to nanoseconds, without rounding."""
     return stamp.sec * 1_000_000_000 + stamp.nanosec
 
 
 def image_message(image: np.ndarray, camera: str, stamp_ns: int) -> Image:
-    """Return an (height, width, 3) uint8 RGB image as ``rgb8``."""
+    """Return the ``rgb8`` message of a (height, width, 3) uint8 RGB image."""
     message = Image(
         height=image.shape[0],
         width=image.shape[1],
@@ -92,7 +92,7 @@ def image_array(message: Image, camera: str) -> np.ndarray:
     """Return a message's image (height, width, 3) uint8 RGB.
 
     Raises:
-        ObservationError: As ``check_image``.
+        ObservationError: The message is malformed, see ``check_image``.
     """
     check_image(message, camera)
     channels = _CHANNELS[message.encoding]
@@ -107,7 +107,7 @@ def image_array(message: Image, camera: str) -> np.ndarray:
 
 
 def check_state_sources(robot: Embodiment) -> None:
-    """Raise ConfigError if a state field has no topic that carries it."""
+    """Raise ConfigError if no topic carries one of the robot's state fields."""
     known = {"joint_position", "gripper_qpos"}
     known |= {name for pose in _POSES for name in (pose.position, pose.rotation)}
     for state_field in robot.state:
@@ -121,7 +121,7 @@ def check_state_sources(robot: Embodiment) -> None:
 def joint_states_message(
     state: Mapping[str, np.ndarray], robot: Embodiment, stamp_ns: int, origin_ns: int
 ) -> JointState:
-    """Return arm and finger joints; ``frame_id`` carries the stamp at which the episode began."""
+    """Return the joint states of arm and fingers; ``frame_id`` is the episode's start stamp."""
     message = JointState(
         name=[*robot.joint_names, *robot.gripper_joint_names],
         position=[*state["joint_position"].tolist(), *state["gripper_qpos"].tolist()],
@@ -132,13 +132,13 @@ def joint_states_message(
 
 
 def origin_of(frame_id: str) -> int:
-    """Return the stamp at which the episode began [ns]; 0 where nobody says (a real robot)."""
+    """Return the start stamp of the episode [ns]; 0 if the message has none (a real robot)."""
     number = frame_id.removeprefix(ORIGIN)
     return int(number) if frame_id.startswith(ORIGIN) and number.isdecimal() else 0
 
 
 def read_joint_states(message: JointState, robot: Embodiment) -> dict[str, np.ndarray]:
-    """Return the joint fields of the state, matched by joint name.
+    """Return the joint fields of the state; values are matched by joint name.
 
     Raises:
         ObservationError: A joint is missing, or names and positions differ in number.
@@ -163,13 +163,13 @@ def read_joint_states(message: JointState, robot: Embodiment) -> dict[str, np.nd
 
 
 def pose_topics(fields: tuple[Field, ...]) -> tuple[PoseTopic, ...]:
-    """Return the poses that carry any of the state's ``fields``."""
+    """Return the pose topics that carry any of the state's ``fields``."""
     names = {field.name for field in fields}
     return tuple(pose for pose in _POSES if names & {pose.position, pose.rotation})
 
 
 def pose_message(state: Mapping[str, np.ndarray], pose: PoseTopic, stamp_ns: int) -> PoseStamped:
-    """Return one of the state's poses."""
+    """Return the message of one pose of the state."""
     message = PoseStamped()
     message.header.stamp = to_stamp(stamp_ns)
     message.header.frame_id = pose.frame
@@ -180,7 +180,7 @@ def pose_message(state: Mapping[str, np.ndarray], pose: PoseTopic, stamp_ns: int
 
 
 def read_pose(message: PoseStamped, pose: PoseTopic) -> dict[str, np.ndarray]:
-    """Return a pose's fields of the state: position (3,) [m], quaternion xyzw (4,)."""
+    """Return the state fields of a pose: position (3,) [m], quaternion xyzw (4,)."""
     p, q = message.pose.position, message.pose.orientation
     return {
         pose.position: np.asarray([p.x, p.y, p.z], np.float32),
@@ -191,13 +191,13 @@ def read_pose(message: PoseStamped, pose: PoseTopic) -> dict[str, np.ndarray]:
 def action_message(
     action: np.ndarray, dims: tuple[str, ...], stamp_ns: int, frame_id: str = ""
 ) -> JointState:
-    """Return an action with named dimensions.
+    """Return the message of an action with named dimensions.
 
     Args:
         action: (action_dim,) values.
-        dims: Their names.
-        stamp_ns: Stamp of the observation that caused it [ns].
-        frame_id: That of the joint states that caused it: says which episode it belongs to.
+        dims: Names of the dimensions.
+        stamp_ns: Stamp of the observation that caused the action [ns].
+        frame_id: ``frame_id`` of that observation's joint states; identifies the episode.
     """
     message = JointState(name=list(dims), position=action.astype(np.float64).tolist())
     message.header.stamp = to_stamp(stamp_ns)
@@ -221,7 +221,7 @@ def read_action(message: JointState) -> tuple[np.ndarray, tuple[str, ...]]:
 def status_message(
     name: str, level: bytes, message: str, values: Mapping[str, object]
 ) -> DiagnosticStatus:
-    """Return a status; bools and numbers become text."""
+    """Return a status message; bools and numbers are converted to text."""
     pairs = [KeyValue(key=key, value=_text(value)) for key, value in values.items()]
     return DiagnosticStatus(
         level=level, name=name, message=message, hardware_id="z1_ros", values=pairs
@@ -229,7 +229,7 @@ def status_message(
 
 
 def status_values(message: DiagnosticStatus) -> dict[str, str]:
-    """Return a status's key-value pairs."""
+    """Return the key-value pairs of a status message."""
     return {pair.key: pair.value for pair in message.values}
 
 

@@ -22,13 +22,13 @@ T = TypeVar("T")
 def declare(node: Node, defaults: T, check: Callable[[T], None] = lambda config: None) -> T:
     """Declare every field of ``defaults`` on ``node`` and return the config with its overrides.
 
-    Later changes are checked against the dataclass as a whole; a change it refuses is refused
-    with its sentence.
+    Later changes are checked against the whole dataclass. A change that the dataclass refuses is
+    rejected with its error message.
 
     Args:
-        node: Owner of the parameters.
-        defaults: A config dataclass.
-        check: Raises ConfigError for a later change that only the node can tell to be wrong.
+        node: Node that gets the parameters.
+        defaults: Config dataclass with the default values.
+        check: Function that raises ConfigError for a later change that only the node can check.
 
     Raises:
         ConfigError: An override is unknown, mistyped or out of range.
@@ -66,7 +66,7 @@ def read(node: Node, config: T) -> T:
 def _check(
     node: Node, config: T, check: Callable[[T], None], changes: list[Parameter]
 ) -> SetParametersResult:
-    """Accept ``changes`` if the dataclass, and ``check``, accept all of them together."""
+    """Accept ``changes`` if the dataclass and ``check`` accept all of them together."""
     known = flatten(config)
     try:
         values = {c.name: c.value for c in changes if c.name in known}
@@ -77,7 +77,7 @@ def _check(
 
 
 def _metadata(cls: type, prefix: str = "") -> dict[str, Mapping[str, Any]]:
-    """Return the ``field(metadata=…)`` of each parameter; a group's own holds for its members."""
+    """Return the ``field(metadata=…)`` of each parameter, including the metadata of its group."""
     found: dict[str, Mapping[str, Any]] = {}
     for field in fields(cls):
         if isinstance(field.type, type) and is_dataclass(field.type):

@@ -1,11 +1,12 @@
 """The policy as a lifecycle node: images, robot state and instruction in, ``action`` out.
 
-Unconfigured or inactive it publishes no action at all. How it acts when it is active is up to the
-driver of its mode (``drivers.py``).
+An unconfigured or inactive node publishes no action. When the node is active, the driver of its
+mode (``drivers.py``) publishes the actions.
 
-``~/reload`` exchanges the model of a configured node. The old one goes on until the new one is
-loaded and checked; then the old one's planned actions are dropped, and the robot holds until the
-new one's first action chunk. A model that does not fit changes nothing.
+``~/reload`` replaces the model of a configured node. The old model stays in use until the new one
+is loaded and checked. Then the planned actions of the old model are dropped, and the robot holds
+until the first action chunk of the new model. A model that does not fit is refused, and the old one
+stays in use.
 """
 
 from collections.abc import Callable
@@ -32,9 +33,9 @@ from z1_ros.policy.replaceable import ReplaceablePolicy
 from z1_ros.specs import embodiment
 
 MODEL = ("model", "backend", "threads")
-"""Parameters that a reload follows."""
+"""Parameters that a reload reads again."""
 LOAD_S = 600.0
-"""Longest time that a reload may take; one that hangs must not keep later ones waiting [s]."""
+"""Longest duration of a reload [s]; a hung reload must not block later ones."""
 
 
 class PolicyNode(LifecycleNode):
@@ -60,7 +61,7 @@ class PolicyNode(LifecycleNode):
         self.create_service(Trigger, "~/reset", self._on_reset)
         self.create_service(Trigger, "~/start", partial(self._on_run, True))
         self.create_service(Trigger, "~/stop", partial(self._on_run, False))
-        # A group of its own: one reload after the other, beside everything else.
+        # A separate callback group: reloads run one after the other, parallel to other callbacks.
         alone = MutuallyExclusiveCallbackGroup()
         self.create_service(Trigger, "~/reload", self._on_reload, callback_group=alone)
 
@@ -79,7 +80,7 @@ class PolicyNode(LifecycleNode):
         return super().on_configure(state)
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Begin to act."""
+        """Start publishing actions."""
         result = super().on_activate(state)
         assert self._driver is not None  # only an inactive node is activated
         self._driver.start()
@@ -87,7 +88,7 @@ class PolicyNode(LifecycleNode):
         return result
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Publish a hold and be silent."""
+        """Publish a hold and stop publishing actions."""
         self._quit_acting("inactive")
         return super().on_deactivate(state)
 
@@ -106,7 +107,7 @@ class PolicyNode(LifecycleNode):
         return super().on_shutdown(state)
 
     def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Go back to unconfigured."""
+        """Return to the unconfigured state."""
         self._quit_acting("error")
         self._tear_down()
         self._status.set(ERROR, "an error in a transition; back to unconfigured")
@@ -162,7 +163,7 @@ class PolicyNode(LifecycleNode):
 
     def _on_instruction(self, message: String) -> None:
         text = message.data.strip()
-        if text == self._orders.instruction:  # from a latched publisher it comes twice
+        if text == self._orders.instruction:  # a latched publisher sends it twice
             return
         self._orders.instruction = text
         self._forget_plan()
@@ -202,7 +203,7 @@ class PolicyNode(LifecycleNode):
         return response
 
     async def _reload(self) -> str:
-        """Load what the parameters name now and let it act; the old model stays on any error."""
+        """Load the model that the parameters name and use it; keep the old model on any error."""
         policy, old = self._policy, self._loaded
         if policy is None or old is None:
             raise ConfigError("not configured: there is no model to exchange; configure loads one")
@@ -226,7 +227,7 @@ class PolicyNode(LifecycleNode):
         return f"acting with {new.name} {new.sha256}"
 
     def _take_back(self, refused: PolicyNodeConfig) -> None:
-        """Let the parameters name the model that acts, but for what was set anew meanwhile."""
+        """Reset the parameters to the present model, except those that were changed meanwhile."""
         present = params.read(self, self._config)
         names = [n for n in MODEL if getattr(present, n) == getattr(refused, n)]
         self.set_parameters([Parameter(n, value=getattr(self._config, n)) for n in names])

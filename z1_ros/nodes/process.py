@@ -1,8 +1,9 @@
 """Start, spin and stop of a node process.
 
-rclpy's own signal handlers invalidate the context before anybody can publish a last hold, so
-ours are installed instead: SIGINT and SIGTERM only ask the main loop to stop, the node then
-stops the robot while it can still talk, and the exit code is 0. A later second signal forces.
+The signal handlers of rclpy invalidate the context before a node can publish a last hold.
+Therefore z1_ros installs its own handlers: SIGINT and SIGTERM ask the main loop to stop, the node
+then stops the robot while it can still publish, and the exit code is 0. A second, later signal ends
+the process immediately.
 """
 
 import os
@@ -25,41 +26,42 @@ from z1_ros.errors import GraphError, Z1Error
 from z1_ros.runtime.claim import claim, node_claim
 
 SAME_REQUEST_S = 1.0
-"""Signals this close to the first are the same request: Ctrl-C reaches a whole process group,
-and ROS 2's launch passes it on once more."""
+"""Time after the first signal in which further signals count as the same request [s]: Ctrl-C
+reaches a whole process group, and ROS 2 launch forwards it once more."""
 
 
 FORCE_S = 8.0
-"""Time to end after the first signal [s]; a main thread stuck in a library never sees signals."""
+"""Longest time from the first signal to the end of the process [s]; a main thread that is blocked
+in a library does not see signals."""
 
 
 class StopRequest:
-    """Whether somebody asked this process to end."""
+    """Records whether this process was asked to end."""
 
     def __init__(self) -> None:
         self.requested = False
         """Set by the first SIGINT or SIGTERM, or by ``set``."""
         self.exit_code = 0
-        """What the process shall return."""
+        """Exit code of the process."""
         self._first_s = 0.0
 
     def install(self) -> None:
         """Handle SIGINT and SIGTERM from now on; call it on the main thread."""
         read, write = os.pipe()
         os.set_blocking(write, False)
-        # Written by the C handler at once, whatever the main thread is doing.
+        # The C handler writes here immediately, even if the main thread is blocked.
         signal.set_wakeup_fd(write)
         threading.Thread(target=_force_after_signal, args=(read,), daemon=True).start()
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._on_signal)
 
     def set(self, exit_code: int = 0) -> None:
-        """Ask for the end from inside."""
+        """Ask the process to end, without a signal."""
         self.requested = True
         self.exit_code = exit_code
 
     def done(self) -> None:
-        """Ignore signals from now on: the process is at its end."""
+        """Ignore signals from now on, because the process is ending."""
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, signal.SIG_IGN)
 
@@ -79,21 +81,21 @@ def _force_after_signal(wakeup: int) -> None:
 
 @runtime_checkable
 class RunnableNode(Protocol):
-    """What ``run_node`` needs of a node beyond rclpy's own."""
+    """Methods that ``run_node`` needs in addition to those of an rclpy node."""
 
     def run(self, stop: StopRequest) -> None:
-        """Work until ``stop.requested``."""
+        """Run until ``stop.requested`` is set."""
         ...
 
     def safe_stop(self) -> None:
-        """Leave the robot holding; the context is still valid."""
+        """Make the robot hold; called while the context is still valid."""
         ...
 
 
 def run_node(make: Callable[[], Node], args: list[str] | None = None) -> int:
-    """Make a node, run it until it ends or a signal comes, and return the exit code.
+    """Make a node, run it until it ends or a signal arrives, and return the exit code.
 
-    Errors that a user can fix end as one sentence on stderr and exit code 1.
+    For an error that a user can fix, one sentence is printed on stderr and the exit code is 1.
     """
     stop = StopRequest()
     stop.install()
@@ -135,10 +137,13 @@ def spin(node: Node, stop: StopRequest) -> None:
 
 
 def claim_name(node: Node) -> socket.socket:
-    """Return what keeps other processes from running a node of the same full name.
+    """Reserve the node's full name, so that no other process can run a node of that name.
+
+    Returns:
+        Socket that keeps the name reserved until it is closed.
 
     Raises:
-        GraphError: There is one: two guards on one robot would fight.
+        GraphError: Another process runs such a node, e.g. a second guard on the same robot.
     """
     name, domain_id = node.get_fully_qualified_name(), node.context.get_domain_id()
     claimed = claim(node_claim(domain_id, name))
@@ -153,8 +158,8 @@ def claim_name(node: Node) -> socket.socket:
 T = TypeVar("T")
 
 POLL_S = 0.002
-"""An executor steps a waiting coroutine again and again; each step sleeps this long instead of
-taking the core from inference, and delays a control tick by no more."""
+"""Sleep in each step of a waiting coroutine [s]. The executor steps it repeatedly; without the
+sleep it would occupy a CPU core. A control tick is delayed by at most this time."""
 
 
 class _NextStep:
@@ -163,26 +168,27 @@ class _NextStep:
 
 
 async def in_background(work: Callable[[], T], timeout_s: float) -> T:
-    """Return what ``work`` returns, or raise what it raises.
+    """Run ``work`` on a separate thread; return its result or raise its error.
 
-    The callback that awaits this needs a callback group without the callbacks that shall go on.
+    The callback that awaits this function blocks its callback group. Callbacks that must continue
+    need another group.
 
     Args:
-        work: What takes long.
-        timeout_s: Longest wait [s]; what comes of the work after that is thrown away.
+        work: Function that takes long.
+        timeout_s: Longest wait [s]; a later result is dropped.
 
     Raises:
-        TimeoutError: It takes longer.
+        TimeoutError: ``work`` takes longer.
     """
     done: Future[T] = Future()
 
     def run() -> None:
         try:
             done.set_result(work())
-        except BaseException as error:  # the caller's to handle, on the caller's thread
+        except BaseException as error:  # the caller handles it on its own thread
             done.set_exception(error)
 
-    # A daemon: a load that hangs must not keep a process alive that was asked to stop.
+    # A daemon thread: hung work must not keep a stopping process alive.
     thread = threading.Thread(target=run, name="background", daemon=True)
     thread.start()
     deadline_s = time.monotonic() + timeout_s

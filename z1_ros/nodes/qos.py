@@ -1,8 +1,8 @@
-"""Quality of service that fits what the publishers offer.
+"""Quality of service (QoS) profiles that match the publishers.
 
 A BEST_EFFORT subscription loses most raw images larger than Fast DDS's shared-memory segment
-(rmw_fastrtps issue 739) and a RELIABLE one hears nothing from BEST_EFFORT publishers such as
-franka_ros2's, so neither can be fixed in advance.
+(rmw_fastrtps issue 739). A RELIABLE one receives nothing from BEST_EFFORT publishers, such as those
+of franka_ros2. The reliability can therefore not be fixed in advance.
 """
 
 from collections.abc import Callable
@@ -14,22 +14,22 @@ from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 
 COMMAND = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE)
-"""Actions: an old command must never queue up behind a new one."""
+"""Actions: history depth 1, so that an old command is never delivered after a new one."""
 SENSOR = QoSProfile(depth=2, reliability=ReliabilityPolicy.RELIABLE)
-"""What the simulator publishes: a RELIABLE publisher serves both kinds of subscriber."""
+"""Topics of the simulator: a RELIABLE publisher matches both kinds of subscribers."""
 LATCHED = QoSProfile(
     depth=1,
     reliability=ReliabilityPolicy.RELIABLE,
     durability=DurabilityPolicy.TRANSIENT_LOCAL,
 )
-"""Status and instruction publishers: who comes later still hears the last one."""
+"""Status and instruction publishers: late subscribers receive the last message."""
 EVENT = QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE)
-"""Events: VOLATILE, so that subscribers hear ``ros2 topic pub --once``."""
+"""Events: VOLATILE, so that subscribers receive ``ros2 topic pub --once``."""
 UNSURE = QoSProfile(depth=10, reliability=ReliabilityPolicy.BEST_EFFORT)
-"""Heard from every publisher, but nothing is sent again."""
+"""Compatible with every publisher, but lost messages are not sent again."""
 
 STEADY = Clock(clock_type=ClockType.STEADY_TIME)
-"""Clock of every timer: ROS time may stand still, and ROS timers with it."""
+"""Clock of every timer; ROS time may stop, and timers on ROS time with it."""
 
 
 def subscribe_to_all(
@@ -39,12 +39,12 @@ def subscribe_to_all(
     callback: Callable[[Any], None],
     profiles: tuple[QoSProfile, ...] = (EVENT, LATCHED, UNSURE),
 ) -> None:
-    """Hear every publisher of a topic that matters more than what a publisher offers.
+    """Subscribe to all publishers of an important topic, whatever QoS they offer.
 
-    One subscription per profile: RELIABLE publishers without loss, what latched publishers said
-    before we came, BEST_EFFORT publishers. ``callback`` may get a message up to three times.
+    Three subscriptions receive RELIABLE publishers without loss, earlier messages of latched
+    publishers, and BEST_EFFORT publishers. ``callback`` may receive a message up to three times.
     """
-    # That a publisher does not fit them all is no news; rclpy would warn of it.
+    # No publisher matches all three profiles; suppress rclpy's warning about that.
     quiet = SubscriptionEventCallbacks(use_default_callbacks=False)
     for profile in profiles:
         node.create_subscription(message_type, topic, callback, profile, event_callbacks=quiet)
@@ -53,8 +53,8 @@ def subscribe_to_all(
 class FollowingSubscription:
     """A subscription whose reliability follows the publishers of its topic.
 
-    It starts BEST_EFFORT, which everybody can serve, and becomes RELIABLE as soon as all
-    publishers are; a BEST_EFFORT publisher that turns up later turns it back.
+    It starts as BEST_EFFORT, which matches every publisher, and becomes RELIABLE as soon as all
+    publishers are RELIABLE. It becomes BEST_EFFORT again if a BEST_EFFORT publisher appears.
     """
 
     def __init__(
@@ -66,14 +66,14 @@ class FollowingSubscription:
         policy: str = "auto",
         depth: int = 2,
     ):
-        """Subscribe.
+        """Subscribe to a topic.
 
         Args:
-            node: Owner.
-            message_type: Type of the topic.
-            topic: Its name.
-            callback: Receives each message.
-            policy: ``auto``, or ``reliable`` or ``best_effort`` to fix it.
+            node: Node that owns the subscription.
+            message_type: Message type of the topic.
+            topic: Topic name.
+            callback: Function called with each message.
+            policy: ``auto`` to follow the publishers, ``reliable`` or ``best_effort``.
             depth: History depth.
         """
         self.reliability = (

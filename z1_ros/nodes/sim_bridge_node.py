@@ -1,12 +1,12 @@
-"""A simulator as a robot: the same topics, driven by ``safe_action``.
+"""A simulator with the topics of a robot; ``safe_action`` controls it.
 
-The simulator and its OpenGL context live on the main thread; ROS callbacks run on another one
-and hand their work over, so that a long physics step never delays the taking of a message.
+The simulator and its OpenGL context run on the main thread. ROS callbacks run on another thread and
+pass their work to the main thread, so a long physics step never delays receiving a message.
 
-``realtime``: physics follows the wall clock and does not wait; each action is used once, and a
-control period without a new one is a hold, so the arm stands still if anything before it dies.
-``lockstep``: one control step for each ``safe_action`` that carries the present observation's
-stamp; stamps never repeat, not even across episodes, so no late message can be mistaken.
+``realtime``: physics follows the wall clock and does not wait. Each action is used once. In a
+control period without a new action the robot holds, so the arm stops if policy or guard dies.
+``lockstep``: one control step for each ``safe_action`` with the stamp of the present observation.
+Stamps never repeat, not even across episodes, so a late message is always recognised.
 """
 
 import base64
@@ -44,15 +44,15 @@ from z1_ros.types import Step
 
 SERVICE_TIMEOUT_S = 120.0
 STALE_S = 0.3
-"""An action that waited longer does not fit where the robot is now: publishing may have been held
-up for seconds by a hung subscriber."""
+"""Longest time that a received action may wait [s]; an older one does not fit the robot's present
+position. A hung subscriber may block publishing for seconds."""
 GAP_NS = 1_000_000_000
-"""Pause on the stamps' time line between two episodes."""
+"""Gap between the stamps of two episodes."""
 NOT_BEGUN = Step(steps=0, success=False, done=False, consumed=0)
 
 
 def make_env(config: SimBridgeConfig) -> Env:
-    """Return the simulator that ``config`` names; raises ConfigError if it is not one of ours."""
+    """Return the simulator that ``config`` names; raises ConfigError if it is unknown."""
     return EnvMaker(
         simulator=config.robot,
         task=config.task,
@@ -62,10 +62,10 @@ def make_env(config: SimBridgeConfig) -> Env:
 
 
 class SimBridgeNode(Node):
-    """Runs an ``Env`` behind the robot's topics."""
+    """Runs an ``Env`` and connects it to the robot's topics."""
 
     def __init__(self, make: Callable[[SimBridgeConfig], Env] = make_env):
-        """Declare parameters, make the simulator and connect; raises Z1Error if it cannot."""
+        """Declare parameters, make the simulator and connect; raises Z1Error on failure."""
         super().__init__("sim_bridge_node")
         self._config = params.declare(self, SimBridgeConfig(), self._check_task)
         self._robot = embodiment(self._config.embodiment)
@@ -78,7 +78,7 @@ class SimBridgeNode(Node):
         self._begun = False
         self._episode = 0
         self._scene = {"task": self._config.task, "seed": 0, "scene_id": "", "instruction": ""}
-        # Lockstep stamps count simulated time from here; they never run backwards.
+        # Lockstep stamps count simulated time from here; they never decrease.
         self._stamp_ns = time.time_ns() // GAP_NS * GAP_NS
         self._wall_offset_ns = time.time_ns() - time.monotonic_ns()
         self._origin_ns = 0
@@ -87,7 +87,7 @@ class SimBridgeNode(Node):
         self._last: np.ndarray | None = None
         self._shown_s: dict[int, float] = {}
         self._next_s = self._images_s = 0.0
-        self._age = LatencyStats()  # from an observation to the use of its action, for this task
+        self._age = LatencyStats()  # time from an observation to its action, for this task
         self._counts: Counter[str] = Counter()
         self._status = Status(self, self._values)
         self._out = Outputs(self, self._robot, self._config)
@@ -116,23 +116,23 @@ class SimBridgeNode(Node):
             spinner.join(timeout=1.0)
 
     def safe_stop(self) -> None:
-        """Free the simulator; without this process nothing moves."""
+        """Free the simulator; the simulated robot does not move without this process."""
         self._env.close()
 
-    # How time passes
+    # Control steps
 
     @property
     def _running(self) -> bool:
         return self._begun and not self._paused and not self._step.done
 
     def _run_lockstep(self) -> None:
-        """Do one thing: a service's work, an action's step, or ask again for a lost action."""
+        """Do one of: a service's work, the step of an action, repeat the observation."""
         try:
             self._work.get(timeout=0.05)()
         except queue.Empty:
             silent_s = time.monotonic() - self._out.published_s
-            # The very first observation often precedes the discovery of its subscribers; after
-            # that, whoever is silent is more likely to be at work.
+            # The very first observation is often published before its subscribers are discovered.
+            # Later, a subscriber that does not answer is probably busy.
             patience_s = np.inf if self._steps else 0.2 * (1 + self._counts["resent"])
             if self._running and silent_s > min(patience_s, self._config.resend_s):
                 self._counts["resent"] += 1
@@ -146,17 +146,17 @@ class SimBridgeNode(Node):
         if action is None:
             return
         self._advance(action)
-        # Rendered before the next observation goes out: it would only delay taking its action.
+        # Render before the next observation is published; later it would delay its action.
         self._show_video(self._origin_ns + self._env.read_state().stamp_ns)
         if not self._step.done:
             self._publish(images=self._steps % self._config.image_every_steps == 0)
         self._after_step()
 
     def _run_realtime(self) -> None:
-        """Let one control period of the wall clock pass."""
+        """Run one control period of the wall clock."""
         period_s = 1 / self._robot.control_hz
         with contextlib.suppress(queue.Empty):
-            while True:  # what waits is done also where steps take longer than a period
+            while True:  # process waiting work even if steps take longer than a period
                 self._work.get(timeout=max(0.0, self._next_s - time.monotonic()))()
         now_s = time.monotonic()
         self._counts["late_steps"] += int(now_s - self._next_s > period_s)
@@ -185,7 +185,7 @@ class SimBridgeNode(Node):
         return self._robot.hold_action(self._last)
 
     def _read(self, message: JointState) -> np.ndarray | None:
-        """Return an action in the robot's order, or None if it is old or malformed."""
+        """Return an action in the robot's dimension order, or None if it is old or malformed."""
         shown_s = self._shown_s.get(to_ns(message.header.stamp))
         if to_ns(message.header.stamp) < self._origin_ns:
             return None
@@ -206,13 +206,13 @@ class SimBridgeNode(Node):
         self._last = action
 
     def _show_video(self, stamp_ns: int) -> None:
-        """Publish a frame of the video for people if one is due."""
+        """Publish a video frame if its time has come."""
         every = max(1, round(self._robot.control_hz / self._config.video_hz))
         if self._steps % every == 0 or self._step.done:
             self._out.video(self._env, stamp_ns)
 
     def _after_step(self) -> None:
-        """Publish the status; begin the next scene if that is wanted."""
+        """Publish the status; start the next scene after an episode if ``repeat`` is set."""
         self._say()
         if self._step.done and self.get_parameter("repeat").value:
             seed = self.get_parameter("seed").value + 1
@@ -220,7 +220,7 @@ class SimBridgeNode(Node):
             self._reset()
 
     def _publish(self, *, images: bool) -> None:
-        """Publish the present observation under a stamp of its own."""
+        """Publish the present observation with a new stamp."""
         observation = self._env.observe() if images else self._env.read_state()
         if self._lockstep:
             self._stamp_ns = self._origin_ns + observation.stamp_ns
@@ -234,14 +234,15 @@ class SimBridgeNode(Node):
     def _wall_ns(self) -> int:
         """Return the wall time [ns], steady since the start.
 
-        Not the node's clock: under use_sim_time that waits for a /clock, which is ours to give.
+        The node's clock cannot be used: under use_sim_time it waits for the /clock that this node
+        publishes.
         """
         return self._wall_offset_ns + time.monotonic_ns()
 
-    # Services: what happens on the simulator's thread
+    # Services: work on the simulator's thread
 
     def _reset(self) -> str:
-        """Begin the episode that the parameters task and seed name."""
+        """Start the episode of the parameters ``task`` and ``seed``."""
         config = params.read(self, self._config)
         if config.task != self._env.task:
             made = self._make(config)
@@ -254,9 +255,9 @@ class SimBridgeNode(Node):
         return self._begin()
 
     def _begin(self) -> str:
-        """Put the simulator's present state on the topics as a new episode."""
+        """Publish the simulator's present state as the start of a new episode."""
         if self._lockstep:
-            # Not less the state's own time: two episodes with one origin could not be told apart.
+            # Do not subtract the state's own time: two episodes could then have the same origin.
             self._origin_ns = self._stamp_ns + GAP_NS
         else:
             self._origin_ns = self._wall_ns()
@@ -268,7 +269,7 @@ class SimBridgeNode(Node):
         self._episode += 1
         self._begun = True
         instruction = self._config.instruction or self._env.instruction
-        # For the status: its timer's thread must not read an env that is being replaced.
+        # Values for the status: its timer thread must not read an env that is being replaced.
         self._scene = {
             "task": self._env.task,
             "seed": self._env.seed,
@@ -316,7 +317,7 @@ class SimBridgeNode(Node):
     # Callbacks: on the thread of the executor
 
     def _check_task(self, config: SimBridgeConfig) -> None:
-        """Raise ConfigError for a task that the simulator lacks: an env is cheap until reset."""
+        """Raise ConfigError if the simulator lacks the task, by making an env without a reset."""
         if config.task != self._scene["task"]:
             self._make(config).close()
 
@@ -339,13 +340,13 @@ class SimBridgeNode(Node):
         return response
 
     def _on_main_thread(self, job: Callable[[], str]) -> tuple[bool, str]:
-        """Run ``job`` where the simulator lives; return (done, what it says)."""
+        """Run ``job`` on the simulator's thread; return (success, message)."""
         future: Future[str] = Future()
 
         def work() -> None:
             try:
                 future.set_result(job())
-            except Exception as error:  # the caller's business; the robot stays on the topics
+            except Exception as error:  # reported to the caller; the node continues
                 future.set_exception(error)
 
         self._work.put(work)

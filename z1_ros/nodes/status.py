@@ -1,4 +1,4 @@
-"""``~/status``: why a node does what it does, latched; and the same on /diagnostics at 1 Hz."""
+"""``~/status``: the state of a node and its reason, latched; also on /diagnostics at 1 Hz."""
 
 import time
 from collections.abc import Callable
@@ -15,14 +15,14 @@ MIN_PERIOD_S = 0.1
 
 
 class Status:
-    """Publishes a node's state when it changes, and its numbers once a second."""
+    """Publishes a node's state when it changes, and its values once a second."""
 
     def __init__(self, node: Node, values: Callable[[], dict[str, object]]):
-        """Begin to publish.
+        """Start publishing.
 
         Args:
-            node: Owner.
-            values: Gives the numbers that belong to the present state.
+            node: Node whose status is published.
+            values: Function that returns the values of the present state.
         """
         self.level = OK
         self.text = "starting"
@@ -34,26 +34,26 @@ class Status:
         self._timer = node.create_timer(1.0, self._each_second, clock=STEADY)
 
     def set(self, level: bytes, text: str) -> None:
-        """Say what the node does now; a change of level or text is published at once."""
+        """Set the present state; a change of level or text is published immediately."""
         if (level, text) != (self.level, self.text):
-            # Numbers inside a text ("0.31 s old") must not flood the topic.
+            # Changing numbers in a text ("0.31 s old") must not flood the topic.
             same_kind = level == self.level and text.split()[:4] == self.text.split()[:4]
             self.level, self.text = level, text
             if not same_kind or time.monotonic() - self._published_s > MIN_PERIOD_S:
                 self.publish()
 
     def refresh(self) -> None:
-        """Publish the numbers if that was not done a moment ago."""
+        """Publish the values, unless they were published just before."""
         if time.monotonic() - self._published_s > MIN_PERIOD_S:
             self.publish()
 
     def publish(self) -> None:
-        """Publish state and numbers now."""
+        """Publish state and values now."""
         self._published_s = time.monotonic()
         self._latched.publish(self.message())
 
     def message(self) -> DiagnosticStatus:
-        """Return state and numbers."""
+        """Return the message with state and values."""
         name = self._node.get_fully_qualified_name()
         return status_message(f"{name}: state", self.level, self.text, self._values())
 

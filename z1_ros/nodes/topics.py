@@ -1,4 +1,4 @@
-"""The topics of the graph: what a policy hears, and what a simulated robot publishes."""
+"""The topics of the graph: inputs of a policy and outputs of a simulated robot."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -42,16 +42,16 @@ class Source:
     """One subscribed topic."""
 
     label: str
-    """Name for people, e.g. ``camera 'wrist'``."""
+    """Name in messages, e.g. ``camera 'wrist'``."""
     topic: str
     """Resolved topic name."""
     max_age_s: float
-    """Oldest arrival that is still fresh [s]."""
+    """Longest time since arrival at which a message is still fresh [s]."""
     subscription: FollowingSubscription
     message: Any = None
     """Latest message."""
     arrived_s: float = 0.0
-    """When it arrived, on the steady clock [s]."""
+    """Arrival time of the latest message, on the steady clock [s]."""
 
     @property
     def stamp_ns(self) -> int:
@@ -75,11 +75,11 @@ class Inputs:
 
         Args:
             node: Owner of the subscriptions.
-            contract: Says which cameras and state fields the model uses.
-            robot: Says the joint names.
-            config: Ages, skew and quality of service.
+            contract: Contract with the cameras and state fields that the model uses.
+            robot: Robot with the joint names.
+            config: Parameters with maximum ages, skew and quality of service.
             clock: Steady clock for ages.
-            on_message: Called with the source's key after each message.
+            on_message: Function called with the source's key after each message.
         """
         self._robot = robot
         self._contract = contract
@@ -87,7 +87,8 @@ class Inputs:
         self._steady = clock
         self._on_message = on_message
         self._poses = pose_topics(contract.state)
-        # Lockstep is our own simulator, which is RELIABLE; a lost message would cost a resend.
+        # In lockstep the publisher is sim_bridge_node, which is RELIABLE; a lost message would
+        # cost a resend.
         policy = "reliable" if config.mode == "lockstep" else config.qos
         poses = [pose.topic for pose in self._poses]
         self.sources: dict[str, Source] = {}
@@ -110,7 +111,7 @@ class Inputs:
 
     @property
     def frame_id(self) -> str:
-        """``frame_id`` of the latest joint states: says which episode of a simulator it is."""
+        """``frame_id`` of the latest joint states; identifies the episode of a simulator."""
         message = self.sources[JOINTS].message
         return "" if message is None else message.header.frame_id
 
@@ -133,7 +134,7 @@ class Inputs:
         }
 
     def stale(self) -> str:
-        """Realtime: say which input is missing, too old or out of step; empty if none."""
+        """Return, for realtime, which input is missing, too old or out of sync; empty if none."""
         begun_ns = origin_of(self.frame_id)
         for age_s, source in zip(self.ages_s().values(), self.sources.values(), strict=True):
             if source.message is None or source.stamp_ns < begun_ns:
@@ -150,7 +151,7 @@ class Inputs:
         return ""
 
     def missing(self, *, images: bool) -> str:
-        """Lockstep: say which input of the latest joint states' stamp is missing; empty if none."""
+        """Return, for lockstep, which input of the latest stamp is missing; empty if none."""
         for key, source in self.sources.items():
             if key in self._contract.cameras and not images:
                 continue
@@ -159,12 +160,12 @@ class Inputs:
         return ""
 
     def check_images(self) -> None:
-        """Raise ObservationError if a camera's latest image is malformed; converts none."""
+        """Raise ObservationError if a camera's latest image is malformed, without converting it."""
         for camera in self._contract.cameras:
             check_image(self.sources[camera].message, camera)
 
     def observation(self, instruction: str, *, images: bool) -> Observation:
-        """Return the latest messages as one observation, stamped from the episode's begin.
+        """Return the latest messages as one observation; its stamp counts from the episode's start.
 
         Raises:
             ObservationError: A message is malformed.
@@ -189,11 +190,11 @@ class Inputs:
 
 
 class Outputs:
-    """Publishers of a simulated robot; all RELIABLE, which serves every kind of subscriber."""
+    """Publishers of a simulated robot; all are RELIABLE, which matches every subscriber."""
 
     def __init__(self, node: Node, robot: Embodiment, config: SimBridgeConfig):
         self.published_s = 0.0
-        """When an observation was last published, on the steady clock [s]."""
+        """Time of the latest published observation, on the steady clock [s]."""
         self._robot = robot
         self._config = config
         self._cameras = {
@@ -218,17 +219,17 @@ class Outputs:
         )
 
     def instruction(self, text: str) -> None:
-        """Publish what to do, and wait until every subscriber has it: it precedes the episode."""
+        """Publish the instruction of an episode and wait until every subscriber has received it."""
         self._instruction.publish(String(data=text))
         self._instruction.wait_for_all_acked(Duration(seconds=1.0))
 
     def observation(self, observation: Observation, stamp_ns: int, origin_ns: int) -> None:
-        """Publish an observation; its images if it has any.
+        """Publish an observation, including its images if it has any.
 
         Args:
-            observation: What to publish.
-            stamp_ns: Stamp of all its messages [ns].
-            origin_ns: Stamp at which this episode's own time is zero [ns].
+            observation: Observation to publish.
+            stamp_ns: Stamp of all messages [ns].
+            origin_ns: Stamp at which the time of this episode is zero [ns].
         """
         if self._clock is not None:
             self._clock.publish(ClockMessage(clock=to_stamp(stamp_ns)))
@@ -241,7 +242,7 @@ class Outputs:
         self.published_s = time.monotonic()
 
     def video(self, env: Env, stamp_ns: int) -> None:
-        """Publish a frame of the video for people, if that is switched on."""
+        """Publish a video frame, if the video is enabled."""
         if self._video is not None:
             if not isinstance(env, RenderedEnv):
                 raise ConfigError("this simulator renders no video; set video_size to 0")

@@ -1,4 +1,4 @@
-"""The two protocols of this folder."""
+"""The protocols of a policy and of the backend that runs its network."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
@@ -8,15 +8,15 @@ from z1_ros.types import ActionChunk, Observation
 
 
 class Policy(Protocol):
-    """Turns observations into action chunks.
+    """Computes action chunks from observations.
 
-    The noise a flow policy starts from is a function of (seed, observation stamp) alone, so a
-    chunk does not depend on how many were asked for before, nor on which process asks.
+    The noise of a flow policy depends only on the seed and on the observation stamp. A chunk
+    therefore depends neither on earlier inferences nor on the process.
     """
 
     @property
     def contract(self) -> Contract:
-        """Cameras, fields, rate and horizon it was trained on."""
+        """Cameras, fields, control rate and horizon that the policy was trained on."""
         ...
 
     def reset(self, seed: int) -> None:
@@ -24,7 +24,7 @@ class Policy(Protocol):
         ...
 
     def infer(self, observation: Observation) -> ActionChunk:
-        """Return the next actions.
+        """Return the action chunk for an observation.
 
         Raises:
             ObservationError: A camera or state field is missing or malformed.
@@ -47,7 +47,7 @@ class Backend(Protocol):
     def run(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
         """Evaluate the graph on named arrays and return its named outputs.
 
-        What ``prefix`` gives is handed to ``denoise`` untouched, so it may be arrays of the
-        backend's own kind, on its own device; ``v_t`` is a NumPy array.
+        The outputs of ``prefix`` are inputs of ``denoise``. They may therefore be arrays of the
+        backend's own type on its own device; ``v_t`` is a NumPy array.
         """
         ...

@@ -1,4 +1,4 @@
-"""A policy whose model can be exchanged while a control loop holds it."""
+"""A policy whose model can be replaced while a control loop uses it."""
 
 import threading
 from collections.abc import Sequence
@@ -9,9 +9,9 @@ from z1_ros.types import ActionChunk, Observation
 
 
 class ReplaceablePolicy:
-    """Passes everything on to the present policy; see ``z1_ros.policy.base.Policy``.
+    """Forwards all calls to the present policy; see ``z1_ros.policy.base.Policy``.
 
-    A chunk comes from one policy: an inference under way ends with the policy it began with.
+    Each chunk comes from one policy: a running inference ends with the policy that started it.
     """
 
     def __init__(self, policy: Policy):
@@ -21,7 +21,7 @@ class ReplaceablePolicy:
 
     @property
     def contract(self) -> Contract:
-        """The present policy's; equal for all that take its place."""
+        """Contract of the present policy; every replacement must have an equal contract."""
         return self._policy.contract
 
     def replace(self, policy: Policy) -> None:
@@ -37,7 +37,7 @@ class ReplaceablePolicy:
             self._policy.reset(seed)
 
     def infer(self, observation: Observation) -> ActionChunk:
-        """Return the next actions."""
+        """Return the action chunk for an observation."""
         return self._policy.infer(observation)
 
     def infer_batch(

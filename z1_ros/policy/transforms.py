@@ -1,6 +1,6 @@
-"""Between robots and networks: images, state and actions, each with its inverse beside it.
+"""Transforms between robot and network: images, state and actions.
 
-Everything is deterministic to the bit, so a recorded observation always gives the same inputs.
+All transforms are deterministic, so a recorded observation always gives exactly the same inputs.
 """
 
 from collections.abc import Mapping
@@ -23,7 +23,7 @@ from z1_ros.models.bundle.tokenizer import PromptTokenizer
 from z1_ros.specs import flatten_state
 from z1_ros.types import Observation
 
-# What is added to the range or standard deviation, to normalise and to invert it.
+# Number added to the range or standard deviation, in the normalisation and in its inverse.
 _EPSILON = {
     ("lerobot", "quantile"): (0, 0),
     ("lerobot", "mean_std"): (1e-8, 0),
@@ -33,18 +33,18 @@ _EPSILON = {
 
 
 def resize_with_pad(image: np.ndarray, spec: ImageSpec, camera: str) -> np.ndarray:
-    """Fit an image into the model's square, keeping its aspect, black around it.
+    """Resize an image to the model's square, keeping its aspect ratio, with black padding.
 
-    Sizes and padding as openpi ``image_tools.py`` and LeRobot ``resize_with_pad_torch``.
+    Sizes and padding equal openpi ``image_tools.py`` and LeRobot ``resize_with_pad_torch``.
 
     Args:
         image: (height, width, 3) uint8 RGB.
-        spec: Size and method.
-        camera: Name for error messages.
+        spec: Size and resize method.
+        camera: Camera name for error messages.
 
     Returns:
-        (size, size, 3) uint8, or float32 from 0 to 255 where ``bilinear`` resized, which does not
-        round.
+        (size, size, 3) uint8; or float32 from 0 to 255 after resizing with ``bilinear``, which
+        does not round.
 
     Raises:
         ObservationError: Wrong dtype or shape.
@@ -86,7 +86,7 @@ def _pillow() -> ModuleType:
 
 
 def _resize_bilinear(image: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Return what ``torch.nn.functional.interpolate`` gives; OpenCV's weights are coarser."""
+    """Resize as ``torch.nn.functional.interpolate`` does; OpenCV's weights are less precise."""
     above, below, down = _neighbours(image.shape[0], height)
     left, right, across = _neighbours(image.shape[1], width)
     down, across = down[:, None, None], across[:, None]
@@ -95,9 +95,9 @@ def _resize_bilinear(image: np.ndarray, height: int, width: int) -> np.ndarray:
 
 
 def _neighbours(size: int, wanted: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return the two source pixels of each of ``wanted`` pixels and the second's weight."""
+    """Return the two source pixels of each of ``wanted`` pixels and the weight of the second."""
     scale = float(np.float32(size) / np.float32(wanted))
-    # float32 as torch's: in a wide image, its rounding shows in the weights.
+    # float32 as in torch: in a wide image, its rounding changes the weights.
     position = np.maximum(scale * (np.arange(wanted) + 0.5) - 0.5, 0).astype(np.float32)
     first = position.astype(np.intp)
     return first, np.minimum(first + 1, size - 1), position - first.astype(np.float32)
@@ -111,7 +111,7 @@ _RESIZE = {
 
 
 def scale_image(image: np.ndarray) -> np.ndarray:
-    """Turn (..., size, size, 3) from 0 to 255 into (..., 3, size, size) float32 in [-1, 1]."""
+    """Convert (..., size, size, 3) from 0 to 255 to (..., 3, size, size) float32 in [-1, 1]."""
     scaled = image.astype(np.float32) / np.float32(255) * np.float32(2) - np.float32(1)
     return np.ascontiguousarray(np.moveaxis(scaled, -1, -3))
 
@@ -126,10 +126,10 @@ def normalize(values: np.ndarray, stats: NormStats, mode: str, form: str = "lero
         form: ``lerobot`` or ``openpi``.
 
     Returns:
-        (..., D) float32, or float64 for openpi, which computes so.
+        (..., D) float32, or float64 for ``openpi``, which computes in float64.
 
     Raises:
-        ConfigError: No such mode or form, or not the statistics that the mode needs.
+        ConfigError: The mode or form is unknown, or statistics that the mode needs are missing.
     """
     values = np.asarray(values, np.float32)
     affine = _affine(stats, mode, form, values.shape[-1])
@@ -140,9 +140,9 @@ def normalize(values: np.ndarray, stats: NormStats, mode: str, form: str = "lero
 def unnormalize(
     values: np.ndarray, stats: NormStats, mode: str, form: str = "lerobot"
 ) -> np.ndarray:
-    """Map a network's numbers (..., D) to float32 in the robot's units: ``normalize``'s inverse.
+    """Map network outputs (..., D) to float32 in the robot's units: the inverse of ``normalize``.
 
-    Constant dimensions become their constant.
+    Constant dimensions get their constant value.
     """
     values = np.asarray(values, np.float32)
     affine = _affine(stats, mode, form, values.shape[-1])
@@ -157,7 +157,7 @@ class _Affine(NamedTuple):
     divisor: np.ndarray  # (D,), 1 where constant
     factor: np.ndarray  # (D,), 0 where constant
     constant: np.ndarray  # (D,) bool
-    low: np.float32  # what the offset becomes
+    low: np.float32  # normalised value of the offset
 
 
 def _affine(stats: NormStats, mode: str, form: str, size: int) -> _Affine:
@@ -166,7 +166,7 @@ def _affine(stats: NormStats, mode: str, form: str, size: int) -> _Affine:
         raise ConfigError(f"no normalisation {mode!r}. {closest(mode, STATS_PARTS)}")
     if form not in NORMALIZATION_FORMS:
         raise ConfigError(f"no normalisation form {form!r}. {closest(form, NORMALIZATION_FORMS)}")
-    # openpi computes with its statistics as JSON gives them, LeRobot with float32 tensors.
+    # openpi computes with the float64 statistics of its JSON file, LeRobot with float32 tensors.
     dtype = np.dtype("f8" if form == "openpi" else "f4")
     first, second = (np.asarray(getattr(stats, name), dtype) for name in STATS_PARTS[mode])
     if not first.shape == second.shape == (size,):
@@ -206,17 +206,17 @@ def stats_of(values: np.ndarray) -> NormStats:
 
 
 class Preprocessor:
-    """Observations to model inputs, as a bundle's manifest says."""
+    """Converts observations to model inputs as the manifest of a bundle specifies."""
 
     def __init__(self, manifest: Manifest, tokenizer: PromptTokenizer):
-        """Prepare for one bundle; raises BackendUnavailable where its images need Pillow."""
+        """Prepare for one bundle; raises BackendUnavailable if its images need missing Pillow."""
         self.manifest = manifest
         self.tokenizer = tokenizer
         if manifest.image.resize == "bilinear_antialias":
             _pillow()
 
     def __call__(self, observation: Observation) -> dict[str, np.ndarray]:
-        """Prepare one observation.
+        """Convert one observation.
 
         Returns:
             images (slots, 3, size, size) float32, image_mask (slots,) bool, tokens (L,) int64
@@ -235,7 +235,7 @@ class Preprocessor:
         }
 
     def images(self, images: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-        """Return model images (slots, 3, size, size) and which slots hold a camera (slots,)."""
+        """Return model images (slots, 3, size, size) and a mask of the slots in use (slots,)."""
         spec, cameras = self.manifest.image, self.manifest.contract.cameras
         slots = np.zeros((spec.slots, spec.size, spec.size, 3), np.float32)
         for slot, camera in enumerate(cameras):
@@ -245,7 +245,7 @@ class Preprocessor:
         return scale_image(slots), np.arange(spec.slots) < len(cameras)
 
     def prompt(self, observation: Observation) -> tuple[np.ndarray, np.ndarray]:
-        """Return the prompt's tokens (L,) and their validity (L,)."""
+        """Return the tokens (L,) of the prompt and the mask of valid tokens (L,)."""
         bins = None
         if self.manifest.prompt.discrete_state:
             state = flatten_state(observation.state, self.manifest.contract.state)

@@ -1,4 +1,4 @@
-"""The VLA policy: transforms, then a network behind two graphs, then transforms."""
+"""The VLA policy: input transforms, a network of two graphs, output transforms."""
 
 from collections.abc import Mapping, Sequence
 
@@ -14,7 +14,7 @@ from z1_ros.types import ActionChunk, Observation
 
 
 def flow_noise(seed: int, stamp_ns: int, shape: tuple[int, ...]) -> np.ndarray:
-    """Return the standard normal float32 noise that (seed, observation stamp) determine."""
+    """Return standard normal float32 noise, determined by seed and observation stamp [ns]."""
     bits = np.array([seed, stamp_ns], np.int64).view(np.uint64)
     return np.random.Generator(np.random.Philox(key=bits)).standard_normal(shape, np.float32)
 
@@ -23,11 +23,11 @@ class VlaPolicy:
     """A π0.5-class policy; see ``z1_ros.policy.base.Policy``."""
 
     def __init__(self, bundle: Bundle, backends: Mapping[str, Backend]):
-        """Combine a bundle with what runs its graphs.
+        """Combine a bundle with the backends that run its graphs.
 
         Args:
             bundle: A verified bundle.
-            backends: One for each of ``manifest.graphs``; see
+            backends: One backend for each of ``manifest.graphs``; see
                 ``z1_ros.policy.backends.load_policy``.
         """
         self.bundle = bundle
@@ -47,12 +47,12 @@ class VlaPolicy:
         self._seed = seed
 
     def infer(self, observation: Observation) -> ActionChunk:
-        """Return the next actions.
+        """Return the action chunk for an observation.
 
         Raises:
             ObservationError: A camera or state field is missing or malformed.
             ActionError: The actions are not finite.
-            BundleError: Several task experts follow the instruction.
+            BundleError: Several task experts match the instruction.
         """
         return self.infer_batch([observation], [self._seed])[0]
 
@@ -61,7 +61,7 @@ class VlaPolicy:
     ) -> list[ActionChunk]:
         """Return the chunks of several observations, each with its own noise seed.
 
-        Observations of one expert make one batch.
+        Observations with the same action expert are computed in one batch.
         """
         rows: dict[str, list[int]] = {}
         for row, observation in enumerate(observations):
@@ -74,7 +74,7 @@ class VlaPolicy:
         return [chunks[row] for row in range(len(observations))]
 
     def infer_each(self, observation: Observation) -> list[ActionChunk]:
-        """Return a chunk of every expert, whatever the instruction: shows that all of them work."""
+        """Return the chunk of every action expert, to check that each of them works."""
         names = (BASE, *self.manifest.experts)
         return [self._infer([observation], [self._seed], name)[0] for name in names]
 
@@ -97,7 +97,7 @@ class VlaPolicy:
     def _integrate(
         self, x: np.ndarray, prefix: Mapping[str, np.ndarray], expert: str
     ) -> np.ndarray:
-        """Euler steps from noise (B, horizon, action_dim) to actions in the robot's units."""
+        """Integrate noise (B, horizon, action_dim) to actions in the robot's units (Euler)."""
         denoise = self.backends[denoise_graph(expert)]
         steps = self.manifest.denoise_steps
         for step in range(steps):

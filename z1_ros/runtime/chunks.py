@@ -1,9 +1,9 @@
-"""The queue between a policy that plans in chunks and a robot that moves step by step.
+"""The queue of actions between a policy that infers chunks and a robot that executes single steps.
 
-Positions in it are counted in actions *really consumed*, never in time: a policy that estimated
-its delay from a clock dropped the wrong actions and jerked (github.com/huggingface/lerobot,
-issue 4223, fixed in 4454). A robot that stood still during inference consumed
-nothing, so it then starts with the chunk's first action.
+The queue counts *consumed actions*, never time. A policy that estimated its delay from a clock
+dropped the wrong actions and moved with jerks (github.com/huggingface/lerobot, issue 4223, fixed in
+4454). A robot that did not move during inference consumed no action, so it starts with the first
+action of the chunk.
 """
 
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from z1_ros.types import ActionChunk
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class QueuedAction:
-    """One action on its way to the robot."""
+    """One action for the robot, with the stamp of its observation."""
 
     action: np.ndarray
     """(action_dim,) float32 in the queue's order of dimensions."""
@@ -26,19 +26,19 @@ class QueuedAction:
 
 
 class ChunkQueue:
-    """Actions waiting to be executed; a new chunk replaces what is left of the old one."""
+    """Queue of planned actions; a new chunk replaces the remaining actions of the old chunk."""
 
     def __init__(self, dims: tuple[str, ...]):
         """Make an empty queue.
 
         Args:
-            dims: Action dimensions in the robot's order; chunks may have them in another order.
+            dims: Action dimensions in the robot's order; chunks may use another order.
         """
         self.dims = dims
         self.consumed = 0
-        """Actions handed out since the queue was made."""
+        """Number of actions that ``pop`` returned since the queue was made."""
         self.refused = 0
-        """Chunks dropped as a whole."""
+        """Number of malformed chunks that were dropped."""
         self._actions = np.zeros((0, len(dims)), np.float32)
         self._stamp_ns = 0
 
@@ -46,14 +46,14 @@ class ChunkQueue:
         return len(self._actions)
 
     def merge(self, chunk: ActionChunk, started_at: int) -> int:
-        """Put ``chunk`` in place of the leftover and return how many of its actions are past.
+        """Replace the remaining actions by ``chunk``; return how many of its actions are skipped.
 
         Args:
-            chunk: What the policy plans.
-            started_at: ``consumed`` at the moment its inference began.
+            chunk: New action chunk of the policy.
+            started_at: Value of ``consumed`` when the inference of the chunk began.
 
         Raises:
-            ActionError: The chunk is malformed; all of it is dropped and the leftover stays.
+            ActionError: The chunk is malformed; it is dropped and the queue does not change.
         """
         actions = self._checked(chunk)
         delay = self.consumed - started_at
@@ -64,7 +64,7 @@ class ChunkQueue:
         return min(delay, len(actions))
 
     def pop(self) -> QueuedAction | None:
-        """Hand out the next action, or None if there is none."""
+        """Remove and return the next action, or None if the queue is empty."""
         if not len(self._actions):
             return None
         action, self._actions = self._actions[0], self._actions[1:]
@@ -76,14 +76,18 @@ class ChunkQueue:
         return self._actions.copy()
 
     def expire(self, oldest_ns: int) -> bool:
-        """Empty the queue if its chunk saw the world before ``oldest_ns``; say whether it did."""
+        """Empty the queue if the observation of its chunk is older than ``oldest_ns``.
+
+        Returns:
+            Whether actions were dropped.
+        """
         expired = bool(len(self)) and self._stamp_ns < oldest_ns
         if expired:
             self.clear()
         return expired
 
     def clear(self) -> None:
-        """Drop what is left; ``consumed`` goes on counting."""
+        """Drop the remaining actions; ``consumed`` is not reset."""
         self._actions = self._actions[:0]
 
     def _checked(self, chunk: ActionChunk) -> np.ndarray:

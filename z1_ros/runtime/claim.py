@@ -1,14 +1,17 @@
-"""Names that one process of this machine can hold at a time."""
+"""Names that only one process of this machine can reserve at a time."""
 
 import socket
 from pathlib import Path
 
 
 def claim(name: str) -> socket.socket | None:
-    """Return something that holds ``name`` as long as it lives, or None if another process does.
+    """Reserve ``name``; return the socket that keeps it reserved until it is closed.
 
-    A Linux abstract socket: it vanishes with its process, however that ends, and it is shared
-    by just those processes that share a network, as the ROS domains it stands for are.
+    The socket is a Linux abstract socket. It disappears when its process ends for any reason. Its
+    name is visible in one network namespace, like the ports of a ROS domain.
+
+    Returns:
+        The socket, or None if another process has reserved the name.
     """
     holder = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
     try:
@@ -20,11 +23,11 @@ def claim(name: str) -> socket.socket | None:
 
 
 def is_claimed(name: str) -> bool:
-    """Say whether a process holds ``name``, without touching it."""
+    """Return whether a process has reserved ``name``, without reserving it."""
     sockets = Path("/proc/net/unix").read_text("utf-8", "replace").splitlines()
     return any(line.endswith(f"@z1_ros {name}") for line in sockets)
 
 
 def node_claim(domain_id: int, full_name: str) -> str:
-    """Return the name that a running node holds."""
+    """Return the name that a running node reserves."""
     return f"domain {domain_id} node {full_name}"

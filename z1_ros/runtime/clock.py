@@ -1,7 +1,7 @@
-"""Time for everything that waits or watches: one protocol, two clocks.
+"""Steady clocks for waits and watchdogs: one protocol, two implementations.
 
-Watchdogs use a steady clock. ROS time may stand still (``use_sim_time`` without ``/clock``) or
-jump, and a watchdog on it would then never act.
+Watchdogs use a steady clock. ROS time may stop (``use_sim_time`` without ``/clock``) or jump; a
+watchdog on ROS time would then never act.
 """
 
 import time
@@ -9,7 +9,7 @@ from typing import Protocol
 
 
 class Clock(Protocol):
-    """Something that tells how much time has passed."""
+    """A clock that measures elapsed time."""
 
     def now_s(self) -> float:
         """Return the time since an arbitrary start [s]; never goes backwards."""
@@ -25,17 +25,17 @@ class WallClock:
 
 
 class ManualClock:
-    """A clock that stands still until told otherwise, for tests."""
+    """A clock for tests that moves only when ``advance`` is called."""
 
     def __init__(self, now_s: float = 0.0):
         self._now_s = now_s
 
     def now_s(self) -> float:
-        """Return the time it was set to [s]."""
+        """Return the time that was set [s]."""
         return self._now_s
 
     def advance(self, seconds: float) -> None:
-        """Let ``seconds`` pass; a steady clock cannot go back.
+        """Advance the clock by ``seconds``.
 
         Raises:
             ValueError: ``seconds`` is negative.

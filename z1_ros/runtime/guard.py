@@ -1,8 +1,8 @@
-"""The rules between a policy and a robot. Pure: no ROS, no clock of its own, no thread.
+"""Safety rules between a policy and a robot, without ROS, clock or thread.
 
-Every action passes ``filter``; a stop is latched and has a name; what cannot be trusted becomes
-a hold. Zeros are never a default: under position control they would slam the arm to its zero
-pose, so the embodiment says field by field what holding means.
+Every action passes ``filter``. A stop is latched and has a name. An action that breaks a rule is
+limited or replaced by a hold. Zeros are never the default action: under position control they would
+drive the arm to its zero pose. The embodiment therefore defines the hold action of each field.
 """
 
 from collections import Counter
@@ -26,7 +26,7 @@ class GuardConfig:
     of the last action of a policy that hangs or is killed.
     """
     max_step_scale: float = 1.0
-    """Factor on every rate limit of the embodiment; below 1 is gentler."""
+    """Factor on every rate limit of the embodiment; a value below 1 allows slower changes."""
 
     def __post_init__(self) -> None:
         """Check ranges."""
@@ -43,23 +43,23 @@ class GuardConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Verdict:
-    """What the guard lets through."""
+    """Result of the guard's rules for one action."""
 
     action: np.ndarray
     """(action_dim,) float32 in the embodiment's order; always within its limits."""
     held: str = ""
-    """Why this is a hold instead of the given action; empty if it is the action."""
+    """Reason for a hold instead of the given action; empty if the action passed."""
 
 
 class Guard:
-    """Latched stop, limits, rate limits, refusal of malformed actions, hold when stale."""
+    """Limits actions and their rates, holds on malformed or stale actions, latches stops."""
 
     def __init__(self, embodiment: Embodiment, config: GuardConfig | None = None):
         self.embodiment = embodiment
         self.config = config or GuardConfig()
         self.counts: Counter[str] = Counter()
         """How often each rule acted: ``passed``, ``limited``, ``rate_limited``, ``refused``,
-        ``stopped`` (actions replaced during a stop), ``stale`` (times the actions ran dry)."""
+        ``stopped`` (actions replaced during a stop), ``stale`` (times that no action arrived)."""
         self._low, self._high = embodiment.action_limits()
         scale = self.config.max_step_scale
         self._max_step = np.asarray(
@@ -77,7 +77,7 @@ class Guard:
         self._stale = False
 
     def twin(self) -> "Guard":
-        """Return a guard in the same state, to try actions on; what it is asked leaves no trace."""
+        """Return a copy of the guard; testing actions on it does not change this guard."""
         twin = copy(self)
         twin.counts = self.counts.copy()
         return twin
@@ -89,7 +89,7 @@ class Guard:
 
     @property
     def estop(self) -> bool:
-        """Whether the emergency stop is pressed right now."""
+        """Whether the emergency stop is pressed now."""
         return self._estop
 
     @property
@@ -103,11 +103,11 @@ class Guard:
         dims: tuple[str, ...] | None = None,
         now_s: float = 0.0,
     ) -> Verdict:
-        """Return what the robot may do when asked for ``action``.
+        """Return the action that the robot may execute instead of ``action``.
 
         Args:
             action: (action_dim,) command.
-            dims: Its dimension names, in any order; None means the embodiment's order.
+            dims: Dimension names of ``action``, in any order; None means the embodiment's order.
             now_s: Time of arrival on a steady clock [s].
         """
         try:
@@ -131,18 +131,18 @@ class Guard:
         return Verdict(action=smooth.copy())
 
     def apply(self, action: np.ndarray) -> np.ndarray:
-        """Return ``filter(action).action`` (action_dim,), for loops that have no time."""
+        """Return ``filter(action).action`` (action_dim,), for loops without a clock."""
         return self.filter(action).action
 
     def refuse(self, why: str) -> Verdict:
-        """Count an action that cannot even be read, and hold."""
+        """Count an action message that cannot be parsed, and return a hold."""
         self.counts["refused"] += 1
         return self._hold(f"action refused: {why}")
 
     def check_age(self, now_s: float) -> Verdict | None:
         """Return a hold if the latest action is too old or a stop is latched, else None.
 
-        Before the first action there is nothing to hold against, so the result is None.
+        Before the first action, no action can be too old.
         """
         if self._last_s is None:
             return None
@@ -158,15 +158,18 @@ class Guard:
         self._stop = self._stop or reason
 
     def set_estop(self, pressed: bool) -> None:
-        """Follow the emergency stop button: pressing latches, releasing alone changes nothing."""
+        """Set the state of the emergency stop button.
+
+        Pressing it latches a stop; releasing it does not reset the stop.
+        """
         self._estop = pressed
         if pressed:
             self.stop("emergency stop pressed")
 
     def reset(self) -> tuple[bool, str]:
-        """Release a latched stop and forget the last command; return (done, what happened).
+        """Release a latched stop and forget the last command; return (success, message).
 
-        Refused while the emergency stop is still pressed.
+        The reset is refused while the emergency stop is pressed.
         """
         if self._estop:
             return False, "emergency stop is still pressed; release it first"
@@ -182,7 +185,7 @@ class Guard:
         self._stale = False
 
     def hold(self) -> np.ndarray:
-        """Return the action (action_dim,) that holds the robot as it is now."""
+        """Return the action (action_dim,) that holds the robot in its present position."""
         return np.clip(self.embodiment.hold_action(self._last), self._low, self._high)
 
     def _hold(self, reason: str) -> Verdict:

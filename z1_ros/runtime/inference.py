@@ -1,4 +1,4 @@
-"""Inference on a thread of its own, so that a control tick never waits for it."""
+"""Inference on a separate thread, so that a control tick never waits for it."""
 
 import queue
 import threading
@@ -15,17 +15,17 @@ class InferenceResult:
     """Outcome of one inference."""
 
     generation: int
-    """The number it was submitted with; a reset in between makes it worthless."""
+    """Generation number passed to ``submit``; the caller drops results from before a reset."""
     seconds: float
-    """How long it took [s]."""
+    """Duration of the inference [s]."""
     chunk: ActionChunk | None = None
-    """The action chunk, or None if it failed."""
+    """The action chunk, or None if the inference failed."""
     error: str = ""
-    """One sentence on why it failed."""
+    """Reason of the failure in one sentence; empty if the inference succeeded."""
 
 
 def failure_text(failure: Exception) -> str:
-    """Return one sentence on why an inference failed."""
+    """Return one sentence that says why an inference failed."""
     if isinstance(failure, Z1Error):
         return str(failure)
     return f"inference failed: {type(failure).__name__}: {failure}"
@@ -40,7 +40,7 @@ class InferenceWorker:
         self._requests: queue.SimpleQueue = queue.SimpleQueue()
         self._results: queue.SimpleQueue[InferenceResult] = queue.SimpleQueue()
         self._busy = False
-        # A daemon: a hung inference must not keep a process alive that was asked to stop.
+        # A daemon thread: a hung inference must not keep a stopping process alive.
         self._thread = threading.Thread(target=self._run, name="inference", daemon=True)
         self._thread.start()
 
@@ -50,16 +50,16 @@ class InferenceWorker:
         return self._busy
 
     def submit(self, observation: Observation, generation: int) -> None:
-        """Ask for the actions that follow ``observation``; only while not busy."""
+        """Start the inference of ``observation``; call it only while not ``busy``."""
         self._busy = True
         self._requests.put((observation, generation))
 
     def reset(self, seed: int) -> None:
-        """Re-seed the policy, in order with what was submitted: before the next observation."""
+        """Reset the policy with ``seed`` after the submitted observation and before the next."""
         self._requests.put(seed)
 
     def take(self) -> InferenceResult | None:
-        """Return the result if it is there."""
+        """Return the result, or None if the inference is not finished."""
         try:
             result = self._results.get_nowait()
         except queue.Empty:
@@ -68,7 +68,7 @@ class InferenceWorker:
         return result
 
     def close(self) -> None:
-        """Let the thread end after what it is doing now."""
+        """End the thread after its present work."""
         self._requests.put(None)
         self._thread.join(timeout=1.0)
 
@@ -84,7 +84,7 @@ class InferenceWorker:
         chunk, error = None, ""
         try:
             chunk = self._policy.infer(observation)
-        except Exception as failure:  # whatever a backend raises, the robot must hold
+        except Exception as failure:  # the robot must hold after any error of a backend
             error = failure_text(failure)
         return InferenceResult(
             generation=generation,

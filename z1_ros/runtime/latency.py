@@ -1,4 +1,4 @@
-"""Latency statistics that a cold start does not spoil."""
+"""Latency statistics that can exclude a slow cold start."""
 
 from collections import deque
 
@@ -15,7 +15,7 @@ class LatencyStats:
         self._recent: deque[float] = deque(maxlen=window)
 
     def add(self, seconds: float) -> None:
-        """Take in one duration [s]."""
+        """Add one duration [s]."""
         if self._skip:
             self._skip -= 1
             return

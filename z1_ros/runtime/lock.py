@@ -1,4 +1,4 @@
-"""One command at a time in a run's folder: two would mix their logs and checkpoints."""
+"""A lock on a run's folder, so that two commands do not mix their logs and checkpoints."""
 
 import contextlib
 import errno
@@ -20,18 +20,18 @@ _IN_USE = (errno.EWOULDBLOCK, errno.EACCES)
 
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Hold ``folder``, which is created if need be, until the block or this process ends.
+    """Lock ``folder`` until the block or this process ends; create the folder if necessary.
 
-    The kernel lets go of the lock with its process, however that ends, and processes that this
-    one starts do not inherit it. On NFS it holds between machines where the server keeps locks;
-    a file system that knows none (``nolock``) gives none, and nobody is refused.
+    The kernel releases the lock when its process ends for any reason. Child processes do not
+    inherit it. On NFS it works across machines if the server supports locks. A file system without
+    locks (``nolock``) refuses nobody.
 
     Args:
         folder: Folder of a run; the lock is its file ``.z1-lock``, which is removed at the end.
 
     Raises:
-        ConfigError: Another process holds it; the sentence names that process. Or the file is
-            none of ours, which is left as it is.
+        ConfigError: Another process, named in the message, has locked the folder. Or a file of
+            that name is not a lock file of z1_ros; it is not changed.
     """
     path = folder / LOCK_FILE
     folder.mkdir(parents=True, exist_ok=True)
@@ -41,7 +41,7 @@ def locked(folder: Path) -> Iterator[None]:
         os.pwrite(descriptor, _who_we_are().encode("utf-8", "replace"), 0)
         yield
     finally:
-        # While it is still ours: whoever waits on this file sees that it has lost its name.
+        # Delete the file before unlocking: a waiting process then detects that it was deleted.
         with contextlib.suppress(OSError):
             if os.path.samestat(os.fstat(descriptor), path.stat()):
                 path.unlink()
@@ -49,9 +49,9 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def _open_locked(path: Path) -> int:
-    """Return the descriptor of the locked file that has the name ``path``."""
+    """Open and lock the file ``path``; return its descriptor."""
     while True:
-        # Not blocking: nobody knows what a file of this name is.
+        # Non-blocking, because a file of this name may be a pipe or a device.
         flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
         descriptor = os.open(path, flags, 0o644)
         written = _first_words(descriptor)
@@ -63,7 +63,7 @@ def _open_locked(path: Path) -> int:
             if os.path.samestat(os.fstat(descriptor), path.stat()):
                 return descriptor
         except FileNotFoundError:
-            pass  # its holder removed it between our opening and locking it
+            pass  # its owner removed it between open and lock
         except OSError as error:
             if error.errno not in _IN_USE:
                 return descriptor
@@ -77,7 +77,7 @@ def _open_locked(path: Path) -> int:
 
 
 def _first_words(descriptor: int) -> str | None:
-    """Return what a lock's file says, empty at its very beginning; None if it is no such file."""
+    """Return the text of a lock file, empty if new; None if the file is not a lock file."""
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         return None
     text = os.pread(descriptor, _SHOWN_BYTES, 0).decode("utf-8", "replace")

@@ -1,8 +1,8 @@
-"""The two loops that drive a robot with a policy.
+"""The two control loops that drive a robot with a policy.
 
-``StepLoop`` counts control steps: same observations, same actions, bit for bit. Evaluation and
-the lockstep graph share it. ``ControlLoop`` follows real time: its tick never waits for the
-policy, whose inference runs on a thread of its own.
+``StepLoop`` counts control steps: equal observations give exactly equal actions. Evaluation and
+the lockstep graph use it. ``ControlLoop`` runs in real time: its tick never waits for the policy,
+whose inference runs on a separate thread.
 """
 
 from collections import Counter, deque
@@ -27,8 +27,8 @@ QUEUE_EMPTY = "the policy is late: no action left"
 class StepLoop:
     """Deterministic control: inference begins every ``replan_steps`` control steps.
 
-    A malformed chunk is dropped and the robot holds until the next planned inference, so which
-    steps need images depends on the step count alone.
+    A malformed chunk is dropped, and the robot holds until the next planned inference. The step
+    count alone therefore determines which steps need images.
     """
 
     def __init__(
@@ -38,10 +38,10 @@ class StepLoop:
 
         Args:
             policy: Its contract must fit the embodiment (``specs.check_contract``).
-            embodiment: Says the order of the returned actions and what holding means.
+            embodiment: Robot; defines the order of the action dimensions and the hold action.
             replan_steps: Control steps from one inference to the next.
-            delay_steps: Control steps that an inference takes; the old chunk goes on meanwhile,
-                then the robot holds, as with a slow policy in real time.
+            delay_steps: Control steps that an inference takes. Meanwhile the robot executes the
+                rest of the old chunk and then holds, as with a slow policy in real time.
 
         Raises:
             ConfigError: A step count is out of range.
@@ -56,7 +56,7 @@ class StepLoop:
         self.latency = LatencyStats(skip=1)
         """Durations of inference, without the first one."""
         self.held = ""
-        """Why the latest action was a hold; empty if it came from the policy."""
+        """Reason why the latest action was a hold; empty if it came from the policy."""
         self._clock = WallClock()
         self.reset(0)
 
@@ -117,25 +117,28 @@ class StepLoop:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Tick:
-    """What the control loop wants at one instant."""
+    """Action of the control loop at one instant."""
 
     action: np.ndarray
     """(action_dim,) float32 in the embodiment's order."""
     stamp_ns: int | None
-    """Stamp of the observation that caused it [ns]; of the present one if it is a hold, None if
-    there is none."""
+    """Stamp of the observation that caused the action [ns]. For a hold: stamp of the present
+    observation, None without an observation."""
     held: str = ""
-    """Why it is a hold; empty if it came from the policy."""
+    """Reason for a hold; empty if the action came from the policy."""
 
 
 class Observe(Protocol):
-    """Gives a control loop the present observation."""
+    """Function that returns the present observation to a control loop."""
 
     def __call__(self, *, images: bool) -> Observation:
-        """Return it, its images only if asked for: converting them costs more than the rest.
+        """Return the present observation.
+
+        Args:
+            images: Whether to include images; their conversion is the most expensive part.
 
         Raises:
-            ObservationError: There is none, or no action must follow from it; the text says why.
+            ObservationError: No usable observation exists; the message says why.
         """
         ...
 
@@ -151,14 +154,14 @@ class ControlLoop:
         max_chunk_age_s: float = 10.0,
         clock: Clock | None = None,
     ):
-        """Make a loop and start its worker; ``close`` ends it.
+        """Make a loop and start its worker thread; ``close`` ends the thread.
 
         Args:
-            policy: Called on the worker only.
-            embodiment: Says the order of the returned actions and what holding means.
-            replan_steps: Actions consumed before the next inference begins; earlier if the
-                queue would run dry during that inference.
-            max_chunk_age_s: Actions that stem from an older observation are dropped [s].
+            policy: Policy; only the worker thread calls it.
+            embodiment: Robot; defines the order of the action dimensions and the hold action.
+            replan_steps: Actions consumed before the next inference begins. It begins earlier if
+                the queue would become empty during that inference.
+            max_chunk_age_s: Longest age of an action's observation; older actions are dropped [s].
             clock: Steady clock.
 
         Raises:
@@ -191,16 +194,17 @@ class ControlLoop:
         self._worker.reset(seed)
 
     def clear(self) -> None:
-        """Forget planned actions and an inference under way (a new instruction, a stop)."""
+        """Forget planned actions and a running inference (a new instruction, a stop)."""
         self._generation += 1
         self.queue.clear()
         self._fault = ""
 
     def tick(self, observe: Observe) -> Tick:
-        """Return the action for now; never waits for the policy.
+        """Return the action for the present tick; never waits for the policy.
 
         Args:
-            observe: Asked for images only at a tick that begins an inference.
+            observe: Function that returns the present observation; called with images only at a
+                tick that begins an inference.
         """
         self._ticks += 1
         self._collect()
@@ -228,7 +232,7 @@ class ControlLoop:
         return self._hold(reason, None)
 
     def close(self) -> None:
-        """End the worker; an inference under way is abandoned."""
+        """End the worker thread; a running inference is abandoned."""
         self._worker.close()
 
     def _wants_inference(self) -> bool:
@@ -241,7 +245,7 @@ class ControlLoop:
         self._worker.submit(observation, self._generation)
 
     def _collect(self) -> None:
-        """Take in the worker's result, if there is one."""
+        """Process the worker's result, if there is one."""
         result = self._worker.take()
         if result is None:
             return

@@ -1,4 +1,4 @@
-"""Jobs in worker processes that end when they are told to, and never outlive their parent."""
+"""Jobs in worker processes that end on Ctrl-C and with their parent process."""
 
 import ctypes
 import multiprocessing
@@ -15,7 +15,7 @@ from z1_ros.environ import environment
 from z1_ros.errors import ProcessLost
 
 _PR_SET_PDEATHSIG = 1
-# Loaded here, not between fork and exec, where the loader's lock may be held by another thread.
+# Loaded here and not between fork and exec, where another thread may hold the loader's lock.
 _LIBC = ctypes.CDLL(None, use_errno=True)
 _ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "LP_NUM_THREADS": "0"}
 
@@ -26,7 +26,7 @@ def die_with_parent() -> None:
 
 
 def die_with_spawner() -> None:
-    """The same in a process that ``multiprocessing`` spawned, whose parent may be gone already."""
+    """As ``die_with_parent``, in a process of ``multiprocessing`` whose parent may have ended."""
     die_with_parent()
     parent = multiprocessing.parent_process()
     if parent is None or os.getppid() != parent.pid:
@@ -40,16 +40,17 @@ def run_jobs(
     run: Callable[..., Any],
     jobs: Sequence[tuple[Any, ...]],
 ) -> Iterator[Any]:
-    """Yield the results of ``run(*job)`` as they come, from ``workers`` processes.
+    """Run ``run(*job)`` in ``workers`` processes; yield the results in order of completion.
 
-    Ctrl-C, or an error of one job, ends all workers at once.
+    Ctrl-C, or an error of one job, ends all workers immediately.
 
     Args:
-        workers: Processes; each has one thread for its numerical libraries.
-        start: Called once in each process, with ``start_args``.
-        start_args: Picklable arguments.
-        run: Called in a process for each job; it and ``start`` are module-level functions.
-        jobs: Arguments of each call; neighbours tend to go to different processes.
+        workers: Number of processes; the numerical libraries of each use one thread.
+        start: Module-level function called once in each process with ``start_args``.
+        start_args: Picklable arguments of ``start``.
+        run: Module-level function called in a process for each job.
+        jobs: Arguments of each call of ``run``; successive jobs usually run in different
+            processes.
 
     Raises:
         ProcessLost: A process ended before its job was done.
@@ -76,7 +77,7 @@ def run_jobs(
 
 
 def _begin(start: Callable[..., object], args: tuple[Any, ...]) -> None:
-    # The pool's own loop takes Ctrl-C for a failed job and goes on with the next.
+    # The pool's own loop would treat Ctrl-C as a failed job and continue with the next job.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     die_with_spawner()
@@ -85,12 +86,12 @@ def _begin(start: Callable[..., object], args: tuple[Any, ...]) -> None:
 
 @contextmanager
 def one_thread_each() -> Iterator[None]:
-    """Start worker processes inside: their libraries use one thread and Ctrl-C does not reach them.
+    """Context in which started processes use one library thread and do not receive Ctrl-C.
 
-    While a process imports its libraries, Ctrl-C would end it with a traceback. It hears Ctrl-C
-    once it unblocks the signal; we hear it when the block ends.
+    While a process imports its libraries, Ctrl-C would end it with a traceback. The child receives
+    Ctrl-C after it unblocks the signal; this process receives it when the block ends.
     """
-    ensure_running()  # by itself it would start inside, and unblock the signal
+    ensure_running()  # otherwise it would start inside the block and unblock the signal
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         with environment(_ONE_THREAD):

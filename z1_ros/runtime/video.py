@@ -16,7 +16,7 @@ _GOOD, _BAD = (46, 125, 50), (183, 62, 48)
 
 
 def pick_frames(frames: Sequence[np.ndarray], count: int) -> list[np.ndarray]:
-    """Return ``count`` frames, evenly spread, the first and the last included."""
+    """Return ``count`` evenly spaced frames, including the first and the last."""
     if not frames:
         return []
     at = np.linspace(0, len(frames) - 1, count).round().astype(int)
@@ -41,7 +41,7 @@ def frame_strip(frames: Sequence[np.ndarray], title: str, *, success: bool) -> n
 
 
 def stack_strips(strips: Sequence[np.ndarray]) -> np.ndarray:
-    """Return the strips below each other, padded to the widest."""
+    """Return the strips below each other in one image, padded to the widest strip."""
     width = max(strip.shape[1] for strip in strips)
     rows = []
     for strip in strips:

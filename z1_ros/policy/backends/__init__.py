@@ -1,4 +1,4 @@
-"""What runs a bundle's graphs: one loader, chosen by name or by what is installed."""
+"""Backends that run a bundle's graphs, and the function that loads a policy with one of them."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,13 +17,13 @@ def load_policy(bundle_path: str | Path, *, backend: str = "auto", threads: int 
     Args:
         bundle_path: Directory, or the name of a bundle shipped with the package.
         backend: ``onnxruntime``, ``torch`` (the network itself), or ``auto``: onnxruntime if the
-            bundle holds exported graphs, else torch.
+            bundle contains exported graphs, otherwise torch.
         threads: CPU threads that an inference may use.
 
     Raises:
-        BundleError: The bundle is missing, incomplete or corrupted, or was written meanwhile.
+        BundleError: The bundle is missing, incomplete or corrupted, or changed while it was read.
         BackendUnavailable: The library is not installed.
-        ConfigError: There is no such backend.
+        ConfigError: The backend is unknown.
     """
     if backend not in ("auto", *BACKENDS):
         raise ConfigError(f"no backend {backend!r}. {closest(backend, ('auto', *BACKENDS))}")
@@ -41,7 +41,7 @@ def _backends(bundle: Bundle, backend: str, threads: int) -> Mapping[str, Backen
     if backend == "onnxruntime":
         return _onnx_backends(bundle, threads)
     try:
-        # The deployed runtime has no torch: only this choice may import it.
+        # The deployed runtime has no torch, so only this backend may import it.
         from z1_ros.policy.backends.torch import torch_backends
     except BackendUnavailable as error:
         if exported:

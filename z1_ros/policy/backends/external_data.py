@@ -1,7 +1,7 @@
-"""Which other files an ONNX graph reads its weights from, told without loading it.
+"""Finds the external weight files of an ONNX graph without loading the graph.
 
-A walk over the protobuf's wire format: the deployed runtime has no onnx package, and onnxruntime
-opens such files before it can be asked. Source: ``onnx/onnx.proto``.
+The module parses the wire format of the protobuf: the deployed runtime has no onnx package, and
+onnxruntime would open the files before they can be checked. Source: ``onnx/onnx.proto``.
 """
 
 from collections.abc import Iterator
@@ -17,20 +17,20 @@ _NESTED: dict[str, dict[int, str]] = {
     "attribute": {5: _TENSOR, 6: "graph", 10: _TENSOR, 11: "graph", 22: "sparse", 23: "sparse"},
     "sparse": {1: _TENSOR, 2: _TENSOR},
 }
-"""Message -> number of a field -> message in it, of all that can hold a tensor."""
+"""Message -> field number -> message type of that field, for all that can contain a tensor."""
 _EXTERNAL_DATA = 13
 _MAX_DEPTH = 100
 _VARINT, _EIGHT_BYTES, _BYTES, _FOUR_BYTES = 0, 1, 2, 5
 
 
 def external_files(data: bytes) -> set[str]:
-    """Return the locations that the tensors of a graph name.
+    """Return the locations of the external files that the tensors of a graph use.
 
     Args:
-        data: The ``*.onnx`` file.
+        data: Content of the ``*.onnx`` file.
 
     Raises:
-        ValueError: It is no ONNX graph.
+        ValueError: The data is not an ONNX graph.
     """
     if not data:
         raise ValueError("it is empty")
@@ -52,7 +52,7 @@ def _locations(message: memoryview, kind: str, depth: int) -> Iterator[str]:
 
 
 def _fields(message: memoryview) -> Iterator[tuple[int, int | memoryview]]:
-    """Yield number and content of each field; numbers as they are, all else as bytes."""
+    """Yield field number and content of each field: integers as int, other types as bytes."""
     at = 0
     while at < len(message):
         tag, at = _varint(message, at)

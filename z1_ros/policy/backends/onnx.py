@@ -1,4 +1,4 @@
-"""onnxruntime on the CPU."""
+"""The backend onnxruntime, on the CPU."""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -37,8 +37,8 @@ class OnnxBackend:
             threads: Intra-op threads.
 
         Raises:
-            BundleError: onnxruntime cannot load the file, it reads a file that the manifest does
-                not list, or its inputs and outputs are not those of the bundle's geometry.
+            BundleError: onnxruntime cannot load the graph, the graph reads a file that the
+                manifest does not list, or its inputs and outputs do not fit the bundle's geometry.
         """
         file = f"{graph}.onnx"
         path, data = bundle.path / file, bundle.read(file)
@@ -52,13 +52,13 @@ class OnnxBackend:
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
         options.use_deterministic_compute = True
-        # Spinning threads would take the cores from the control loop between two inferences.
+        # Spinning threads would occupy the control loop's cores between two inferences.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         try:
             self._session = onnxruntime.InferenceSession(
                 str(path) if others else data, options, providers=["CPUExecutionProvider"]
             )
-        except Exception as error:  # onnxruntime's own exceptions share no public base
+        except Exception as error:  # onnxruntime's exceptions have no public base class
             reason = " ".join(str(error).split())
             raise BundleError(f"onnxruntime cannot load {path}: {reason}") from error
         bundle.require_unchanged(others)

@@ -1,4 +1,4 @@
-"""The torch network itself: for bundles without graphs, development machines and parity checks."""
+"""The backend torch: for bundles without graphs, development machines and parity checks."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -21,7 +21,7 @@ except ImportError as error:
 
 
 class TorchBackend:
-    """One of the functions of a network."""
+    """One function of a torch network: ``prefix`` or ``denoise``."""
 
     name = "torch"
 
@@ -39,15 +39,15 @@ class TorchBackend:
 def torch_backends(bundle: Bundle, threads: int) -> dict[str, TorchBackend]:
     """Return the functions of a bundle's network, on a GPU if there is one.
 
-    The prefix's keys and values stay tensors of the network's device and dtype between the
-    functions: copying them to the host at each denoise step would cost more than the step.
+    The keys and values of the prefix remain tensors on the network's device and in its dtype,
+    because copying them to the host at each denoise step would take longer than the step.
     """
     if threads < torch.get_num_threads():
         torch.set_num_threads(threads)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     network = load_bundle_network(bundle)
-    # A file may be bfloat16 throughout, as openpi's converter writes them; some parts never compute
-    # in it, here as in openpi.
+    # A file may be bfloat16 throughout, as openpi's converter writes it. Some parts never compute
+    # in bfloat16, as in openpi.
     network.cast(network.vlm.last.k_proj.weight.dtype)
     network.to(device).eval().requires_grad_(False)
     backends = {
