@@ -10,7 +10,7 @@ class KitchenConfig:
     """Settings that change a kitchen of the same task and seed."""
 
     image_size: int = 128
-    """Height and width of the policy cameras' images [pixel]."""
+    """Height and width of the policy cameras' images [px]."""
     randomisation: float = 1.0
     """Scale of all random ranges; 0 gives the same kitchen for all seeds."""
     base_range_m: float = 0.12

@@ -1,1 +1,1 @@
-"""Benchmarks: ratios measured in one run, and the lowest cost that is possible."""
+"""Benchmarks: they compare methods in one run, or a method with its lowest possible cost."""

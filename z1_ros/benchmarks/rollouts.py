@@ -232,7 +232,7 @@ def main(config: RlBenchConfig, openers: Mapping[Through, Opener] | None = None)
         sides = _open(config, maker, openers or {"inproc": local_workers}, stack)
         with Progress(console, {side.name: config.blocks for side in sides}) as progress:
             for block in range(config.blocks):
-                # Each block begins with another side, so that none is always first.
+                # Each block begins with another side, so that no side is always first.
                 for i in range(len(sides)):
                     side = sides[(block + i) % len(sides)]
                     side.run(config, sampler, block)
@@ -247,9 +247,9 @@ def main(config: RlBenchConfig, openers: Mapping[Through, Opener] | None = None)
 
 
 def _row(side: Side, key: tuple[str, str], sides: Sequence[Side]) -> Row:
-    """Return what each block of a side cost; speeds are set against another's.
+    """Return the row of one quantity of a side.
 
-    That is its own way inproc, else the first way.
+    Speeds have a baseline: for a side over ROS, the same method inproc; else the first method.
     """
     twins = [s for s in sides if s.way == side.way and s.through == "inproc" != side.through]
     other = (twins + [s for s in sides if s.through == side.through])[0].name

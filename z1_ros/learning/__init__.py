@@ -1,1 +1,1 @@
-"""Learning: supervised training, rollouts, Z-1's GRPO, privileged distillation, analysis."""
+"""Training: supervised training, rollouts, Z-1's GRPO, privileged distillation, analysis."""

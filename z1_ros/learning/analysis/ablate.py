@@ -58,8 +58,7 @@ class AblateConfig(Z1Config):
         "calibration",
         "trained",
     )
-    """Factors that are varied, one at a time. A factor that is not varied keeps the value of the
-    flag of its name."""
+    """Factors to vary, one at a time. The other factors keep the values of their flags."""
     full: bool = False
     """Run all combinations of values instead of one change at a time."""
     seeds: tuple[int, ...] = (0, 1)

@@ -1,1 +1,1 @@
-"""What all training shares: runs, checkpoints, averages, losses, stored features."""
+"""Parts that all training methods share: runs, checkpoints, averages, losses, stored features."""

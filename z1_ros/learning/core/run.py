@@ -94,7 +94,7 @@ class TrainingRun:
         Args:
             folder: Folder of checkpoints and logs.
             config: Settings of the run, including its budgets.
-            network: Network whose parameters with a gradient are trained.
+            network: Network to train; only its parameters with ``requires_grad`` are trained.
             optimizer: Optimiser of these parameters.
             fingerprint: All settings that influence the results; a checkpoint with another
                 fingerprint is refused.

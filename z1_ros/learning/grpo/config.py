@@ -30,8 +30,8 @@ class GrpoConfig:
     groups: int = 16
     """Number of groups in one iteration."""
     sharing: Sharing = "prefix"
-    """What the rollouts of a group share: ``none``, one common start (``prefix``), or a ``tree``
-    of common parts."""
+    """Sharing between the rollouts of a group: ``none``, one common start (``prefix``), or a
+    ``tree`` of common parts."""
     shared_chunks: int = 2
     """Number of action chunks P in the longest shared part."""
     calibration: Calibration = "decay"

@@ -1,1 +1,1 @@
-"""Rollouts: which are made, how actions are sampled, where environments run."""
+"""Rollouts: plans of groups, sampling of actions, and environment workers."""

@@ -15,7 +15,7 @@ import numpy as np
 from z1_ros.errors import ConfigError
 
 Sharing = Literal["none", "prefix", "tree"]
-"""What the rollouts of a group share: nothing, one common start, or a tree of them."""
+"""Sharing between the rollouts of a group: nothing, one common start, or a tree of parts."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ class TrainConfig:
     steps: int = 20_000
     """Number of optimiser steps, unless ``minutes`` is given."""
     minutes: float = 0.0
-    """Time budget of training alone [min]; 0 trains for ``steps``."""
+    """Time budget of training, without saving and validation [min]; 0: train for ``steps``."""
     batch_size: int = 64
     """Number of observations per step."""
     draws: int = 4
@@ -75,7 +75,7 @@ class TrainConfig:
 
     @property
     def frozen_parts(self) -> tuple[str, ...]:
-        """Parts whose own weights are not trained."""
+        """Parts with frozen weights; their adapters, if any, are trained."""
         adapted = self.lora_parts
         vlm = VLM_PARTS if self.freeze_vlm or {"vlm", "vision"} & {*adapted} else ()
         return (*vlm, "expert") if "expert" in adapted else vlm

@@ -67,7 +67,7 @@ class SFTConfig:
     """Bundle to fine-tune, with its cameras, fields, tokenizer and network. If not given, a new
     network is trained from random weights."""
     keep_normalization: bool = False
-    """Normalise state and actions as ``init`` does, not by the demonstrations' own statistics."""
+    """Normalise state and actions with the statistics of ``init``, not of the demonstrations."""
     geometry: Literal["small", "full"] = "small"
     """Sizes of a new network: ``small`` (2.6 M parameters) or ``full`` (the published π0.5)."""
     train: tyro.conf.OmitArgPrefixes[TrainConfig] = field(default_factory=TrainConfig)
