@@ -11,7 +11,7 @@ import numpy as np
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Observation:
-    """Sensor data of one instant, available on a real robot; never object poses or task ids."""
+    """Images, state and instruction of one instant on a robot; never object poses or task ids."""
 
     images: Mapping[str, np.ndarray]
     """Camera name -> (height, width, 3) uint8 RGB, upright."""

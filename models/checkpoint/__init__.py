@@ -1,1 +1,1 @@
-"""Weights on disk, in our layout and in those of other projects."""
+"""Weights on disk, in the layouts of z1_ros and of other projects."""

@@ -1,6 +1,6 @@
-"""``config.json`` beside a checkpoint's weights, as LeRobot and openpi write it.
+"""Reads the ``config.json`` of LeRobot or openpi next to a checkpoint's weights.
 
-LeRobot's says nearly everything about the inputs, openpi's two sizes. Sources: LeRobot
+LeRobot's file describes most of the inputs, openpi's only two sizes. Sources: LeRobot
 ``policies/pi05/configuration_pi05.py``; openpi ``src/openpi/models/{model,pi0_config}.py``.
 """
 
@@ -15,13 +15,13 @@ from z1_ros.models.network.geometry import LARGEST, MAX_WIDTH
 
 CONFIG = "config.json"
 IMAGES = "observation.images."
-"""What LeRobot's names of image features begin with."""
+"""Prefix of LeRobot's names of image features."""
 EMPTY_CAMERA = "empty_camera_"
-"""LeRobot's slots without a camera."""
+"""Prefix of LeRobot's image slots without a camera."""
 OPENPI_SLOTS = ("base_0_rgb", "left_wrist_0_rgb", "right_wrist_0_rgb")
 """Image slots of openpi's models, always in this order."""
 OPENPI_PROMPT = 200
-"""Tokens to which openpi pads π0.5's prompts; its file does not say."""
+"""Number of tokens that openpi pads π0.5's prompts to; its file does not state it."""
 MAX_SLOTS, MAX_SIZE = LARGEST["cameras"], MAX_WIDTH
 _ONLY = {
     "use_visual_memory": False,
@@ -30,23 +30,23 @@ _ONLY = {
     "max_period": 4.0,
     "n_obs_steps": 1,
 }
-"""Settings of LeRobot's of which the network has one value."""
+"""Settings of LeRobot for which the network supports only one value."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ForeignConfig:
-    """What a ``config.json`` states; empty or None where it does not say."""
+    """Content of a ``config.json``; a field that it does not define is empty or None."""
 
     path: Path
     """The file."""
     kind: Literal["openpi", "lerobot"]
-    """Whose file it is."""
+    """Project that wrote the file."""
     sizes: Mapping[str, int] = field(default_factory=dict)
-    """Sizes of the network by ``Geometry``'s names."""
+    """Sizes of the network by the names in ``Geometry``."""
     slots: tuple[str, ...] = OPENPI_SLOTS
     """Image slots in the network's order."""
     vectors: Mapping[str, int] = field(default_factory=dict)
-    """``state`` and ``action`` -> numbers without padding."""
+    """``state`` and ``action`` -> number of dimensions without padding."""
     denoise_steps: int | None = None
     """Euler steps."""
     replan_steps: int | None = None
@@ -54,14 +54,14 @@ class ForeignConfig:
     normalization: Any = None
     """LeRobot's ``normalization_mapping``, unchecked."""
     settings: Mapping[str, Any] = field(default_factory=dict)
-    """Everything in the file."""
+    """All settings in the file."""
 
 
 def read_config(directory: Path) -> ForeignConfig | None:
-    """Read ``config.json`` in a checkpoint's folder; None if there is none.
+    """Read ``config.json`` in a checkpoint's folder; return None if it does not exist.
 
     Raises:
-        CheckpointError: It is malformed, or asks for what this network does not do.
+        CheckpointError: The file is malformed, or needs a feature that this network lacks.
     """
     path = directory / CONFIG
     if not path.is_file():
@@ -102,7 +102,7 @@ def _lerobot(settings: dict[str, Any], path: Path) -> ForeignConfig:
         vectors={
             kind: features[name]["shape"][0]
             for kind, name in (("state", "observation.state"), ("action", "action"))
-            # The base model's are padding that belongs to no robot.
+            # The sizes of the base model are padding that belongs to no robot.
             if name in features
             and features[name]["shape"][0] != settings.get(f"max_{kind}_dim", 32)
         },
@@ -130,7 +130,7 @@ def _is_feature(value: Any) -> bool:
 
 
 def _slots(settings: dict[str, Any], features: dict[str, Any], path: Path) -> tuple[str, ...]:
-    """Return the image slots; missing cameras come last, whatever their place in the features."""
+    """Return the image slots; missing cameras are last, in any order of the features."""
     slots = [name.removeprefix(IMAGES) for name, f in features.items() if f["type"] == "VISUAL"]
     empty = _whole(settings, "empty_cameras", path, least=0) or 0
     if len(slots) + empty > MAX_SLOTS:

@@ -1,8 +1,8 @@
-"""The names of π0.5's weights in the published layouts and in ours. Names only, no files.
+"""The names of π0.5's weights in the published layouts and in that of z1_ros, without file access.
 
-Three layouts are in use: openpi's PyTorch port, also that of LeRobot's published base model;
-LeRobot's own saves, which put ``model.`` before the same names; and that of our bundles.
-Both hold weights that feed nothing, which we neither need nor keep.
+Three layouts are in use: openpi's PyTorch port, also used by LeRobot's published base model;
+LeRobot's saved policies, with ``model.`` before the same names; and the bundles of z1_ros.
+The published layouts contain unused weights, which z1_ros neither needs nor keeps.
 Source: openpi ``src/openpi/models_pytorch/pi0_pytorch.py``, LeRobot ``policies/pi05``; transformers
 writes SigLIP's names with ``vision_model.`` before 5.6 and without it since.
 """
@@ -28,30 +28,30 @@ _RENAMES = (
     ("action_in_proj.", "action_in_proj."),
     ("action_out_proj.", "action_out_proj."),
 )
-"""Prefixes of openpi's layout and of ours; the longer of two comes first."""
+"""Prefixes in openpi's layout and in that of z1_ros; the longer of two prefixes comes first."""
 _LAYER = re.compile(r"(?:language_model|gemma_expert\.model|^expert)\.layers\.(\d{1,9})\.")
 _OURS = ("vision.", "projector.", "vlm.", "expert.", "time.", "action_in_proj.", "action_out_proj.")
 
 GOLDEN_KINDS = ("in.", "mid.", "out.", "grad.")
-"""How the names of golden data begin, which are no weights."""
+"""Prefixes of the names of golden data, which are not weights."""
 EMBEDDING = "vlm.embed_tokens.weight"
 HEAD = "vlm.lm_head.weight"
-"""The text head: the embedding itself where a file has no embedding, else a stale copy of it."""
+"""The text head: the embedding if a file has no other, otherwise an outdated copy of it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Layout:
-    """How one file spells the names of its weights."""
+    """Naming of the weights in one file."""
 
     name: str
     """``openpi``, ``lerobot`` or ``z1_ros``."""
     depth: int
-    """Layers of the VLM; of the last one only keys and values are used."""
+    """Layers of the VLM; the last layer is used only for keys and values."""
     nested_vision: bool = True
-    """SigLIP's names have ``vision_model.`` in them."""
+    """Whether SigLIP's names contain ``vision_model.``."""
 
     def ours(self, key: str) -> str | None:
-        """Return our name of the file's ``key``, or None if the layout has no such key."""
+        """Return the name in z1_ros of the file's ``key``, None if the layout has no such key."""
         if self.name == "z1_ros":
             return key if key.startswith(_OURS) else None
         if self.name == "lerobot":
@@ -61,7 +61,7 @@ class Layout:
         return from_openpi(key, self.depth)
 
     def theirs(self, name: str) -> str:
-        """Return the file's key of our ``name``."""
+        """Return the file's key of the weight ``name`` of z1_ros."""
         if self.name == "z1_ros":
             return name
         key = to_openpi(name, self.depth)
@@ -71,9 +71,9 @@ class Layout:
 
 
 def from_openpi(key: str, depth: int) -> str | None:
-    """Return our name of one of openpi's keys, or None if that layout has no such key.
+    """Return the name in z1_ros of one of openpi's keys, None if its layout has no such key.
 
-    Weights that feed nothing have names too, see ``is_unused``.
+    Unused weights have names too, see ``is_unused``.
 
     Args:
         key: Key in openpi's ``model.safetensors``.
@@ -91,7 +91,7 @@ def from_openpi(key: str, depth: int) -> str | None:
 
 
 def to_openpi(name: str, depth: int) -> str:
-    """Return openpi's key of one of our names, with SigLIP's as in openpi (``vision_model.``)."""
+    """Return openpi's key of a name in z1_ros; SigLIP's names contain ``vision_model.``."""
     if name.startswith("vlm.last."):
         kept = name.removeprefix("vlm.last.")
         block = "" if kept.startswith("input_layernorm.") else "self_attn."
@@ -103,20 +103,20 @@ def to_openpi(name: str, depth: int) -> str:
 
 
 def is_unused(name: str, depth: int) -> bool:
-    """Whether a weight feeds nothing: text heads, the final norm, the last layer past keys."""
+    """Return whether a weight is unused: text heads, final norm, the last layer after its keys."""
     last = f"vlm.layers.{depth - 1}."
     return name.startswith(("vlm.lm_head.", "expert.lm_head.", "vlm.norm.", last))
 
 
 def find_layout(keys: Iterable[str], source: str) -> Layout:
-    """Tell the layout from the names of the weights.
+    """Return the layout that the names of the weights belong to.
 
     Args:
-        keys: Every key of a checkpoint.
-        source: What to call the checkpoint in errors.
+        keys: All keys of a checkpoint.
+        source: Name of the checkpoint in error messages.
 
     Raises:
-        CheckpointError: It is none of π0.5's.
+        CheckpointError: The names are not those of a π0.5 layout.
     """
     keys = set(keys)
     _refuse_gaps(keys, source)
@@ -138,9 +138,9 @@ def find_layout(keys: Iterable[str], source: str) -> Layout:
 
 
 def _refuse_gaps(keys: set[str], source: str) -> None:
-    """Raise CheckpointError if most of the layers below the highest are missing.
+    """Raise CheckpointError if most of the layers below the highest number are missing.
 
-    The highest number says how many layers are built.
+    The highest layer number determines how many layers are built.
     """
     stacks: defaultdict[str, set[int]] = defaultdict(set)
     for key in keys:
@@ -157,7 +157,7 @@ def _refuse_gaps(keys: set[str], source: str) -> None:
 
 
 def refuse_relatives(keys: Iterable[str], source: str) -> None:
-    """Raise CheckpointError if the names are those of a relative of π0.5, π0 for instance."""
+    """Raise CheckpointError if the names are those of a related model, for example π0."""
     keys = set(keys)
     parts = {key.removeprefix("model.").partition(".")[0] for key in keys}
     if any(".lora_A." in key for key in keys):

@@ -1,7 +1,7 @@
-"""Weights in other projects' layouts, and our own, into the network. Never unpickles.
+"""Loads weights in the layouts of z1_ros and of other projects into the network, without pickle.
 
-A checkpoint fits exactly or not at all: whatever is missing, unknown or of another shape is
-listed in one error, by the names that the file uses.
+A checkpoint must fit exactly. All missing, unknown and misshaped tensors are listed in one error,
+by the names in the file.
 """
 
 import json
@@ -34,76 +34,76 @@ from z1_ros.models.network.geometry import FULL, Geometry
 from z1_ros.models.network.pi05 import Pi05
 
 LISTED = 20
-"""Keys that an error lists of each kind; of further ones it gives the number."""
+"""Number of keys that an error lists of each kind; it states how many more there are."""
 KEPT_DTYPES = ("F32", "BF16")
-"""Kept as they are. float16 and float64 become float32: π0.5's activations exceed float16."""
+"""Types that are kept. float16 and float64 become float32: π0.5's activations exceed float16."""
 DTYPES = (*KEPT_DTYPES, "F16", "F64")
-"""Types of weights; anything else, quantised weights for instance, is refused."""
+"""Supported types of weights; others, for example quantised weights, are refused."""
 READ_DTYPES = (*DTYPES, "I64", "I32", "I16", "I8", "U8", "BOOL")
-"""Types of other tensors: of golden data, statistics, a run's state."""
+"""Types of other tensors: golden data, statistics, the state of a run."""
 MAX_NUMBERS = 1 << 40
-"""Numbers of a tensor, also of an empty one, that are worth building anything for."""
+"""Largest number of elements of a tensor; a larger size, also in an empty tensor, is an error."""
 
 
 @dataclass(frozen=True, slots=True)
 class StoredTensor:
-    """Where one weight lies."""
+    """Location, shape and type of one stored weight."""
 
     file: Path
-    """Its safetensors file."""
+    """Safetensors file of the weight."""
     key: str
-    """Its name there."""
+    """Name of the weight in the file."""
     shape: tuple[int, ...]
-    """Its shape."""
+    """Shape of the weight."""
     dtype: str
-    """Its type as safetensors calls it, ``BF16`` for instance."""
+    """Type of the weight in safetensors' notation, for example ``BF16``."""
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A model's weights on disk: names, shapes and types, nothing of which is loaded."""
+    """Names, shapes and types of a model's weights on disk; the weights are not loaded."""
 
     path: Path
-    """File or directory as it was given."""
+    """Given file or directory."""
     layout: Layout
-    """How the names are spelled."""
+    """Layout of the names."""
     stored: tuple[StoredTensor, ...]
     """Every tensor of the files."""
     config: ForeignConfig | None
-    """What the ``config.json`` beside the weights states, if there is one."""
+    """Content of the ``config.json`` next to the weights, None if there is none."""
 
     @property
     def hints(self) -> Mapping[str, int]:
-        """Sizes that the ``config.json`` states, by ``Geometry``'s names."""
+        """Sizes in the ``config.json``, by the names in ``Geometry``."""
         return self.config.sizes if self.config else {}
 
     @property
     def directory(self) -> Path | None:
-        """The folder whose other files speak of these weights; None for a bare file."""
+        """Folder whose other files describe the weights; None for a single file."""
         return _directory_of(self.path)
 
     @cached_property
     def tensors(self) -> dict[str, StoredTensor]:
-        """Our name -> where the weight lies, of those that the network has use for."""
+        """Name in z1_ros -> location, for the weights that the network uses."""
         named, _ = by_name(self.stored, self.layout)
         return {n: stored for n, stored in named.items() if not is_unused(n, self.layout.depth)}
 
     @property
     def dtypes(self) -> tuple[str, ...]:
-        """Types of the weights that are used, sorted."""
+        """Sorted types of the weights that the network uses."""
         return tuple(sorted({stored.dtype for stored in self.tensors.values()}))
 
 
 def describe(path: str | Path, *, with_config: bool = True) -> Checkpoint:
-    """Read what a checkpoint is, from its files' headers alone.
+    """Return names, shapes and types of a checkpoint's weights; reads only the file headers.
 
     Args:
         path: A safetensors file, the index of a sharded one, or the directory of either: a
-            checkpoint of openpi's PyTorch port or of LeRobot, or one of our bundles.
-        with_config: Read the ``config.json`` beside the weights as well.
+            checkpoint of openpi's PyTorch port or of LeRobot, or a bundle of z1_ros.
+        with_config: Whether to read the ``config.json`` next to the weights as well.
 
     Raises:
-        CheckpointError: There is none, it is unreadable, or of another model or format.
+        CheckpointError: The checkpoint is missing, unreadable, or of another model or format.
     """
     path = Path(path).expanduser()
     files = find_weights(path)
@@ -141,7 +141,7 @@ def _directory_of(path: Path) -> Path | None:
 def by_name(
     stored: Iterable[StoredTensor], layout: Layout
 ) -> tuple[dict[str, StoredTensor], list[str]]:
-    """Return our name -> tensor, unused ones included, and the keys that are unknown or twice."""
+    """Return name in z1_ros -> tensor, also of unused ones, and the unknown or duplicate keys."""
     named: dict[str, StoredTensor] = {}
     unknown = []
     for tensor in stored:
@@ -159,19 +159,19 @@ def infer_geometry(checkpoint: Checkpoint, **stated: int) -> Geometry:
     """Return the geometry of a checkpoint.
 
     Args:
-        checkpoint: From ``describe``.
-        stated: Sizes by ``Geometry``'s names. They win over the ``config.json`` beside the
-            weights, and that over the shapes, which ``load_checkpoint`` then finds to differ.
-            Shapes do not tell ``vision_heads`` (except at the published width), ``cameras``,
-            ``prompt_tokens`` and ``horizon``, nor set several ``kv_heads`` apart from a wide one,
-            which is assumed. At the published widths the depths are the published ones, so that
-            a file that lost its last layers is not taken for a shallower network.
+        checkpoint: Result of ``describe``.
+        stated: Sizes by the names in ``Geometry``. They have priority over the ``config.json`` next
+            to the weights, which has priority over the shapes; ``load_checkpoint`` then reports
+            shapes that differ. Shapes do not determine ``vision_heads`` (except at the published
+            width), ``cameras``, ``prompt_tokens`` and ``horizon``. They do not distinguish several
+            ``kv_heads`` from a wide one, which is assumed. At the published widths the depths are
+            the published ones, so a file without its last layers is not read as a smaller network.
 
     Returns:
-        The geometry; of a broken checkpoint the one that most of its tensors fit.
+        The geometry; for a damaged checkpoint, the geometry that fits most of its tensors.
 
     Raises:
-        CheckpointError: Nothing tells a size.
+        CheckpointError: A size cannot be determined.
     """
     given = {**checkpoint.hints, **stated}
     told = {**_from_shapes(checkpoint, given.get("kv_heads", 1)), **given}
@@ -211,17 +211,17 @@ def load_checkpoint(
 ) -> Pi05:
     """Return a network with a checkpoint's weights.
 
-    Each weight is taken once, from the file mapped into memory: it costs memory when it is read,
-    and that memory is the system's to take back until the weight is written.
+    The weights are memory-mapped, not copied. A weight uses memory when it is first read, and the
+    system can free this memory again until the weight is modified.
 
     Args:
-        source: A path as for ``describe``, or what that returned.
+        source: A path as for ``describe``, or its result.
         geometry: Sizes of the network.
-        dtype: Type of the weights, see ``Pi05.cast``; None keeps each tensor's own.
+        dtype: Type of the weights, see ``Pi05.cast``; None keeps the type of each tensor.
 
     Raises:
-        CheckpointError: There is no readable checkpoint, or it does not fit; the error lists
-            every tensor that is missing, unexpected or of another shape.
+        CheckpointError: The checkpoint is unreadable or does not fit; the error lists every tensor
+            that is missing, unexpected or of another shape.
     """
     checkpoint = source if isinstance(source, Checkpoint) else describe(source)
     network = Pi05.empty(geometry)
@@ -238,12 +238,12 @@ def load_checkpoint(
 
 
 def load_network(path: str | Path, geometry: Geometry, dtype: torch.dtype | None = None) -> Pi05:
-    """Return a network with the weights of a bundle; arguments and errors as ``load_checkpoint``.
+    """Return a network with the weights of a bundle; arguments as for ``load_checkpoint``.
 
     Raises:
-        CheckpointError: Also if the file is in another project's layout.
+        CheckpointError: As ``load_checkpoint``, or the file has the layout of another project.
     """
-    checkpoint = describe(path, with_config=False)  # a bundle's manifest says everything
+    checkpoint = describe(path, with_config=False)  # a bundle's manifest has all settings
     if checkpoint.layout.name != "z1_ros":
         raise CheckpointError(
             f"{path} is in the layout of {checkpoint.layout.name}; z1-import makes a bundle of it"
@@ -252,7 +252,7 @@ def load_network(path: str | Path, geometry: Geometry, dtype: torch.dtype | None
 
 
 def _fit(checkpoint: Checkpoint, network: Pi05) -> dict[str, StoredTensor]:
-    """Return our name -> tensor, exactly those that the network needs, or raise."""
+    """Return name in z1_ros -> tensor for the network's weights; raise if they do not fit."""
     geometry = network.geometry
     layout = replace(checkpoint.layout, depth=geometry.depth)
     named, unknown = by_name(checkpoint.stored, layout)
@@ -295,10 +295,10 @@ def _some(names: list[str]) -> str:
 
 
 def assign(own: Mapping[str, Tensor], tensors: Mapping[str, Tensor], source: str) -> None:
-    """Copy tensors into a network's own; the set of names and every shape must be equal.
+    """Copy tensors into the tensors of a network; names and shapes must be equal.
 
     Raises:
-        CheckpointError: They are not; nothing was copied then.
+        CheckpointError: Names or shapes differ; then no tensor is copied.
     """
     misshaped = [
         f"{name} {tuple(tensor.shape)} instead of {tuple(own[name].shape)}"
@@ -312,13 +312,13 @@ def assign(own: Mapping[str, Tensor], tensors: Mapping[str, Tensor], source: str
 
 
 def open_weights(path: str | Path) -> Any:
-    """Return a safetensors file opened on the CPU, memory-mapped; a context manager.
+    """Return a context manager that memory-maps a safetensors file on the CPU.
 
     Raises:
-        CheckpointError: There is none, or it is cut short or no safetensors file.
+        CheckpointError: The file is missing, truncated or not a safetensors file.
     """
     if Path(path).exists() and not Path(path).is_file():
-        raise CheckpointError(f"{path} is not a regular file")  # opening a pipe would wait
+        raise CheckpointError(f"{path} is not a regular file")  # opening a pipe would block
     try:
         return safe_open(path, "pt")
     except FileNotFoundError as error:
@@ -336,7 +336,7 @@ def open_weights(path: str | Path) -> Any:
 
 
 def _headers(stream: Any, file: str | Path) -> Iterator[tuple[str, tuple[int, ...], str]]:
-    """Yield name, shape and type of each tensor; raises CheckpointError for what cannot be."""
+    """Yield name, shape and type of each tensor; raises CheckpointError for impossible ones."""
     for key in stream.keys():  # noqa: SIM118
         if not key.isprintable() or len(key) > MAX_KEY:
             raise CheckpointError(f"{file} names a tensor {shown(key)}")
@@ -348,7 +348,7 @@ def _headers(stream: Any, file: str | Path) -> Iterator[tuple[str, tuple[int, ..
 
 
 def read_tensors(path: str | Path) -> dict[str, Tensor]:
-    """Read every tensor of a safetensors file; raises CheckpointError if that cannot be."""
+    """Read every tensor of a safetensors file; raises CheckpointError if it is unreadable."""
     with open_weights(path) as stream:
         for key, _, dtype in _headers(stream, path):
             if dtype not in READ_DTYPES:
@@ -357,10 +357,10 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
 
 
 def read_facts(path: str | Path) -> dict[str, object]:
-    """Read the JSON object stored beside the tensors by ``write_tensors``.
+    """Read the JSON object that ``write_tensors`` stored with the tensors.
 
     Raises:
-        CheckpointError: The file is unreadable, or holds no JSON object.
+        CheckpointError: The file is unreadable, or contains no JSON object.
     """
     with open_weights(path) as stream:
         text = (stream.metadata() or {}).get("facts", "{}")
@@ -376,15 +376,15 @@ def read_facts(path: str | Path) -> dict[str, object]:
 def write_tensors(
     path: str | Path, tensors: Mapping[str, Tensor], facts: Mapping[str, object] | None = None
 ) -> None:
-    """Write tensors, and facts as JSON, to one safetensors file in one step.
+    """Write tensors, and facts as JSON, to one safetensors file atomically.
 
     Raises:
-        OSError: It cannot be written.
+        OSError: The file cannot be written.
     """
     plain = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
     with staged_file(Path(path)) as partial:
         try:
             save_file(plain, partial, metadata={"facts": json.dumps(facts)} if facts else None)
-        except SafetensorError as error:  # what safetensors makes of a full disk
+        except SafetensorError as error:  # raised by safetensors on a full disk
             raise OSError(f"{path}: {error}") from error
-        partial.chmod(0o644)  # safetensors makes files that nobody else can read
+        partial.chmod(0o644)  # by default, other users cannot read safetensors' files

@@ -1,4 +1,4 @@
-"""The shape of every weight in terms of the network's sizes, and the sizes that shapes tell."""
+"""The shape of every weight as a function of the network's sizes, and the inverse."""
 
 import re
 from collections import Counter, defaultdict
@@ -53,11 +53,11 @@ _SHAPES: dict[str, tuple[str, ...]] = {
     "action_in_proj": ("expert_width", "action_dim"),
     "action_out_proj": ("action_dim", "expert_width"),
 }
-"""Module, with ``#`` for a layer's number -> sizes of its weight; a bias has the first of them."""
+"""Module, with ``#`` for a layer number -> size names of its weight; a bias has the first size."""
 
 
 def sizes_of(name: str) -> tuple[str, ...] | None:
-    """Return what the dimensions of one of our weights are called; None if there is no such."""
+    """Return the size names of the dimensions of a weight; None if the weight is unknown."""
     module, _, kind = re.sub(r"layers\.\d+\.", "layers.#.", name).rpartition(".")
     shape = _SHAPES.get(module)
     if shape is None or kind not in ("weight", "bias"):
@@ -66,14 +66,14 @@ def sizes_of(name: str) -> tuple[str, ...] | None:
 
 
 def shape_of(name: str, geometry: Geometry) -> tuple[int, ...] | None:
-    """Return the shape that one of our weights has in a geometry, unused ones included."""
+    """Return the shape of a weight in a geometry, also of unused weights; None if unknown."""
     sizes = sizes_of(name)
     values = all_sizes(geometry)
     return None if sizes is None else tuple(values[size] for size in sizes)
 
 
 def all_sizes(geometry: Geometry) -> dict[str, int]:
-    """Return every size that the shape of a weight tells something about."""
+    """Return every size that occurs in the shape of a weight."""
     told = {size for shape in _SHAPES.values() for size in shape}
     made = {
         "colors": 3,
@@ -85,14 +85,14 @@ def all_sizes(geometry: Geometry) -> dict[str, int]:
 
 
 def count_sizes(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, int]:
-    """Return every size that a file's shapes tell, by the vote of all tensors that have it.
+    """Return the sizes that follow from a file's shapes, by a majority vote of all tensors.
 
-    A vote, so that one tensor of a wrong shape is what stands out, not what is believed. The
-    published size wins a tie, else the first; it stands where the one tensor that tells a size is
-    missing or empty.
+    With a vote, one tensor of a wrong shape is reported and does not determine a size. In a tie,
+    the published size is used, otherwise the first. The published size is also used if the only
+    tensor with a size is missing or empty.
 
     Args:
-        shapes: Our names of weights -> shape.
+        shapes: Name of a weight in z1_ros -> shape.
 
     Returns:
         Values by the names of ``all_sizes``, and ``vision_depth``, which is counted.

@@ -1,6 +1,6 @@
-"""Which files hold a model's weights.
+"""Finds the files with a model's weights.
 
-Only safetensors is read. A file of another kind is refused by its name, with what to do instead.
+Only safetensors files are read. Other files are refused by their name, with an alternative.
 """
 
 import re
@@ -16,13 +16,13 @@ _CONVERT = "openpi's examples/convert_jax_model_to_pytorch.py converts it"
 
 
 def find_weights(path: str | Path) -> tuple[Path, ...]:
-    """Return the safetensors files of a checkpoint, every shard of a sharded one.
+    """Return the safetensors files of a checkpoint, including all shards.
 
     Args:
         path: A ``.safetensors`` file, the index of a sharded one, or the directory of either.
 
     Raises:
-        CheckpointError: There is none, or in another format.
+        CheckpointError: The weights are missing or in another format.
     """
     path = Path(path).expanduser()
     if path.is_dir():
@@ -83,7 +83,7 @@ def read_index(path: Path) -> dict[str, str]:
     """Return key -> shard of a sharded checkpoint's index.
 
     Raises:
-        CheckpointError: It is malformed, or names a file that is outside its folder or missing.
+        CheckpointError: The index is malformed, or names a missing file or one outside its folder.
     """
     shards = read_json(path).get("weight_map")
     is_map = isinstance(shards, dict) and all(isinstance(s, str) for s in shards.values())

@@ -1,1 +1,1 @@
-"""Other projects' checkpoints become bundles: ``z1-import``."""
+"""``z1-import``: converts checkpoints of other projects to bundles."""

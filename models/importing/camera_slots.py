@@ -1,4 +1,4 @@
-"""Which of a robot's cameras fills which image slot of a checkpoint."""
+"""Assignment of a robot's cameras to the image slots of a checkpoint."""
 
 from collections.abc import Iterable
 
@@ -16,18 +16,19 @@ ROBOCASA_SLOTS = {
 
 
 def map_cameras(origin: Origin, robot: Embodiment, given: str) -> dict[str, str | None]:
-    """Return each slot's camera, in the order of the slots; None masks a slot.
+    """Return slot -> camera, in the order of the slots; None masks a slot.
 
-    A slot takes the camera of its name (or of the name that the checkpoint's rename_map gives
-    it), openpi's slots else RoboCasa's cameras. LeRobot's empty cameras stay empty.
+    By default, a slot uses the camera of the same name, or of the name in the checkpoint's
+    rename_map. If there is none, openpi's slots use RoboCasa's cameras. LeRobot's empty cameras
+    stay empty.
 
     Args:
-        origin: Has the slots.
-        robot: Has the cameras.
-        given: ``slot=camera,slot=camera``, which replaces all of that; other slots are masked.
+        origin: Checkpoint's input description with the slots.
+        robot: Robot with the cameras.
+        given: ``slot=camera,slot=camera`` instead of the default; other slots are masked.
 
     Raises:
-        ConfigError: An unknown slot or camera, or a slot for which there is no camera.
+        ConfigError: A slot or camera is unknown, or a slot has no camera.
     """
     if given:
         return _parse(given, origin.slots, robot)

@@ -10,7 +10,7 @@ import tyro
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ImportConfig:
-    """Make a model bundle of a π0.5 checkpoint of openpi or LeRobot."""
+    """Make a model bundle from a π0.5 checkpoint of openpi or LeRobot."""
 
     checkpoint: tyro.conf.Positional[Path]
     """Checkpoint directory, or a safetensors file."""
@@ -30,16 +30,16 @@ class ImportConfig:
     """Names of the action fields in the checkpoint's order, separated by commas."""
     cameras: str = ""
     """Camera of each image slot, as ``slot=camera,slot=camera``. Slots that are left out are
-    masked. By default a slot takes the camera of its name."""
+    masked. By default a slot uses the camera of the same name."""
     norm_stats: Path | None = None
     """Normalisation statistics: a norm_stats.json, a data set's stats.json, or the folder of a
     LeRobot policy. By default those in the checkpoint."""
     asset_id: str | None = None
-    """Robot whose ``assets/<id>/norm_stats.json`` to take, for a checkpoint that has several."""
+    """Robot whose ``assets/<id>/norm_stats.json`` is used, if a checkpoint has several."""
     norm_mode: Literal["quantile", "mean_std"] | None = None
     """Normalisation of state and actions. By default as LeRobot's files say, or quantile."""
     allow_suspicious_stats: bool = False
-    """Import although the statistics look like those of another known order of columns."""
+    """Import even if the statistics look like those of another known order of columns."""
     discrete_state: bool = True
     """Put the state into the prompt. Switch it off for checkpoints that were trained without it
     (openpi's pi05_libero)."""
@@ -52,9 +52,9 @@ class ImportConfig:
     prompt_tokens: int | None = None
     """Tokens that prompts are padded to. By default as the checkpoint says, or 200."""
     horizon: int | None = None
-    """Actions per chunk, for a checkpoint that does not say."""
+    """Actions per chunk, for a checkpoint that does not define it."""
     vision_heads: int | None = None
-    """Attention heads of the vision tower, for a tower that is not the published one."""
+    """Attention heads of the vision tower, if it is not the published tower."""
     denoise_steps: int | None = None
     """Euler steps from noise to actions. By default as the checkpoint says, or 10."""
     replan_steps: int | None = None
@@ -62,7 +62,7 @@ class ImportConfig:
     ignore_steps: str = ""
     """Unknown steps of LeRobot's processors to ignore, separated by commas."""
     dtype: Literal["keep", "bfloat16", "float32"] = "keep"
-    """Type of the weights. bfloat16 leaves vision, norms, time and action projections in float32.
+    """Type of the weights. With bfloat16, vision, norms, time and action projections stay float32.
     Weights that change their type must fit into memory: 13 GB for all of π0.5 in float32."""
     json: Path | None = None
     """JSON file to write the decisions to."""
@@ -74,7 +74,7 @@ class ImportConfig:
 
     @property
     def command(self) -> str:
-        """The command line, with names instead of this machine's paths."""
+        """The command line, with file names instead of the paths of this machine."""
         words = ["z1-import", self.checkpoint.expanduser().resolve().name]
         for field in fields(self)[1:]:
             value, flag = getattr(self, field.name), field.name.replace("_", "-")

@@ -1,7 +1,7 @@
 """``z1-import``: a π0.5 checkpoint of openpi or LeRobot as a model bundle.
 
-Everything is checked before the weights are copied, and the bundle appears whole or not at all.
-What a checkpoint does not say is taken from flags; what was decided is printed and stands in the
+Everything is checked before the weights are copied, and the bundle is written atomically. Flags
+define settings that the checkpoint does not define. All settings are printed and written to the
 bundle's model card.
 """
 
@@ -56,7 +56,7 @@ RESIZE: dict[str, Resize] = {"openpi": "bilinear_antialias", "lerobot": "bilinea
 
 
 def main(config: ImportConfig) -> dict[str, Any]:
-    """Import and report; returns what was decided."""
+    """Import a checkpoint and print the settings; return them as a report."""
     bundle = import_checkpoint(config, Console())
     manifest = bundle.manifest
     decided = {
@@ -81,10 +81,10 @@ def import_checkpoint(config: ImportConfig, console: Console) -> Bundle:
     """Write a checkpoint as a bundle.
 
     Raises:
-        CheckpointError: The checkpoint or a file beside it is malformed or not supported.
-        ConfigError: A flag is wrong, or needed.
-        ContractMismatch: The policy cannot drive the robot.
-        BundleError: No tokenizer, or the bundle cannot be written.
+        CheckpointError: The checkpoint or a related file is malformed or not supported.
+        ConfigError: A flag is wrong, or a required flag is missing.
+        ContractMismatch: The policy does not fit the robot.
+        BundleError: The tokenizer is missing, or the bundle cannot be written.
     """
     out = config.out.expanduser().absolute()
     _check_out(out, config.overwrite)
@@ -113,7 +113,7 @@ def import_checkpoint(config: ImportConfig, console: Console) -> Bundle:
 
 
 def plan(config: ImportConfig, checkpoint: Checkpoint, origin: Origin, name: str) -> Manifest:
-    """Decide everything that the bundle's manifest says, writing nothing.
+    """Return the manifest of the bundle, without writing files.
 
     Raises:
         CheckpointError, ConfigError, ContractMismatch: See ``import_checkpoint``.
@@ -193,7 +193,7 @@ def _made_by(
     order: Order,
     scaling: Scaling,
 ) -> dict[str, Any]:
-    """Return the manifest's account of the import, still without hashes and size."""
+    """Return the manifest's ``made_by`` of the import, without hashes and size."""
     packages = ("torch", "transformers", "safetensors", "tokenizers")
     return {
         "command": config.command,
@@ -263,17 +263,17 @@ def _tokenizer_source(config: ImportConfig, checkpoint: Checkpoint, origin: Orig
 
 
 def _check_prompt(path: Path, manifest: Manifest) -> None:
-    """Raise unless the tokenizer fits the network and prompts have room for the state."""
+    """Raise an error if the tokenizer does not fit the network or the prompt is too short."""
     tokenizer = PromptTokenizer(path, manifest.prompt.max_tokens, manifest.geometry["vocab"])
     bins = [255] * manifest.contract.state_size if manifest.prompt.discrete_state else None
     tokenizer.encode("", bins)
 
 
 def _copy_weights(network: Pi05, dtype: torch.dtype | None, path: Path) -> int:
-    """Write the weights in our names; returns the number of parameters.
+    """Write the weights with the names of z1_ros; return the number of parameters.
 
-    They are read from the mapped files as they are written, so the memory that is really needed
-    is that of the weights whose type changes.
+    The weights are read from the mapped files during writing. Only the weights whose type changes
+    need memory.
     """
     tensors = (network if dtype is None else network.cast(dtype)).state_dict()
     needed = sum(tensor.nbytes for tensor in tensors.values())
@@ -283,7 +283,7 @@ def _copy_weights(network: Pi05, dtype: torch.dtype | None, path: Path) -> int:
             f"{path.parent} has {free / 1e9:.1f} GB left, the weights need {needed / 1e9:.1f} GB"
         )
     for name, tensor in tensors.items():
-        # As isfinite().all(), but without a copy of the tensor.
+        # Equal to isfinite().all(), but without a copy of the tensor.
         if not torch.stack(torch.aminmax(tensor)).isfinite().all():
             raise CheckpointError(f"weight {name} is not finite")
     write_tensors(path, tensors)
@@ -291,7 +291,7 @@ def _copy_weights(network: Pi05, dtype: torch.dtype | None, path: Path) -> int:
 
 
 def _say(console: Console, text: str, style: str | None = None) -> None:
-    """Print text whose brackets, numbers and long paths are left alone."""
+    """Print text without markup, highlighting or line wrapping."""
     console.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
 
 

@@ -19,11 +19,11 @@ class Step:
     """One step of a processor."""
 
     name: str
-    """Name under which LeRobot registers it, or its class."""
+    """Name under which LeRobot registers the step, or its class name."""
     config: Mapping[str, Any]
-    """Its settings."""
+    """Settings of the step."""
     state_file: str | None
-    """File of its tensors, in the same directory; its name depends on the release."""
+    """File with the step's tensors, in the same directory; its name depends on the release."""
 
 
 def read_steps(path: Path) -> list[Step]:
@@ -39,7 +39,7 @@ def _step(step: dict[str, Any], what: str) -> Step:
     config, state_file = step.get("config", {}), step.get("state_file")
     if not isinstance(name, str) or not isinstance(config, dict):
         raise CheckpointError(f"{what} needs a registry_name and an object as config")
-    # What it names is read, so it must lie beside the JSON file.
+    # The named file is read, so it must be in the directory of the JSON file.
     plain = isinstance(state_file, str) and Path(state_file).name == state_file
     if state_file is not None and not plain:
         raise CheckpointError(f"{what} has state_file {shown(state_file)}, not a plain file name")

@@ -1,7 +1,7 @@
-"""Which column of a checkpoint's flat state and action is which named field of a robot.
+"""Assignment of the columns of a checkpoint's flat state and action to a robot's named fields.
 
-Two incompatible flat orders of RoboCasa's mobile Panda exist in public data, so an order is
-always spelled out: by a ``modality.json``, by name, or field by field.
+Public data uses two incompatible flat orders of RoboCasa's mobile Panda. An order is therefore
+defined explicitly: by a ``modality.json``, by name, or field by field.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -24,15 +24,15 @@ class Order:
     """Field names in the order of the flat columns."""
 
     state: tuple[str, ...]
-    """Of the state."""
+    """Field names of the state."""
     action: tuple[str, ...]
-    """Of the actions."""
+    """Field names of the actions."""
     source: str
-    """Where the order comes from."""
+    """Source of the order, in words."""
     spelled_out: tuple[str, ...] = KINDS
-    """Those of ``state`` and ``action`` that somebody stated; the other is the robot's own."""
+    """Which of ``state`` and ``action`` have a stated order; the other uses the robot's order."""
     cameras: Mapping[str, str] = field(default_factory=dict)
-    """Image feature -> name of its camera, where a modality.json says."""
+    """Image feature -> camera name, if a modality.json defines it."""
 
 
 KNOWN_ORDERS = {
@@ -67,18 +67,19 @@ def choose_order(
     """Return the order of a checkpoint's columns.
 
     Args:
-        robot: Has the fields.
-        checkpoint: Directory in which a modality.json may lie.
+        robot: Robot with the fields.
+        checkpoint: Checkpoint directory, which may contain a modality.json.
         modality: Name of a known order or path of a modality.json.
-        state: State fields with commas between, instead of those of ``modality``.
-        action: Action fields likewise.
+        state: State fields separated by commas, instead of those of ``modality``.
+        action: Action fields separated by commas, instead of those of ``modality``.
 
     Returns:
-        What is given, else that of the modality.json in the directory, else the robot's own.
+        The given order; otherwise that of the modality.json in the directory; otherwise the
+        robot's order.
 
     Raises:
-        ConfigError: No such order or field.
-        CheckpointError: A malformed modality.json.
+        ConfigError: The order or a field is unknown.
+        CheckpointError: The modality.json is malformed.
     """
     if modality in KNOWN_ORDERS:
         order = KNOWN_ORDERS[modality]
@@ -112,7 +113,7 @@ def _split(names: str) -> tuple[str, ...]:
 
 
 def find_modality(checkpoint: Path | None) -> Path | None:
-    """Return the modality.json that lies in a checkpoint directory, if one does."""
+    """Return the path of the modality.json in a checkpoint directory, None if there is none."""
     for name in ("modality.json", "meta/modality.json"):
         if checkpoint is not None and (checkpoint / name).is_file():
             return checkpoint / name
@@ -120,11 +121,11 @@ def find_modality(checkpoint: Path | None) -> Path | None:
 
 
 def read_modality(path: Path, robot: Embodiment) -> Order:
-    """Read an order from a ``modality.json`` in the form of GR00T and RoboCasa.
+    """Read an order from a ``modality.json`` in the format of GR00T and RoboCasa.
 
     Raises:
-        CheckpointError: Malformed, or its columns have gaps, overlap, or have other sizes than
-            the robot's fields.
+        CheckpointError: The file is malformed, or its columns have gaps, overlap, or differ in size
+            from the robot's fields.
     """
     data = read_json(path)
     return Order(
@@ -182,10 +183,10 @@ def _span(field: Any, what: str) -> tuple[int, int]:
 
 
 def fields_of(names: Sequence[str], robot: Embodiment, kind: str) -> tuple[Field, ...]:
-    """Return the robot's fields of these names.
+    """Return the robot's fields with the given names.
 
     Raises:
-        ConfigError: The robot has no such field, or a name stands twice.
+        ConfigError: The robot has no such field, or a name occurs twice.
     """
     known: Mapping[str, Field] = {field.name: field for field in getattr(robot, kind)}
     for at, name in enumerate(names):

@@ -1,4 +1,4 @@
-"""Normalisation statistics as openpi and LeRobot write them, read into a bundle's manifest.
+"""Reads the normalisation statistics of openpi and LeRobot for a bundle's manifest.
 
 Sources: openpi ``src/openpi/shared/normalize.py`` and ``transforms.py`` (``norm_stats.json``);
 LeRobot ``src/lerobot/processor/normalize_processor.py`` (``policy_preprocessor.json`` with its
@@ -22,11 +22,11 @@ OPENPI_FILE = "norm_stats.json"
 NORMALIZERS = {PREPROCESSOR: "normalizer_processor", POSTPROCESSOR: "unnormalizer_processor"}
 PARTS = ("mean", "std", "q01", "q99", "min", "max", "q10", "q90")
 ENDS = {"QUANTILES": ("q01", "q99"), "QUANTILE10": ("q10", "q90"), "MIN_MAX": ("min", "max")}
-"""What LeRobot's norm_map calls the statistics that are mapped to -1 and 1."""
+"""Mode of LeRobot's norm_map -> names of the statistics that are mapped to -1 and 1."""
 OURS = {"quantile": "QUANTILES", "mean_std": "MEAN_STD"}
-"""LeRobot's name of each of our modes."""
+"""Normalisation mode of z1_ros -> LeRobot's name of it."""
 KINDS = {"state": ("state", "observation.state"), "action": ("actions", "action")}
-"""Names that openpi and LeRobot give to state and action."""
+"""Names of state and action in the files of openpi and LeRobot."""
 
 Parts = Mapping[str, np.ndarray]
 """Statistic -> (D,) float64."""
@@ -34,30 +34,30 @@ Parts = Mapping[str, np.ndarray]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Stats:
-    """Statistics as found, not cut to any contract."""
+    """Statistics of a file, not yet truncated to the size of a contract."""
 
     state: Parts
-    """Of the state; empty if the file has none."""
+    """Statistics of the state; empty if the file has none."""
     action: Parts
-    """Of the actions; empty if the file has none."""
+    """Statistics of the actions; empty if the file has none."""
     form: Form
-    """``openpi`` or ``lerobot``: whose formulas they were made for."""
+    """Formulas that the statistics were made for: ``openpi`` or ``lerobot``."""
     file: Path
-    """Where they were found."""
+    """File of the statistics."""
     modes: Mapping[str, str] = field(default_factory=dict)
-    """``state`` and ``action`` -> LeRobot's name of the mode; empty if the file does not say."""
+    """``state`` and ``action`` -> LeRobot's mode name; empty if the file does not define it."""
 
 
 def read_stats(path: Path, asset_id: str | None = None) -> Stats:
-    """Read statistics of any known form.
+    """Read statistics in any known format.
 
     Args:
         path: ``norm_stats.json``, a LeRobot dataset's ``stats.json``, a LeRobot processor's JSON
-            or safetensors, or a directory (checkpoint, assets, dataset) that holds one of them.
-        asset_id: Which of several ``assets/<asset_id>/norm_stats.json`` to take.
+            or safetensors, or a directory (checkpoint, assets, dataset) that contains one of them.
+        asset_id: Selects one of several ``assets/<asset_id>/norm_stats.json``.
 
     Raises:
-        CheckpointError: There are none, there are several, or they are malformed.
+        CheckpointError: The statistics are missing, ambiguous or malformed.
     """
     if not path.exists():
         raise CheckpointError(f"no normalisation statistics at {path}: there is no such path")
@@ -106,7 +106,7 @@ def _read_directory(path: Path, asset_id: str | None) -> Stats:
 
 
 def _read_processors(directory: Path) -> Stats:
-    """Read both pipelines of a LeRobot policy; the actions are those of the postprocessor."""
+    """Read both pipelines of a LeRobot policy; action statistics are from the postprocessor."""
     before, modes = _normalizer(directory / PREPROCESSOR)
     stats = _lerobot(before, directory / PREPROCESSOR)
     if (directory / POSTPROCESSOR).is_file():
@@ -196,8 +196,8 @@ def cut(parts: Parts, size: int, what: str) -> dict[str, np.ndarray]:
     """Return the first ``size`` numbers of each part.
 
     Raises:
-        CheckpointError: There are fewer, or what would be cut off is not padding (mean 0,
-            standard deviation 0 or 1, ends that are 0 or -1 and 1).
+        CheckpointError: A part has fewer numbers, or the rest is not padding (mean 0, standard
+            deviation 0 or 1, range ends 0 or -1 and 1).
     """
     for part, values in parts.items():
         if len(values) < size:
@@ -215,20 +215,20 @@ def cut(parts: Parts, size: int, what: str) -> dict[str, np.ndarray]:
 
 
 def identity(size: int) -> Parts:
-    """Return the statistics with which a z-score changes nothing."""
+    """Return statistics with which the z-score is the identity (mean 0, standard deviation 1)."""
     return {"mean": np.zeros(size), "std": np.ones(size)}
 
 
 def norm_stats(parts: Parts, mode: str, what: str) -> NormStats:
-    """Return the manifest's statistics of one vector, those that its mode needs.
+    """Return the manifest's statistics of one vector, limited to those that its mode needs.
 
-    LeRobot's MIN_MAX and QUANTILE10 use the formula of quantiles with other ends, so their ends
-    become q01 and q99. IDENTITY is the z-score of ``identity``.
+    LeRobot's MIN_MAX and QUANTILE10 use the formula of quantiles with other range ends, so their
+    ends become q01 and q99. IDENTITY is the z-score of ``identity``.
 
     Args:
-        parts: Statistics, cut to the contract's size.
+        parts: Statistics, truncated to the contract's size.
         mode: LeRobot's name of the mode.
-        what: Named in errors.
+        what: Name of the vector in error messages.
 
     Raises:
         CheckpointError: Statistics that the mode needs are missing or impossible.

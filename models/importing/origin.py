@@ -1,7 +1,8 @@
-"""How a foreign checkpoint's inputs are prepared, as the files beside its weights say.
+"""Reads the input preprocessing of a foreign checkpoint from the files next to its weights.
 
-openpi's say nothing of it; LeRobot's ``config.json`` and the steps of its
-``policy_preprocessor.json`` nearly everything. Source: LeRobot ``policies/pi05/processor_pi05.py``.
+The files of openpi do not describe the preprocessing. LeRobot's ``config.json`` and the steps of
+its ``policy_preprocessor.json`` describe most of it.
+Source: LeRobot ``policies/pi05/processor_pi05.py``.
 """
 
 from collections.abc import Mapping
@@ -43,40 +44,40 @@ _KNOWN_STEPS = {
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Origin:
-    """A checkpoint's own account of itself; None where it does not say."""
+    """Settings that a checkpoint's files define; None if they do not define one."""
 
     kind: str
-    """``openpi`` or ``lerobot``: whose image preparation it was trained with."""
+    """Image preprocessing of the training: ``openpi`` or ``lerobot``."""
     slots: tuple[str, ...] = OPENPI_SLOTS
     """Image slots in the network's order."""
     renamed: Mapping[str, str] = field(default_factory=dict)
-    """Slot -> name of the camera that its robot calls otherwise."""
+    """Slot -> camera name of the robot, for slots with another name."""
     denoise_steps: int = 10
     """Euler steps."""
     replan_steps: int = 5
     """Actions executed before the next inference; 5 in openpi's examples."""
     sizes: Mapping[str, int] = field(default_factory=dict)
-    """``state`` and ``action`` -> numbers without padding."""
+    """``state`` and ``action`` -> number of dimensions without padding."""
     modes: Mapping[str, str] = field(default_factory=dict)
     """``state`` and ``action`` -> LeRobot's name of the normalisation mode."""
     discrete_state: bool = True
-    """Whether the state is in the prompt."""
+    """Whether the prompt contains the state."""
     tokenizer: str | None = None
     """Name or path of the tokenizer."""
     notes: tuple[str, ...] = ()
-    """What a user should know and the network cannot show."""
+    """Notes for the user about facts that the network does not show."""
 
 
 def read_origin(checkpoint: Checkpoint, ignored_steps: tuple[str, ...] = ()) -> Origin:
-    """Read what stands beside the weights.
+    """Read the files next to the weights.
 
     Args:
-        checkpoint: From ``describe``. A bare file says nothing; then the layout of its weights
-            tells the kind.
-        ignored_steps: Unknown steps of LeRobot processors to pass over.
+        checkpoint: Result of ``describe``. For a single file, the layout of its weights determines
+            the kind.
+        ignored_steps: Names of unknown LeRobot processor steps to ignore.
 
     Raises:
-        CheckpointError: Malformed files, or a feature that is not supported.
+        CheckpointError: A file is malformed, or a feature is not supported.
     """
     config = checkpoint.config
     if config is None:
@@ -106,7 +107,7 @@ def read_origin(checkpoint: Checkpoint, ignored_steps: tuple[str, ...] = ()) -> 
 
 
 def _read_processors(path: Path, ignored: tuple[str, ...]) -> dict[str, Any]:
-    """Return the parts of an Origin that the processors' steps tell."""
+    """Return the fields of an ``Origin`` that the processor steps define."""
     if not (path / PREPROCESSOR).is_file():
         return {}
     steps = read_steps(path / PREPROCESSOR)

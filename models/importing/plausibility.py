@@ -1,6 +1,6 @@
-"""Whether statistics can be those of the fields that their columns are said to be.
+"""Checks whether statistics are plausible for the fields that their columns are assigned to.
 
-A wrong flat order loads, runs and moves the robot, but its statistics show that it is wrong.
+A bundle with a wrong flat order loads and moves the robot; only its statistics show the error.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,7 +12,7 @@ from z1_ros.models.importing.norm_stats import Parts
 from z1_ros.specs import Embodiment, Field
 
 SLACK = 0.05
-"""How far statistics may be beyond what a number can be."""
+"""Tolerance by which statistics may exceed the possible range of a number."""
 BOUNDS = {
     "end_effector_position_relative.x": 1.5,
     "end_effector_position_relative.y": 1.5,
@@ -20,7 +20,7 @@ BOUNDS = {
     "base_rotation.x": 0.1,
     "base_rotation.y": 0.1,
 }
-"""Largest magnitude of some numbers: an arm's reach [m]; a standing base turns about z only."""
+"""Largest magnitude of some numbers: an arm's reach [m]; a base on the floor turns only about z."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,29 +30,29 @@ class Column:
     name: str
     """``field.dim``."""
     unit: str
-    """Its unit."""
+    """Unit of the number."""
     at: int
-    """Flat index."""
+    """Index in the flat vector."""
     stats: Mapping[str, float]
     """Statistic -> value."""
 
     @property
     def range(self) -> tuple[float, float] | None:
-        """Usual range, or None where the statistics have none."""
+        """Usual range, or None if the statistics do not contain one."""
         for low, high in (("q01", "q99"), ("min", "max"), ("q10", "q90")):
             if low in self.stats and high in self.stats:
                 return self.stats[low], self.stats[high]
         return None
 
     def __str__(self) -> str:
-        """Name, place and range."""
+        """Return name, index and range as text."""
         known = self.range or (self.stats.get("mean", np.nan),) * 2
         spread = f", standard deviation {self.stats['std']:.3g}" if "std" in self.stats else ""
         return f"column {self.at} ({self.name}) has {known[0]:.3g} … {known[1]:.3g}{spread}"
 
 
 def list_columns(fields: Sequence[Field], parts: Parts) -> Iterator[Column]:
-    """Yield the columns of fields, in flat order; statistics that are not finite are left out."""
+    """Yield the columns of fields in flat order, without statistics that are not finite."""
     at = 0
     for field in fields:
         for name in field.dim_names:
@@ -64,12 +64,12 @@ def list_columns(fields: Sequence[Field], parts: Parts) -> Iterator[Column]:
 def find_suspicious(
     fields: Mapping[str, Sequence[Field]], parts: Mapping[str, Parts], robot: Embodiment
 ) -> list[str]:
-    """Return a sentence for each column whose statistics cannot be those of its field.
+    """Return a sentence for each column whose statistics are impossible for its field.
 
     Args:
         fields: ``state`` and ``action`` -> fields in the checkpoint's order.
-        parts: ``state`` and ``action`` -> statistics, cut to the fields' size.
-        robot: Gives the limits of the actions.
+        parts: ``state`` and ``action`` -> statistics, truncated to the fields' size.
+        robot: Robot with the limits of the actions.
     """
     limits = {field.name: (field.low, field.high) for field in robot.action}
     found = []
@@ -96,8 +96,8 @@ def _within(column: Column, low: float, high: float) -> bool:
 def switch_values(column: Column) -> tuple[float, float] | None:
     """Return the two values, (-1, 1) or (0, 1), between which a column switches, or None.
 
-    The variance of a switch follows from its mean, which tells it from a continuous column of
-    the same range, and one pair of values from the other where the range does not.
+    The mean of a switch determines its variance. This distinguishes a switch from a continuous
+    column of the same range, and the two pairs of values if their range is the same.
     """
     best, best_error = None, np.inf
     for off in (-1.0, 0.0):
@@ -127,10 +127,10 @@ def switches_from_zero(fields: Sequence[Field], parts: Parts) -> list[Column]:
 
 
 def rescale(parts: Parts, columns: Sequence[Column]) -> dict[str, np.ndarray]:
-    """Map columns between 0 and 1 to -1 and 1 by their statistics alone.
+    """Return statistics that map columns from the range 0 to 1 to the range -1 to 1.
 
-    What the network gives is the same, what it stands for is 2 x - 1; a threshold that was at
-    0.5 is at 0.
+    The network's output x does not change, but its unnormalised value becomes 2 x - 1; a threshold
+    of 0.5 becomes 0.
     """
     rescaled = {part: np.array(values) for part, values in parts.items()}
     for column in columns:

@@ -1,7 +1,7 @@
-"""What the numbers of a checkpoint's state and actions mean, and how they are scaled.
+"""Meaning and normalisation of the numbers in a checkpoint's state and actions.
 
-Brings three accounts together: the fields in the order of the columns, the statistics of the
-columns, and the modes by which they normalise.
+The module combines three sources: the fields in the order of the columns, the statistics of the
+columns, and the normalisation modes.
 """
 
 from collections.abc import Mapping, Sequence
@@ -39,10 +39,10 @@ CONSTANT = (
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Scaling:
-    """What was decided."""
+    """Fields and normalisation of a bundle."""
 
     state: tuple[Field, ...]
-    """State fields; none if the prompt holds no state."""
+    """State fields; empty if the prompt contains no state."""
     action: tuple[Field, ...]
     """Action fields."""
     normalization: Normalization
@@ -50,7 +50,7 @@ class Scaling:
     modes: Mapping[str, str]
     """``state`` and ``action`` -> LeRobot's name of the mode."""
     notes: tuple[str, ...]
-    """What a user should know."""
+    """Notes for the user."""
 
 
 def plan_scaling(
@@ -66,17 +66,17 @@ def plan_scaling(
     """Combine fields, statistics and modes.
 
     Args:
-        robot: Has the fields.
-        origin: Says sizes and modes.
+        robot: Robot with the fields.
+        origin: Checkpoint's input description with sizes and modes.
         stats: Statistics of the columns.
-        order: Of the columns.
-        mode: ``quantile`` or ``mean_std`` instead of what the files say.
-        with_state: Whether the prompt holds the state.
-        allow_suspicious: Take statistics that look like those of another order.
+        order: Order of the columns.
+        mode: ``quantile`` or ``mean_std`` instead of the mode in the files.
+        with_state: Whether the prompt contains the state.
+        allow_suspicious: Whether to accept statistics that look like those of another order.
 
     Raises:
-        ConfigError: Sizes do not add up, or a field is unknown.
-        CheckpointError: Statistics are missing, impossible, or those of another known order.
+        ConfigError: The sizes do not match, or a field is unknown.
+        CheckpointError: Statistics are missing or impossible, or look like another known order.
     """
     kinds = KINDS if with_state else ("action",)
     fields = {kind: fields_of(getattr(order, kind), robot, kind) for kind in kinds}
@@ -124,10 +124,10 @@ def _check_size(
     stats: Stats,
     order: Order,
 ) -> None:
-    """Raise ConfigError unless the fields are as many numbers as the checkpoint has.
+    """Raise ConfigError if the size of the fields differs from the size in the checkpoint.
 
-    Where it does not say, an order that somebody spelled out is believed (padding is checked
-    later); the robot's own order must have exactly the statistics' size.
+    If the checkpoint does not define the size, an explicitly stated order is accepted (padding is
+    checked later); the robot's own order must have exactly the size of the statistics.
     """
     size = origin.sizes.get(kind)
     if size is None and kind not in order.spelled_out:
@@ -161,7 +161,7 @@ def _doubts(
     stats: Stats,
     allow_suspicious: bool,
 ) -> list[str]:
-    """Return what looks odd about the statistics; raise if another known order explains it."""
+    """Return sentences on implausible statistics; raise if another known order explains them."""
     found = find_suspicious(fields, parts, robot)
     if not found:
         return []
@@ -176,7 +176,7 @@ def _doubts(
 
 
 def _hint(robot: Embodiment, stats: Stats) -> str:
-    """Return which of the known orders the statistics look like, as a sentence or nothing."""
+    """Return a sentence that names the known orders that fit the statistics; empty if none."""
     likely = [name for name, order in KNOWN_ORDERS.items() if _fits(order, robot, stats)]
     return f" The statistics look like {' or '.join(likely)}." if likely else ""
 

@@ -1,4 +1,4 @@
-"""Where a bundle's tokenizer comes from: a file, a folder or the Hugging Face hub."""
+"""Gets a bundle's tokenizer from a file, a folder or the Hugging Face hub."""
 
 import re
 import shutil
@@ -10,10 +10,10 @@ from z1_ros.models.bundle.manifest import SENTENCEPIECE, TOKENIZER
 from z1_ros.models.bundle.tokenizer import PromptTokenizer
 
 KINDS = {".json": TOKENIZER, ".model": SENTENCEPIECE}
-# The last one is what openpi's own download is called.
+# The last name is the file name of openpi's own download.
 FILES = (TOKENIZER, SENTENCEPIECE, "paligemma_tokenizer.model")
 PALIGEMMA = "google/paligemma-3b-pt-224"
-"""The published models' tokenizer on the Hugging Face hub; its licence has to be accepted."""
+"""Repository of the published models' tokenizer on the hub; its licence has to be accepted."""
 OR_LOCAL = f"give a local {TOKENIZER} or {SENTENCEPIECE} (PaliGemma's) instead"
 
 
@@ -21,15 +21,15 @@ def fetch_tokenizer(source: str, directory: Path) -> str:
     """Copy a tokenizer into a bundle's directory.
 
     Args:
-        source: ``tokenizer.json``, a SentencePiece ``*.model``, a directory that holds one, or a
+        source: ``tokenizer.json``, a SentencePiece ``*.model``, a directory with one of them, or a
             repository on the Hugging Face hub such as ``google/paligemma-3b-pt-224``.
-        directory: Where to put it.
+        directory: Directory to copy the tokenizer to.
 
     Returns:
         Name of the file in ``directory``: ``tokenizer.json`` or ``tokenizer.model``.
 
     Raises:
-        BundleError: There is none, it is malformed, or the hub cannot be reached or refuses.
+        BundleError: The tokenizer is missing or malformed, or the hub is unreachable or refuses.
     """
     file = _local(source) or _download(source)
     PromptTokenizer(file, max_tokens=1)
@@ -40,7 +40,7 @@ def fetch_tokenizer(source: str, directory: Path) -> str:
 
 
 def _local(source: str) -> Path | None:
-    """Return the tokenizer file that ``source`` is or holds, None for a hub repository."""
+    """Return the tokenizer file at or in ``source``, None for a hub repository."""
     path = Path(source).expanduser()
     if path.is_dir():
         for name in FILES:
@@ -60,7 +60,7 @@ def _local(source: str) -> Path | None:
 
 
 def _download(repository: str) -> Path:
-    """Return the cached file of a hub repository."""
+    """Download the tokenizer of a hub repository; return the path of the cached file."""
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import (
         EntryNotFoundError,

@@ -1,4 +1,4 @@
-"""The action expert: Gemma layers whose norms are driven by the flow time (adaRMS).
+"""The action expert: Gemma layers whose norms depend on the flow time (adaRMS).
 
 Source: openpi ``src/openpi/models/{gemma,pi0}.py``.
 """
@@ -21,7 +21,7 @@ MAX_PERIOD = 4.0
 
 
 def turn_rates(width: int) -> Tensor:
-    """Return the turns per unit of flow time of each sine: all, coarse part, rest (3, width / 2).
+    """Return turns per unit of flow time of each sine (3, width / 2): total, coarse part, rest.
 
     See ``time_features``; the coarse part has 12 bits.
     """
@@ -35,10 +35,10 @@ def turn_rates(width: int) -> Tensor:
 def time_features(time: Tensor, rates: Tensor) -> Tensor:
     """Return the sinusoidal features (B, width) of flow times (B,): sines, then cosines.
 
-    The fastest sine turns 250 times over the flow, so a float32 angle is good to 1e-5 only. The
-    published network computes in float64, which TensorRT lacks. Here time and rate are split
-    into a coarse part of 12 bits, whose product is exact and can drop its whole turns, and a
-    small rest: float64's result in float32.
+    The fastest sine makes 250 turns over the flow, so a float32 angle is accurate only to 1e-5. The
+    published network computes in float64, which TensorRT lacks. Here time and rate are split into a
+    coarse part of 12 bits and a small rest. The product of the coarse parts is exact, so its whole
+    turns can be removed. The float32 result has the accuracy of float64.
     """
     turns, coarse, fine = rates
     time = time.float()[:, None]
@@ -57,14 +57,14 @@ class AdaRMSNorm(nn.Module):
         self.dense = nn.Linear(width, 3 * width)
 
     def forward(self, x: Tensor, condition: Tensor) -> tuple[Tensor, Tensor]:
-        """Return normed x (B, T, width) and the gate (B, 1, width) of the branch it feeds."""
+        """Return normalised x (B, T, width) and the gate (B, 1, width) of the following branch."""
         condition = condition.to(self.dense.weight.dtype)
         scale, shift, gate = self.dense(condition).float()[:, None].chunk(3, dim=-1)
         return rms_normalize(x) * (1 + scale) + shift, gate
 
 
 class ExpertAttention(nn.Module):
-    """Queries over the prefix's keys and the suffix's own."""
+    """Attention of the suffix over the keys of prefix and suffix."""
 
     def __init__(self, geometry: Geometry):
         super().__init__()
@@ -79,7 +79,7 @@ class ExpertAttention(nn.Module):
     def forward(
         self, x: Tensor, angles: Tensor, prefix_k: Tensor, prefix_v: Tensor, key_mask: Tensor
     ) -> Tensor:
-        """Map normed x (B, H, width) to the same shape."""
+        """Map normalised x (B, H, width) to the same shape."""
         q, k, v = (
             split_heads(proj(x), self.head_dim) for proj in (self.q_proj, self.k_proj, self.v_proj)
         )
@@ -103,7 +103,7 @@ class GatedMLP(nn.Module):
 
 
 class ExpertLayer(nn.Module):
-    """One layer: its queries see the prefix's keys of the same layer and its own."""
+    """One layer: attends to its own keys and to the prefix keys of the same VLM layer."""
 
     def __init__(self, geometry: Geometry):
         super().__init__()
@@ -131,7 +131,7 @@ class ExpertLayer(nn.Module):
 
 
 class ActionExpert(nn.Module):
-    """The expert's layers and final norm."""
+    """The layers and the final norm of the action expert."""
 
     def __init__(self, geometry: Geometry):
         super().__init__()
@@ -154,7 +154,7 @@ class ActionExpert(nn.Module):
         Returns:
             (B, H, width).
         """
-        # The residual stream stays in float32: for so few tokens that costs nothing.
+        # The residual stream stays float32; for so few tokens the cost is negligible.
         x = x.float()
         first: Any = self.layers[0]
         dtype = first.self_attn.q_proj.weight.dtype
@@ -169,7 +169,7 @@ class ActionExpert(nn.Module):
 
 
 class TimeMLP(nn.Module):
-    """Flow time to the condition of every adaRMS norm."""
+    """Maps the flow time to the condition of every adaRMS norm."""
 
     def __init__(self, width: int):
         super().__init__()
@@ -183,7 +183,7 @@ class TimeMLP(nn.Module):
         return F.silu(self.time_mlp_out(F.silu(self.time_mlp_in(features))))
 
     def restore_buffers(self) -> None:
-        """Give a module that was built on the meta device, or cast, its exact rates."""
+        """Restore the exact rates of a module that was built on the meta device or cast."""
         weight = self.time_mlp_in.weight
         device = "cpu" if weight.is_meta else weight.device
         self.rates = turn_rates(weight.shape[0]).to(device)

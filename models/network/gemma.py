@@ -1,4 +1,4 @@
-"""Gemma: transformers' own layers turn a prefix into keys and values; the parts the expert shares.
+"""Gemma: the prefix encoder, built of transformers' layers, and functions shared with the expert.
 
 Source: openpi ``src/openpi/models/gemma.py``; rotary embedding: Su et al. 2021, half-split form.
 """
@@ -19,7 +19,7 @@ ROPE_BASE = 10_000.0
 
 
 def rms_normalize(x: Tensor) -> Tensor:
-    """Return x (..., width) divided by its root mean square, in float32 whatever x is."""
+    """Return x (..., width) divided by its root mean square, in float32 for any dtype of x."""
     x = x.float()
     return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + RMS_EPS)
 
@@ -29,13 +29,13 @@ def rope_angles(
 ) -> Tensor:
     """Return angles (B, T, head_dim / 2) [rad] of positions (B, T), in float32.
 
-    Computed where they are needed, not kept in a buffer: a buffer would be rounded with the
-    weights when a network is cast to bfloat16, which costs up to a radian at position 768.
+    The angles are computed when they are needed and not stored in a buffer: a cast of the network
+    to bfloat16 would round a buffer, with an error of up to one radian at position 768.
 
     Args:
-        positions: Whole numbers.
+        positions: Token positions (B, T), whole numbers.
         head_dim: Width of a head.
-        frequency_dtype: Precision that the frequencies are rounded to; see ``Pi05.rope_dtype``.
+        frequency_dtype: Type that the frequencies are rounded to; see ``Pi05.rope_dtype``.
     """
     exponent = torch.arange(0, head_dim, 2, dtype=torch.float32, device=positions.device) / head_dim
     frequencies = (1 / ROPE_BASE**exponent).to(frequency_dtype).float()
@@ -52,16 +52,16 @@ def rotate(x: Tensor, angles: Tensor) -> Tensor:
 
 
 def split_heads(x: Tensor, head_dim: int) -> Tensor:
-    """Turn (B, T, heads * head_dim) into (B, heads, T, head_dim)."""
+    """Reshape (B, T, heads * head_dim) to (B, heads, T, head_dim)."""
     return x.unflatten(-1, (-1, head_dim)).transpose(1, 2)
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, key_mask: Tensor) -> Tensor:
-    """Grouped-query attention in which every query sees the same keys.
+    """Grouped-query attention in which every query attends to the same keys.
 
-    In π0.5 a query either belongs to the prefix, which sees all valid prefix tokens, or to the
-    suffix, which sees those and the whole suffix. So a mask over keys is enough, no row is ever
-    fully masked, and the query heads of a group can be folded into the query axis.
+    In π0.5, prefix queries attend to all valid prefix tokens, and suffix queries also to the whole
+    suffix. A mask over keys is therefore sufficient, no row is ever fully masked, and the query
+    heads of a group can be merged into the query axis.
 
     Args:
         q: Queries (B, heads, T, head_dim).
@@ -80,7 +80,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, key_mask: Tensor) -> Tensor:
 
 
 class LastLayer(nn.Module):
-    """What is left of the VLM's last layer: its output feeds nothing, only keys and values do."""
+    """The used part of the VLM's last layer: keys and values; its output is not used."""
 
     def __init__(self, config: GemmaConfig):
         super().__init__()
@@ -91,7 +91,7 @@ class LastLayer(nn.Module):
 
 
 class PrefixEncoder(nn.Module):
-    """The VLM half: text embedding, and Gemma layers of which keys and values are kept."""
+    """The VLM: text embedding, and Gemma layers whose keys and values are stored."""
 
     def __init__(self, geometry: Geometry):
         super().__init__()
@@ -131,7 +131,7 @@ class PrefixEncoder(nn.Module):
             Keys and values, each (depth, B, kv_heads, P, head_dim).
         """
         x = x.to(self.last.k_proj.weight.dtype)
-        # Padding takes no position: a missing camera does not move the text.
+        # Padding has no position: a missing camera does not change the positions of the text.
         angles = rope_angles(valid.long().cumsum(1) - 1, self.head_dim, self.rope_dtype)
         turns = torch.cat([angles, angles], dim=-1)
         rope = turns.cos().to(x.dtype), turns.sin().to(x.dtype)
@@ -140,8 +140,8 @@ class PrefixEncoder(nn.Module):
         values: list[Tensor] = []
         layer: Any
         for layer in self.layers:
-            # Projected here once more rather than taken from a cache of transformers', which a
-            # checkpointed layer does not fill; one head of eight costs 1 % of the layer.
+            # Keys and values are projected again here: a layer with gradient checkpointing does not
+            # fill the cache of transformers. One head of eight costs 1 % of the layer.
             self._keep(keys, values, layer.input_layernorm(x), layer.self_attn, angles)
             x = run_layer(
                 layer, x, attention_mask=mask, position_embeddings=rope, recompute=self.recompute

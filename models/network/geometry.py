@@ -1,4 +1,4 @@
-"""Sizes of a π0.5 network. A small network is other numbers, never other code."""
+"""Sizes of a π0.5 network. A small network uses other sizes and the same code."""
 
 from dataclasses import dataclass, fields
 
@@ -7,7 +7,7 @@ from z1_ros.files import shown
 
 MAX_WIDTH = 1 << 18
 MAX_PIXELS = 1 << 24
-"""Of all images of an observation together."""
+"""Largest number of tokens of all images of an observation together."""
 LARGEST = {
     "image_size": 4096,
     "cameras": 64,
@@ -18,8 +18,8 @@ LARGEST = {
     "horizon": 1000,
     "action_dim": 4096,
 }
-"""Largest sizes that are built, several times those of any published network; of all others it is
-``MAX_WIDTH``. A file that states more is damaged, and building it could take all memory."""
+"""Largest allowed sizes, several times those of any published network; for other sizes it is
+``MAX_WIDTH``. A file with larger sizes is damaged; building its network could use all memory."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -66,10 +66,10 @@ class Geometry:
     horizon: int = 50
     """Actions per chunk."""
     action_dim: int = 32
-    """Numbers per action, the unused ones at the end being padding."""
+    """Numbers per action; unused numbers at the end are padding."""
 
     def __post_init__(self) -> None:
-        """Raise ConfigError where sizes are out of range or do not fit together."""
+        """Raise ConfigError if sizes are out of range or do not fit together."""
         for field in fields(self):
             value, largest = getattr(self, field.name), LARGEST.get(field.name, MAX_WIDTH)
             if type(value) is not int or not 1 <= value <= largest:
@@ -127,7 +127,7 @@ SMALL = Geometry(
     horizon=16,
     action_dim=12,
 )
-"""2.6 M parameters: trains on two CPU cores, where an action chunk takes tens of milliseconds."""
+"""2.6 M parameters; trains on two CPU cores and infers a chunk in tens of milliseconds there."""
 
 PRESETS = {"full": FULL, "small": SMALL}
 

@@ -1,7 +1,7 @@
-"""π0.5: a vision-language prefix that leaves keys and values, and a flow-matching expert.
+"""π0.5: a vision-language prefix with keys and values, and a flow-matching action expert.
 
-One two-stage code path serves inference, supervised training and GRPO: ``prefix`` runs once per
-observation, ``denoise`` any number of times over its result. Time 1 is noise, time 0 the action.
+Inference, supervised training and GRPO use the same two stages: ``prefix`` runs once per
+observation, ``denoise`` any number of times with its result. Time 1 is noise, time 0 the action.
 Source: Physical Intelligence, "π0.5" (arXiv 2504.16054), and openpi ``models/pi0.py`` (pi05).
 """
 
@@ -28,7 +28,7 @@ class Prefix(NamedTuple):
     """(B, P) bool, true where a token is valid."""
 
     def repeat(self, times: int) -> "Prefix":
-        """Return the prefix of a batch in which each sample stands ``times`` times in a row."""
+        """Return the prefix of a batch that repeats each sample ``times`` times in a row."""
         return Prefix(
             self.k.repeat_interleave(times, 1),
             self.v.repeat_interleave(times, 1),
@@ -37,7 +37,7 @@ class Prefix(NamedTuple):
 
 
 class Pi05(nn.Module):
-    """The network."""
+    """The π0.5 network."""
 
     def __init__(self, geometry: Geometry):
         super().__init__()
@@ -53,7 +53,7 @@ class Pi05(nn.Module):
 
     @classmethod
     def empty(cls, geometry: Geometry) -> "Pi05":
-        """Return a network whose weights take no memory until they are assigned."""
+        """Return a network whose weights use no memory until they are assigned."""
         with torch.device("meta"):
             network = cls(geometry)
         restore_buffers(network.vision)
@@ -63,9 +63,9 @@ class Pi05(nn.Module):
     def cast(self, dtype: torch.dtype) -> "Pi05":
         """Cast the weights for inference and return the network; some parts stay float32.
 
-        As openpi does (``to_bfloat16_for_selected_params``), the norms of VLM and expert, the
-        time condition and the projections of actions keep float32; so does the vision tower, as
-        in LeRobot: rounding it costs more accuracy than all the rest together.
+        As in openpi (``to_bfloat16_for_selected_params``), the norms of VLM and expert, the time
+        condition and the action projections stay float32. The vision tower stays float32, too, as
+        in LeRobot: rounding it costs more accuracy than rounding all other parts.
         """
         kept = [self.vision, self.projector, self.time, self.action_in_proj, self.action_out_proj]
         kept += [m for m in self.modules() if isinstance(m, (AdaRMSNorm, GemmaRMSNorm))]
@@ -79,8 +79,8 @@ class Pi05(nn.Module):
     def rope_dtype(self) -> torch.dtype:
         """Precision of the rotary frequencies, float32 unless set.
 
-        bfloat16 repeats what openpi's PyTorch port and LeRobot do in bfloat16, where the
-        frequencies are a buffer that is cast with the weights.
+        bfloat16 reproduces openpi's PyTorch port and LeRobot in bfloat16, where the frequencies are
+        a buffer that is cast with the weights.
         """
         return self.expert.rope_dtype
 
@@ -95,7 +95,7 @@ class Pi05(nn.Module):
     def embed_prefix(
         self, images: Tensor, image_mask: Tensor, tokens: Tensor, token_mask: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Return the embedded prefix (B, P, width) and its validity (B, P).
+        """Return the embedded prefix (B, P, width) and the mask of its valid tokens (B, P).
 
         Args:
             images: (B, cameras, 3, size, size) in [-1, 1].
@@ -123,7 +123,7 @@ class Pi05(nn.Module):
         """Return the velocity (B, H, action_dim) at noisy actions x_t and times (B,)."""
         embedded = self.action_in_proj(x_t.to(self.action_in_proj.weight.dtype))
         hidden = self.expert(embedded, self.time(time), *prefix)
-        # The last projection stays in float32 under autocast: its error is the action's error.
+        # The last projection stays float32 under autocast, as its error is the error of the action.
         with torch.autocast(hidden.device.type, enabled=False):
             weight, bias = self.action_out_proj.weight, self.action_out_proj.bias
             return F.linear(hidden.float(), weight.float(), bias.float())
@@ -138,10 +138,10 @@ class Pi05(nn.Module):
 
     @torch.no_grad()
     def init_weights(self, seed: int) -> "Pi05":
-        """Initialise for training from nothing; returns the network.
+        """Initialise the weights for training from scratch; return the network.
 
-        Norm modulations start at zero as in openpi, so each expert layer begins as the identity;
-        so does the last projection, which keeps padded action dimensions at zero velocity.
+        Norm modulations start at zero as in openpi, so each expert layer starts as the identity.
+        The last projection also starts at zero, so padded action dimensions have zero velocity.
         """
         generator = torch.Generator().manual_seed(seed)
         for name, parameter in self.named_parameters():

@@ -1,4 +1,4 @@
-"""Gradient checkpointing: a layer's activations are recomputed in the backward pass, not kept."""
+"""Gradient checkpointing: the backward pass recomputes a layer's activations."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from torch.utils.checkpoint import checkpoint
 
 
 def run_layer(layer: nn.Module, *inputs: Any, recompute: bool, **named: Any) -> Tensor:
-    """Return ``layer(*inputs, **named)``, without keeping its activations if ``recompute``."""
+    """Return ``layer(*inputs, **named)``; do not store its activations if ``recompute``."""
     if recompute and torch.is_grad_enabled():
         return checkpoint(layer, *inputs, use_reentrant=False, **named)
     return layer(*inputs, **named)

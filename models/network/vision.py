@@ -1,4 +1,4 @@
-"""The vision tower: SigLIP's transformer without its pooling head, as transformers has it.
+"""The vision tower: SigLIP of the library transformers, without its pooling head.
 
 Source: openpi ``src/openpi/models/siglip.py`` (variant So400m/14).
 """
@@ -12,7 +12,7 @@ from z1_ros.models.network.recompute import run_layer
 
 
 def vision_tower(geometry: Geometry) -> SiglipVisionModel:
-    """Return SigLIP in the sizes of ``geometry``."""
+    """Return a SigLIP network with the sizes of ``geometry``."""
     config = SiglipVisionConfig(
         hidden_size=geometry.vision_width,
         intermediate_size=geometry.vision_mlp,
@@ -29,7 +29,7 @@ def vision_tower(geometry: Geometry) -> SiglipVisionModel:
 def vision_features(tower: SiglipVisionModel, images: Tensor, recompute: bool = False) -> Tensor:
     """Map images (N, 3, size, size) in [-1, 1] to features (N, patches, width)."""
     x = tower.embeddings(images)
-    # openpi keeps the embeddings in float32 where the layers are bfloat16.
+    # openpi keeps the embeddings in float32 if the layers are bfloat16.
     x = x.to(tower.post_layernorm.weight.dtype)
     for layer in tower.encoder.layers:
         x = run_layer(layer, x, None, recompute=recompute)
@@ -37,6 +37,6 @@ def vision_features(tower: SiglipVisionModel, images: Tensor, recompute: bool = 
 
 
 def restore_buffers(tower: SiglipVisionModel) -> None:
-    """Give a tower that was built on the meta device the one buffer that no file holds."""
+    """Restore the buffer that no file contains, in a tower that was built on the meta device."""
     positions = tower.embeddings.position_embedding.num_embeddings
     tower.embeddings.position_ids = torch.arange(positions)[None]

@@ -1,4 +1,4 @@
-"""Golden data: one batch of inputs, and what another implementation of π0.5 made of it."""
+"""Golden data: one batch of inputs with the results of another implementation of π0.5."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -30,31 +30,31 @@ _SIZES = {
     "image_size": ("image",),
     "action_dim": ("action_dim",),
 }
-"""``Geometry``'s names -> path in the metadata ``geom``."""
+"""Name of a size in ``Geometry`` -> path in the metadata ``geom``."""
 
 
 @dataclass(frozen=True, slots=True)
 class Golden:
-    """What a golden file holds."""
+    """Content of a golden file."""
 
     path: Path
     """The file."""
     tensors: Mapping[str, Tensor]
     """``in.*``, intermediates ``mid.*``, outputs ``out.*``, gradients ``grad.*``."""
     precision: str
-    """What it was made in, ``float32`` if it does not say."""
+    """Precision of the computation, ``float32`` if the file does not state it."""
     sizes: Mapping[str, int]
-    """Sizes that it states or shows, by ``Geometry``'s names."""
+    """Sizes in the metadata or from the shapes, by the names in ``Geometry``."""
     without_gradient: tuple[str, ...]
-    """Parameters that its maker found to have none, by openpi's names."""
+    """Parameters without a gradient in the other implementation, by openpi's names."""
 
     def __getitem__(self, key: str) -> Tensor:
-        """Return a tensor, numbers as float32."""
+        """Return a tensor; floating-point numbers as float32."""
         tensor = self.tensors[key]
         return tensor.float() if tensor.is_floating_point() else tensor
 
     def __contains__(self, key: str) -> bool:
-        """Whether there is such a tensor."""
+        """Return whether the file contains the tensor."""
         return key in self.tensors
 
     @property
@@ -69,8 +69,8 @@ def read_golden(path: Path, inputs: Path | None = None) -> Golden:
     """Read golden data.
 
     Args:
-        path: The file.
-        inputs: Another golden whose ``in.*`` to use, and whose sizes if ``path`` states none.
+        path: Golden file.
+        inputs: Other golden file whose ``in.*`` are used, and its sizes if ``path`` states none.
 
     Raises:
         CheckpointError: A file is unreadable, or inputs are missing.

@@ -1,13 +1,13 @@
-"""``python -m z1_ros.models.parity GOLDEN CHECKPOINT``: is this network the one that was measured?
+"""``python -m z1_ros.models.parity GOLDEN CHECKPOINT``: compare with another implementation.
 
-GOLDEN holds a batch and what another implementation of π0.5 made of it with the weights of
-CHECKPOINT: intermediates, outputs and gradients. Each is computed again here and compared; the exit
-code is 1 above a tolerance, 2 if there is nothing to compare.
+GOLDEN contains a batch and the results of another implementation of π0.5 with the weights of
+CHECKPOINT: intermediates, outputs and gradients. Each of them is computed with this network and
+compared. The exit code is 1 if a tolerance is exceeded and 2 if there is nothing to compare.
 
-A step of the integration is compared at the golden's own ``x`` and ``t``. So a deviation is not
-counted again in every later step, and openpi's PyTorch port, which sums its time steps in float32,
-is asked about the times that it used. For the same reason the whole integration runs over the
-golden's times where it lists them, and our own times are compared as ``mid.step_time``.
+Each denoise step is compared at the ``x`` and ``t`` of the golden. A deviation in one step
+therefore does not affect later steps, and the flow times are those of the other implementation
+(openpi's PyTorch port sums its time steps in float32). For the same reason, the whole integration
+uses the golden's times if it lists them. The times of z1_ros are compared as ``mid.step_time``.
 """
 
 import math
@@ -36,48 +36,48 @@ TOLERANCES = {
     "float32": {"out": 5e-6, "mid": 5e-6, "grad": 2e-5},
     "bfloat16": {"out": 1e-2, "mid": 2e-2, "grad": 5e-2},
 }
-"""Largest difference relative to the largest value of a key. Measured among LeRobot 0.6.1, openpi's
-PyTorch port (15a9616) and openpi in JAX with the same random weights: in float32 up to 3e-6, and
-up to 1e-5 in actions where flow times or their sines are computed in float32; in bfloat16 up to
-1.2e-2, in gradients 3e-2."""
+"""Largest difference relative to the largest value of a key. Differences measured between LeRobot
+0.6.1, openpi's PyTorch port (15a9616) and openpi in JAX with the same random weights: up to 3e-6 in
+float32; up to 1e-5 in actions if flow times or their sines are computed in float32; up to 1.2e-2 in
+bfloat16, and 3e-2 in its gradients."""
 DENOISE_STEPS = 10
-"""Euler steps of ``out.sample_actions`` where the golden does not list them."""
+"""Euler steps of ``out.sample_actions`` if the golden does not list them."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ParityConfig:
-    """Compare this network, with a checkpoint's weights, to another implementation's results."""
+    """Compare this network with the results of another implementation with the same weights."""
 
     golden: tyro.conf.Positional[Path]
-    """Safetensors file of ``in.*``, ``mid.*``, ``out.*`` and ``grad.*``."""
+    """Safetensors file with ``in.*``, ``mid.*``, ``out.*`` and ``grad.*``."""
     checkpoint: tyro.conf.Positional[Path]
-    """The weights: openpi's or LeRobot's checkpoint, or a bundle; file or directory."""
+    """File or directory of the weights: a checkpoint of openpi or LeRobot, or a bundle."""
     dtype: Literal["float32", "bfloat16"] | None = None
     """Type of the weights. By default the type that GOLDEN was made in."""
     inputs: Path | None = None
     """Golden file to take the inputs ``in.*`` from, for a GOLDEN that has none."""
     vision_heads: int | None = None
-    """Attention heads of the vision tower, for files that do not tell."""
+    """Attention heads of the vision tower, if the files do not define them."""
     json: Path | None = None
     """JSON file to write the comparison to."""
 
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """One key of the golden."""
+    """Comparison of one key of the golden."""
 
     key: str
-    """Its name."""
+    """Name of the key."""
     error: float
     """Largest difference relative to the golden's largest value; infinite if incomparable."""
     tolerance: float
-    """What that may be."""
+    """Largest allowed error."""
     note: str = ""
-    """What is special about it."""
+    """Note on the comparison of this key."""
 
     @property
     def ok(self) -> bool:
-        """Whether it is within the tolerance, which NaN is not."""
+        """Whether the error is within the tolerance; False for NaN."""
         return self.error <= self.tolerance
 
 
@@ -86,7 +86,7 @@ def forward_values(network: Pi05, golden: Golden) -> Iterator[tuple[str, Tensor]
     embedded, valid = network.embed_prefix(*golden.prefix_inputs)
     yield "mid.prefix_embs", embedded
     yield "mid.prefix_pad", valid
-    yield "mid.prefix_att", torch.zeros_like(valid)  # all of the prefix sees all of the prefix
+    yield "mid.prefix_att", torch.zeros_like(valid)  # all prefix tokens attend to each other
     yield "mid.suffix_embs", network.action_in_proj(golden["in.noise"])
     yield "mid.adarms_cond", network.time(golden["in.time"])
     prefix = network.prefix(*golden.prefix_inputs)
@@ -122,9 +122,10 @@ def _loss(network: Pi05, golden: Golden, prefix: Prefix) -> Tensor:
 
 
 def gradients(network: Pi05, golden: Golden, dtype: torch.dtype) -> Iterator[tuple[str, Tensor]]:
-    """Yield the gradients of the mean loss by the golden's keys.
+    """Yield the gradients of the mean loss, with the keys of the golden.
 
-    As in training: ``network`` has float32 weights; if ``dtype`` is bfloat16, so is the autocast.
+    As in training, ``network`` has float32 weights. If ``dtype`` is bfloat16, autocast to bfloat16
+    is used.
     """
     depth = network.geometry.depth
     weights = {key: _weight_of(key, golden, depth) for key in _gradient_keys(golden)}
@@ -139,7 +140,7 @@ def gradients(network: Pi05, golden: Golden, dtype: torch.dtype) -> Iterator[tup
         if weight in found:
             yield key, found[weight]
         elif weight is not None and is_unused(weight, depth):
-            yield key, torch.zeros(())  # what cannot change the output is not in the network
+            yield key, torch.zeros(())  # weights that cannot change the output are not built
 
 
 def _gradient_keys(golden: Golden) -> list[str]:
@@ -148,10 +149,10 @@ def _gradient_keys(golden: Golden) -> list[str]:
 
 
 def _weight_of(key: str, golden: Golden, depth: int) -> str | None:
-    """Return our name of the weight behind a ``grad.`` key, None if there is no such."""
+    """Return the name in z1_ros of the weight of a ``grad.`` key, None if there is none."""
     name = from_openpi(key.removeprefix("grad.").removeprefix("model."), depth)
     if name == HEAD and key in golden:
-        # The head has a gradient only where it is the embedding.
+        # The head has a gradient only if it is the embedding.
         return EMBEDDING
     return name
 
@@ -163,13 +164,13 @@ def results(
     dtype: torch.dtype,
     rope_dtype: torch.dtype,
 ) -> dict[str, Tensor]:
-    """Return this network's value of every key that it has one for.
+    """Return the values of this network for every key that it can compute.
 
     Args:
-        checkpoint: Its weights.
-        geometry: Its sizes.
-        golden: Inputs, and the keys that are wanted.
-        dtype: Type of the weights; for gradients, of the computation with float32 weights.
+        checkpoint: Weights of the network.
+        geometry: Sizes of the network.
+        golden: Golden data with the inputs and the wanted keys.
+        dtype: Type of the weights; for gradients, type of the computation with float32 weights.
         rope_dtype: Precision of the rotary frequencies, see ``Pi05.rope_dtype``.
     """
     network = load_checkpoint(checkpoint, geometry, dtype).eval()
@@ -187,9 +188,9 @@ def results(
 def compare(
     values: dict[str, Tensor], golden: Golden, tolerances: dict[str, float]
 ) -> list[Comparison]:
-    """Compare values with the golden's, a row for each key that both have.
+    """Compare values with those of the golden; return one row for each key in both.
 
-    A gradient that the network has no weight for is a row that fails.
+    A gradient without a weight in the network gives a failed row.
     """
     valid = values["mid.prefix_pad"][:, None, :, None]
     gradients = [golden[key] for key in golden.tensors if key.startswith("grad.")]
@@ -200,10 +201,10 @@ def compare(
         if key not in values:
             rows.append(Comparison(key, math.inf, tolerance, "the network has no such weight"))
         elif key in golden:
-            # Nothing attends to padding, so implementations may differ there.
+            # No token attends to padding, so implementations may differ there.
             mask = valid if key.startswith("mid.kv") else None
-            # What all keys share does not change a softmax: this gradient is zero, and in both
-            # implementations rounding errors of larger ones.
+            # A term shared by all keys does not change a softmax. The exact gradient is zero; both
+            # implementations give rounding errors of larger gradients.
             scale = largest if key.endswith("k_proj.bias") else 0.0
             rows.append(_compare(key, values[key], golden[key], tolerance, mask, scale))
         elif key.startswith("grad."):
@@ -241,7 +242,7 @@ def _compare(
 
 
 def run(config: ParityConfig) -> dict[str, Any]:
-    """Compare, and return what was measured.
+    """Compare and return the report.
 
     Raises:
         CheckpointError: Golden or checkpoint is unreadable, or they do not belong together.
@@ -282,7 +283,7 @@ def run(config: ParityConfig) -> dict[str, Any]:
 
 
 def _bundle_sizes(checkpoint: Checkpoint) -> Mapping[str, int]:
-    """Return the sizes that the manifest of a bundle states; nothing where there is none."""
+    """Return the sizes in the manifest of a bundle; empty if the checkpoint is not a bundle."""
     folder = checkpoint.directory
     if folder is None or not (folder / MANIFEST).is_file():
         return {}
@@ -290,16 +291,16 @@ def _bundle_sizes(checkpoint: Checkpoint) -> Mapping[str, int]:
 
 
 def _worst(rows: list[Comparison]) -> float:
-    """Return the largest error in units of its tolerance."""
+    """Return the largest ratio of error to tolerance."""
     ratios = [row.error / row.tolerance for row in rows if row.tolerance]
     return max((r if math.isfinite(r) else math.inf for r in ratios), default=0.0)
 
 
 def print_report(report: dict[str, Any]) -> None:
-    """Print a table of every key and a line that sums it up."""
+    """Print a table of every key and a summary line."""
     console = Console()
     if not console.is_terminal:
-        console = Console(width=160)  # a log should have each key on one line
+        console = Console(width=160)  # each key on one line of the log
     table = Table(title=f"{report['checkpoint']} ({report['layout']}) in {report['dtype']}")
     table.add_column("key", overflow="fold")
     for title in ("error", "tolerance", "ok"):
@@ -333,7 +334,7 @@ def _remarks(report: dict[str, Any]) -> Iterator[str]:
 
 
 def main(config: ParityConfig) -> int:
-    """Compare and report; returns the exit code, 1 if a key is above its tolerance."""
+    """Compare and print the report; return exit code 1 if a key exceeds its tolerance."""
     report = run(config)
     print_report(report)
     if config.json is not None:
@@ -342,7 +343,7 @@ def main(config: ParityConfig) -> int:
 
 
 def _finite(data: Any) -> Any:
-    """Replace what JSON has no number for by None."""
+    """Replace numbers that JSON does not support (NaN, infinity) by None."""
     if isinstance(data, dict):
         return {key: _finite(value) for key, value in data.items()}
     if isinstance(data, list):

@@ -100,7 +100,7 @@ class RosWorkers:
     attach: str = ""
     """Namespace prefix (without the worker's number) of running graphs; empty starts new ones."""
     reply_timeout_s: float = 60.0
-    """Longest wait for the next observation after an action [s]; then the worker is restarted."""
+    """Longest wait for the next observation after an action [s]; then the worker counts as lost."""
 
     def __call__(self, maker: EnvMaker, count: int) -> EnvPool:
         """Return a pool of ``count`` workers, each with its own process and graph."""

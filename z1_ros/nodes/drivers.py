@@ -210,7 +210,7 @@ class RealtimeDriver(Driver):
 
 
 class LockstepDriver(Driver):
-    """Publishes one action for each observation stamp; publishes no holds, as physics waits."""
+    """Publishes one action for each observation stamp and nothing in between, as physics waits."""
 
     loop: StepLoop
 
