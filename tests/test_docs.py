@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from support import ROOT
+from support.pages import generator
 
 from z1_ros import errors
 from z1_ros.config import flatten
@@ -112,7 +113,7 @@ def flags_of() -> dict[str, set[str]]:
     """Return every command's flags; skips where a command's libraries are missing."""
     for module in ("torch", "matplotlib", "rclpy"):
         pytest.importorskip(module)
-    from z1_ros.commands import reference
+    reference = generator()
 
     return {
         name: {flag for item in reference.settings(cls) for flag in item.flags}

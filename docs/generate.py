@@ -1,7 +1,7 @@
 """Generate the reference pages of flags, node parameters and launch arguments from the code.
 
-    python -m z1_ros.commands.reference            # write docs/reference/*.md
-    python -m z1_ros.commands.reference --check    # exit code 1 if one of them is out of date
+    python -m docs.generate            # write docs/reference/*.md
+    python -m docs.generate --check    # exit code 1 if one of them is out of date
 
 All content is read from the config dataclasses, the only source of a flag's type, default and
 description. The libraries of all commands must be installed, including torch and rclpy.
@@ -24,8 +24,8 @@ from z1_ros.graph.policy_graph import PolicyGraphConfig
 from z1_ros.graph.train_graph import TrainGraphConfig
 from z1_ros.nodes import configs
 
-PAGES = Path(__file__).resolve().parents[2] / "docs" / "reference"
-GENERATED = "<!-- Made by python -m z1_ros.commands.reference: change the dataclasses instead. -->"
+PAGES = Path(__file__).resolve().parent / "reference"
+GENERATED = "<!-- Made by python -m docs.generate: change the dataclasses instead. -->"
 COMMANDS = (
     "Each command prints this with `--help`. Commands that report numbers write them as JSON with "
     "`--json PATH`. [Errors](errors.md#exit-codes) lists the exit codes."
@@ -212,4 +212,4 @@ def main(config: ReferenceConfig) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(run_command("z1_ros.commands.reference", main, ReferenceConfig))
+    raise SystemExit(run_command("docs.generate", main, ReferenceConfig))
