@@ -6,7 +6,9 @@ import sys
 import pytest
 from support.graphs import PATIENCE_S, fake_graph
 
+from z1_ros.config import descriptions
 from z1_ros.errors import ConfigError
+from z1_ros.nodes.configs import PolicyNodeConfig
 
 FILE = """
 /**:
@@ -45,7 +47,7 @@ def test_a_params_file_reaches_namespaced_nodes_and_changes_are_checked(tmp_path
         request = DescribeParameters.Request(names=["camera_max_age_s"])
         name = "policy_node/describe_parameters"
         described = client.call(DescribeParameters, name, request).descriptors[0]
-        assert described.description.startswith("Hold when a camera's latest image")
+        assert described.description == descriptions(PolicyNodeConfig)["camera_max_age_s"]
         assert described.floating_point_range[0].to_value == 10.0
         assert client.run_episode("OpenDrawer", 10_000, timeout_s=PATIENCE_S).success
 
