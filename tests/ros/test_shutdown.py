@@ -42,16 +42,25 @@ def test_a_signal_that_comes_twice_at_once_is_one_request():
         assert runner.stop() == dict.fromkeys(runner.processes, 0)
 
 
-def test_a_process_that_is_stuck_in_a_library_ends_all_the_same():
-    """Its Python-level signal handlers never run; SIGTERM must still end it."""
+ASLEEP = "while True: ctypes.CDLL(None).sleep(600)"
+"""Blocks at once, without the interpreter's lock, as a middleware's wait does."""
+TEARDOWN = "while threading.active_count() > 1: time.sleep(0.01)\nctypes.PyDLL(None).sleep(600)"
+"""Blocks after the signal was seen, with the interpreter's lock, as rclpy's destructors do."""
+
+
+@pytest.mark.parametrize("stuck", [ASLEEP, TEARDOWN], ids=["asleep", "teardown"])
+def test_a_process_that_is_stuck_in_a_library_ends_all_the_same(stuck):
+    """Its Python-level signal handlers never run; SIGTERM must still end it and say where."""
     script = (
-        "import ctypes, z1_ros.nodes.process as signals\n"
+        "import ctypes, threading, time, z1_ros.nodes.process as signals\n"
         "signals.FORCE_S = 0.3\n"
         "signals.StopRequest().install()\n"
         "print('stuck', flush=True)\n"
-        "while True: ctypes.CDLL(None).sleep(60)\n"
     )
-    stuck = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
-    assert stuck.stdout.readline() == "stuck\n"
-    stuck.terminate()
-    assert stuck.wait() == 1
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    process = subprocess.Popen([sys.executable, "-c", script + stuck], **pipes)
+    assert process.stdout.readline() == "stuck\n"
+    process.terminate()
+    _, said = process.communicate()
+    assert process.returncode == 1
+    assert f"line {len((script + stuck).splitlines())} in <module>" in said

@@ -6,6 +6,7 @@ then stops the robot while it can still publish, and the exit code is 0. A secon
 the process immediately.
 """
 
+import faulthandler
 import os
 import signal
 import socket
@@ -30,9 +31,9 @@ SAME_REQUEST_S = 1.0
 reaches a whole process group, and ROS 2 launch forwards it once more."""
 
 
-FORCE_S = 8.0
-"""Longest time from the first signal to the end of the process [s]; a main thread that is blocked
-in a library does not see signals."""
+FORCE_S = 5.0
+"""Longest time from the first signal to the end of the process [s]. A library that blocks, e.g. DDS
+while it is torn down, must not keep a node alive; ``GraphRunner`` kills after 6 s."""
 
 
 class StopRequest:
@@ -75,8 +76,9 @@ class StopRequest:
 
 def _force_after_signal(wakeup: int) -> None:
     os.read(wakeup, 1)
-    time.sleep(FORCE_S)
-    os._exit(1)
+    # A C thread prints where each thread is and ends the process with code 1, even if a library
+    # blocks while it holds the interpreter's lock.
+    faulthandler.dump_traceback_later(FORCE_S, exit=True, file=2)
 
 
 @runtime_checkable

@@ -22,7 +22,6 @@ from concurrent.futures import Future, TimeoutError
 from functools import partial
 
 import numpy as np
-from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 from sensor_msgs.msg import JointState
@@ -32,7 +31,7 @@ from z1_ros.errors import ActionError, SnapshotMismatch, Z1Error
 from z1_ros.nodes import params
 from z1_ros.nodes.configs import SimBridgeConfig
 from z1_ros.nodes.messages import read_action, to_ns
-from z1_ros.nodes.process import StopRequest, run_node
+from z1_ros.nodes.process import StopRequest, run_node, spin
 from z1_ros.nodes.qos import COMMAND
 from z1_ros.nodes.status import OK, WARN, Status
 from z1_ros.nodes.topics import Outputs
@@ -102,9 +101,7 @@ class SimBridgeNode(Node):
 
     def run(self, stop: StopRequest) -> None:
         """Simulate until asked to stop."""
-        executor = SingleThreadedExecutor()
-        executor.add_node(self)
-        spinner = threading.Thread(target=_spin, args=(executor,), daemon=True)
+        spinner = threading.Thread(target=spin, args=(self, stop), daemon=True)
         spinner.start()
         advance = self._run_lockstep if self._lockstep else self._run_realtime
         try:
@@ -112,7 +109,7 @@ class SimBridgeNode(Node):
             while not stop.requested:
                 advance()
         finally:
-            executor.shutdown(timeout_sec=1.0)
+            stop.set(stop.exit_code)
             spinner.join(timeout=1.0)
 
     def safe_stop(self) -> None:
@@ -381,11 +378,6 @@ class SimBridgeNode(Node):
             **{f"age_{key}": value for key, value in self._age.summary().items()},
             **{k: self._counts[k] for k in ("held_steps", "late_steps", "refused", "resent")},
         }
-
-
-def _spin(executor: SingleThreadedExecutor) -> None:
-    with contextlib.suppress(ExternalShutdownException):
-        executor.spin()
 
 
 def main(args: list[str] | None = None, make: Callable[[SimBridgeConfig], Env] = make_env) -> int:
