@@ -28,6 +28,22 @@ def pytest_ignore_collect(collection_path: Path) -> bool | None:
     return True if missing else None
 
 
+@pytest.fixture(scope="session")
+def exported_tiny(tmp_path_factory):
+    """A tiny bundle with its graphs, and how far these are from the network; tests leave it as is.
+
+    Exporting takes ten seconds, so the tests share it. Without torch no test asks for it.
+    """
+    from support.tiny_bundle import write_tiny_bundle
+
+    from z1_ros.models.bundle.export import export
+    from z1_ros.models.bundle.manifest import load_bundle
+
+    bundle = write_tiny_bundle(tmp_path_factory.mktemp("exported") / "tiny")
+    differences = export(bundle)
+    return load_bundle(bundle.path), differences
+
+
 def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
     """Name a test after a long value's first characters."""
     return f"{val[:40]}…{len(val)}" if isinstance(val, str) and len(val) > 100 else None

@@ -7,7 +7,6 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from support.tiny_bundle import write_tiny_bundle
 
 from z1_ros.benchmarks.load import random_observation
 from z1_ros.commands.combine import CombineConfig, main
@@ -57,12 +56,11 @@ def write_trained(base, out, task, seed=1, part=is_expert_tensor):
 
 
 @pytest.fixture(scope="module")
-def parts(tmp_path_factory):
+def parts(tmp_path_factory, exported_tiny):
     """A base and two results, all exported."""
     folder = tmp_path_factory.mktemp("combine")
-    base = write_tiny_bundle(folder / "base")
+    base = load_bundle(shutil.copytree(exported_tiny[0].path, folder / "base"))
     trained = [write_trained(base, folder / task, task, i) for i, task in enumerate(SAID, 1)]
-    export(base)
     for bundle in trained:  # of equal weights the graph is equal too
         shutil.copy(base.path / "prefix.onnx", bundle.path)
         export(write_manifest(bundle.path, bundle.manifest), ["denoise"])

@@ -12,28 +12,21 @@ from support.tiny_bundle import TINY, observation, write_tiny_bundle
 from z1_ros.errors import BackendUnavailable, BundleError
 from z1_ros.models.bundle import export as export_onnx
 from z1_ros.models.bundle.export import example_draws, example_inputs, export, relative_difference
-from z1_ros.models.bundle.manifest import GRAPHS, load_bundle
+from z1_ros.models.bundle.manifest import GRAPHS
 from z1_ros.models.bundle.networks import load_bundle_network
 from z1_ros.policy.backends import load_policy
 
 
-@pytest.fixture(scope="module")
-def exported(tmp_path_factory):
-    bundle = write_tiny_bundle(tmp_path_factory.mktemp("export") / "tiny")
-    differences = export(bundle)
-    return load_bundle(bundle.path), differences
-
-
-def test_graphs_join_the_manifest_and_agree_with_the_network(exported):
-    bundle, differences = exported
+def test_graphs_join_the_manifest_and_agree_with_the_network(exported_tiny):
+    bundle, differences = exported_tiny
     assert {f"{graph}.onnx" for graph in GRAPHS} <= set(bundle.manifest.files)
     assert set(differences) == set(GRAPHS)
     assert max(differences.values()) < 1e-5
     assert not list(bundle.path.parent.glob(".export-*"))
 
 
-def test_policies_of_both_backends_give_the_same_actions_at_any_batch_size(exported):
-    bundle, _ = exported
+def test_policies_of_both_backends_give_the_same_actions_at_any_batch_size(exported_tiny):
+    bundle, _ = exported_tiny
     onnx_policy = load_policy(bundle.path, threads=1)
     torch_policy = load_policy(bundle.path, backend="torch", threads=1)
     for policy in (onnx_policy, torch_policy):
@@ -46,15 +39,15 @@ def test_policies_of_both_backends_give_the_same_actions_at_any_batch_size(expor
     assert np.abs(batch[1].actions - one.actions).max() > 1e-3
 
 
-def test_onnxruntime_gives_the_same_chunks_to_the_bit(exported):
-    bundle, _ = exported
+def test_onnxruntime_gives_the_same_chunks_to_the_bit(exported_tiny):
+    bundle, _ = exported_tiny
     first, second = load_policy(bundle.path, threads=2), load_policy(bundle.path, threads=2)
     chunks = [p.infer(observation()).actions for p in (first, second) for _ in range(3)]
     assert all(np.array_equal(chunks[0], chunk) for chunk in chunks)
 
 
-def test_graphs_need_no_float64_and_name_no_folder_of_the_machine(exported):
-    bundle, _ = exported
+def test_graphs_need_no_float64_and_name_no_folder_of_the_machine(exported_tiny):
+    bundle, _ = exported_tiny
     for graph in GRAPHS:
         model = onnx.load(bundle.path / f"{graph}.onnx")
         assert model.opset_import[0].version == 20
@@ -78,8 +71,8 @@ def test_a_differing_graph_is_refused_and_the_bundle_left_as_it_was(tmp_path, mo
     assert [p.name for p in tmp_path.iterdir()] == ["tiny"]
 
 
-def test_parity_sees_a_wrong_weight(exported):
-    bundle, _ = exported
+def test_parity_sees_a_wrong_weight(exported_tiny):
+    bundle, _ = exported_tiny
     network = load_bundle_network(bundle)
     with torch.no_grad():
         network.action_out_proj.bias[0] += 0.01
@@ -99,9 +92,9 @@ def test_nan_counts_as_an_infinite_difference():
     assert relative_difference(np.array([np.nan]), np.array([1.0])) == float("inf")
 
 
-def test_the_deployed_policy_loads_without_torch(exported):
+def test_the_deployed_policy_loads_without_torch(exported_tiny):
     """Importing torch is made to fail; loading and running the policy must not notice."""
-    bundle, _ = exported
+    bundle, _ = exported_tiny
     program = f"""
 import sys
 sys.modules["torch"] = sys.modules["safetensors"] = None
@@ -124,8 +117,8 @@ print(policy.infer(seen).actions.shape)
     assert result.stdout.strip() == "(8, 7)", result.stderr
 
 
-def test_a_backend_without_its_library_says_so(exported, monkeypatch):
-    bundle, _ = exported
+def test_a_backend_without_its_library_says_so(exported_tiny, monkeypatch):
+    bundle, _ = exported_tiny
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     monkeypatch.delitem(sys.modules, "z1_ros.policy.backends.onnx", raising=False)
     with pytest.raises(BackendUnavailable, match="onnxruntime is not installed"):

@@ -7,21 +7,20 @@ from dataclasses import asdict, replace
 import numpy as np
 import onnx
 import pytest
-from support.tiny_bundle import TINY, observation, write_tiny_bundle
+from support.tiny_bundle import TINY, observation
 
 from z1_ros.errors import BundleError
-from z1_ros.models.bundle.export import example_inputs, export
+from z1_ros.models.bundle.export import example_inputs
 from z1_ros.models.bundle.graphs import OUTPUTS
 from z1_ros.models.bundle.manifest import MANIFEST, load_bundle, write_manifest
 from z1_ros.policy.backends import load_policy
 from z1_ros.policy.backends.onnx import OnnxBackend
 
 
-@pytest.fixture(scope="module")
-def exported(tmp_path_factory):
-    bundle = write_tiny_bundle(tmp_path_factory.mktemp("onnx") / "tiny")
-    export(bundle)
-    return load_bundle(bundle.path)
+@pytest.fixture
+def exported(exported_tiny):
+    bundle, _ = exported_tiny
+    return bundle
 
 
 @pytest.fixture
