@@ -3,7 +3,7 @@
 import pytest
 
 from z1_ros.errors import ConfigError
-from z1_ros.graph.spec import check_files, known_parameters
+from z1_ros.graph.spec import Graph, known_parameters
 from z1_ros.nodes.configs import GuardNodeConfig
 
 
@@ -15,10 +15,10 @@ def test_a_parameter_must_be_one_of_its_node():
 
 
 def test_files_that_are_given_must_exist(tmp_path):
-    check_files(params_file="", fastdds_profile="auto")
-    check_files(params_file="", fastdds_profile="")
+    Graph(nodes=(), params_file="", fastdds_profile="auto")
+    Graph(nodes=(), params_file="", fastdds_profile="")
     missing = str(tmp_path / "nowhere")
     with pytest.raises(ConfigError, match=f"no params_file at {missing}"):
-        check_files(params_file=missing, fastdds_profile="auto")
+        Graph(nodes=(), params_file=missing, fastdds_profile="auto")
     with pytest.raises(ConfigError, match=f"no fastdds_profile at {missing}"):
-        check_files(params_file="", fastdds_profile=missing)
+        Graph(nodes=(), params_file="", fastdds_profile=missing)

@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -29,7 +30,7 @@ def fake_worker(**settings) -> Iterator[tuple[GraphRunner, RosEnv]]:
     """Run a worker's graph with the fake simulator."""
     commands = {"sim_bridge_node": [sys.executable, FAKES, "sim_bridge_node"]}
     maker = EnvMaker(simulator="kitchen", task="OpenDrawer", embodiment="panda")
-    graph = worker_graph(maker, 4, namespace="worker3")
+    graph = replace(worker_graph(maker, 4), namespace="worker3")
     settings = {"cameras": PANDA.cameras} | settings
     with GraphRunner(graph, commands=commands) as runner:
         yield runner, RosEnv(runner.client, "OpenDrawer", PANDA, **settings)

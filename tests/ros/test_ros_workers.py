@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -159,7 +160,7 @@ def test_no_process_outlives_the_learner(how):
 def attached(monkeypatch):
     """Workers whose graphs run already, and what looks after the last one's nodes."""
     graphs = [
-        worker_graph(MAKER, SETTINGS["replan_steps"], namespace=f"arm{number}")
+        replace(worker_graph(MAKER, SETTINGS["replan_steps"]), namespace=f"arm{number}")
         for number in range(WORKERS)
     ]
     with GraphRunner(graphs[0]) as first:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -60,7 +61,7 @@ def test_nobody_on_the_network_reaches_a_graph_unless_it_is_opened(monkeypatch):
     domain = FreeDomain()
     monkeypatch.setenv("ROS_DOMAIN_ID", str(domain.id))
     for discovery, wanted in (("auto", {"127.0.0.1"}), ("subnet", {"0.0.0.0"})):
-        graph = worker_graph(MAKER, 4, discovery=discovery)
+        graph = replace(worker_graph(MAKER, 4), discovery=discovery)
         with GraphRunner(graph, own_domain=False, commands=COMMANDS) as runner:
             assert listens_on(runner) >= wanted
             assert discovery == "subnet" or listens_on(runner) == wanted

@@ -43,13 +43,7 @@ class GraphClient:
     def __init__(
         self, domain_id: int | None = None, namespace: str = "", discovery: Discovery = "auto"
     ):
-        """Join a ROS domain.
-
-        Args:
-            domain_id: ROS domain; None uses the environment variable ``ROS_DOMAIN_ID``.
-            namespace: Namespace of the graph.
-            discovery: Which machines can discover this client.
-        """
+        """Join a ROS domain; None uses the environment variable ``ROS_DOMAIN_ID``."""
         self.check: Callable[[], None] = lambda: None
         """Function called while a method waits. It raises an error to stop the wait early."""
         self._context = Context()
@@ -85,14 +79,9 @@ class GraphClient:
     def wait(self, done: Callable[[], Any], timeout_s: float, what: str | Callable[[], str]) -> Any:
         """Process messages until ``done()`` returns a true value, and return that value.
 
-        Args:
-            done: Function called after each message.
-            timeout_s: Longest wait [s].
-            what: Name of the expected event for the error message, or a function that returns it.
-
         Raises:
-            GraphError: The wait timed out. The message contains ``what`` and the status of every
-                node.
+            GraphError: The wait timed out. The message contains ``what`` (the name of the expected
+                event, or a function that returns it) and the status of every node.
         """
         deadline_s = time.monotonic() + timeout_s
         while not (result := done()):
@@ -161,9 +150,9 @@ class GraphClient:
             self._clients[name] = self.node.create_client(service_type, name)
         return self._clients[name]
 
-    def trigger(self, name: str, timeout_s: float = 30.0) -> str:
+    def trigger(self, name: str, timeout_s: float = 30.0, again_s: float = 5.0) -> str:
         """Call a Trigger service and return its message; raises GraphError if it refuses."""
-        response = self.call(Trigger, name, Trigger.Request(), timeout_s)
+        response = self.call(Trigger, name, Trigger.Request(), timeout_s, again_s)
         if not response.success:
             raise GraphError(f"{name} refused: {response.message}")
         return response.message
@@ -206,12 +195,8 @@ class GraphClient:
     def reload(self, model: str = "", timeout_s: float = 120.0) -> str:
         """Make the policy node reload its model bundle or load another one, without a pause.
 
-        Args:
-            model: Bundle to load. Empty reloads the present one, e.g. after it changed on disk.
-            timeout_s: Longest wait [s].
-
-        Returns:
-            SHA-256 of the bundle that the policy now uses.
+        An empty ``model`` reloads the present one, e.g. after it changed on disk. Returns the
+        SHA-256 of the bundle that the policy now uses.
 
         Raises:
             GraphError: The node refused; the message contains its reason. The policy keeps the
@@ -223,10 +208,7 @@ class GraphClient:
         self._client(Trigger, name)
         self.state(POLICY)
         # As in ``transition``: loading takes long, so the request is repeated late.
-        response = self.call(Trigger, name, Trigger.Request(), timeout_s, again_s=30.0)
-        if not response.success:
-            raise GraphError(f"{name} refused: {response.message}")
-        return response.message.split()[-1]
+        return self.trigger(name, timeout_s, again_s=30.0).split()[-1]
 
     def run_episode(
         self,
@@ -241,12 +223,8 @@ class GraphClient:
         The policy resets itself with the new seed when it receives the first message of the new
         episode. Each message contains its episode, so messages of the previous one are ignored.
 
-        Args:
-            task: Task name.
-            seed: Scene seed.
-            noise_seed: Seed of the policy's noise; None uses ``seed``.
-            timeout_s: Longest wait for the end of the episode [s].
-            on_progress: Function called with the simulator's status values when they change.
+        ``noise_seed`` is ``seed`` by default. ``on_progress`` is called with the simulator's status
+        values when they change.
 
         Raises:
             GraphError: The episode did not end in time, or a node refused or died.
@@ -281,9 +259,6 @@ class GraphClient:
         Times in ms. Inference times are counted since the policy was configured, ages since the
         task was set.
         """
-        found = {}
-        for name, prefix in ((POLICY, "infer_"), (BRIDGE, "age_")):
-            values = self.status(name)[1]
-            for key in ("p50_ms", "p99_ms", "n"):
-                found[prefix + key] = float(values.get(prefix + key, "nan"))
-        return found
+        values = self.status(POLICY)[1] | self.status(BRIDGE)[1]
+        names = [f"{of}_{key}" for of in ("infer", "age") for key in ("p50_ms", "p99_ms", "n")]
+        return {name: float(values.get(name, "nan")) for name in names}

@@ -28,11 +28,9 @@ _PROFILES = ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE")
 def dds_env(discovery: Discovery, profile: str = "auto", image_bytes: int = 0) -> dict[str, str]:
     """Return the environment variables that a process of a graph needs.
 
-    Args:
-        discovery: Which machines can discover the process.
-        profile: Path of a Fast DDS profile, empty for none, or ``auto``: the profile that the
-            environment sets, otherwise one of z1_ros if ``discovery`` or ``image_bytes`` needs it.
-        image_bytes: Size of the largest image that the process publishes [bytes].
+    ``profile`` is the path of a Fast DDS profile, empty for none, or ``auto``: the profile that the
+    environment sets, otherwise one of z1_ros if ``discovery`` or ``image_bytes`` (size of the
+    largest image that the process publishes) needs it.
     """
     if profile == "auto":
         profile = _own_profile(discovery, image_bytes)
@@ -43,9 +41,7 @@ def dds_env(discovery: Discovery, profile: str = "auto", image_bytes: int = 0) -
 def describe(discovery: Discovery, opens: str = "discovery:=subnet") -> str:
     """Return one sentence that says which machines can discover a graph.
 
-    Args:
-        discovery: Discovery setting of the graph.
-        opens: Launch argument or flag that makes the graph visible in the network.
+    ``opens`` is the launch argument or flag that makes the graph visible in the network.
     """
     if _is_local(discovery):
         return f"only this machine sees the graph; {opens} opens it to the network"
@@ -56,11 +52,7 @@ def describe(discovery: Discovery, opens: str = "discovery:=subnet") -> str:
 
 
 def shared_file(name: str) -> Path:
-    """Return the path of a file in the package's share folder or in the source checkout.
-
-    Raises:
-        ConfigError: No installation folder contains the file.
-    """
+    """Return the path of a file in the share folder or the source checkout; raises ConfigError."""
     prefixes = [*os.environ.get("AMENT_PREFIX_PATH", "").split(":"), sys.prefix]
     places = [Path(__file__).resolve().parents[2] / name]
     places += [Path(prefix) / "share" / "z1_ros" / name for prefix in prefixes if prefix]
@@ -71,7 +63,6 @@ def shared_file(name: str) -> Path:
 
 
 def _is_local(discovery: Discovery) -> bool:
-    """Return whether only this machine may discover a graph."""
     if discovery != "auto":
         return discovery == "localhost"
     if any(os.environ.get(name) for name in _PEERS):
@@ -80,10 +71,8 @@ def _is_local(discovery: Discovery) -> bool:
 
 
 def _range_env(discovery: Discovery) -> dict[str, str]:
-    if _is_local(discovery):
-        env = {RANGE: "LOCALHOST"}
-    else:
-        env = {RANGE: "SUBNET"} if discovery == "subnet" else {}
+    wanted = "LOCALHOST" if _is_local(discovery) else "SUBNET" if discovery == "subnet" else ""
+    env = {RANGE: wanted} if wanted else {}
     if env and os.environ.get("ROS_LOCALHOST_ONLY"):
         env["ROS_LOCALHOST_ONLY"] = ""  # deprecated, but it has priority if set
     return env

@@ -15,11 +15,7 @@ class FreeDomain:
     """A ROS domain that no process of this machine uses, reserved until ``close``."""
 
     def __init__(self) -> None:
-        """Choose and reserve an unused domain.
-
-        Raises:
-            GraphError: All domains are in use.
-        """
+        """Choose and reserve an unused domain; raises GraphError if all are in use."""
         # Above 101, the ports of a domain overlap with the ephemeral ports of Linux.
         for domain_id in random.sample(range(1, 102), 101):
             claimed = claim(f"domain {domain_id}")
@@ -37,11 +33,7 @@ class FreeDomain:
 
 
 def environment_domain_id() -> int:
-    """Return ``ROS_DOMAIN_ID``, or 0 if it is unset or empty, as in ROS.
-
-    Raises:
-        ConfigError: The value is not a valid domain id.
-    """
+    """Return ``ROS_DOMAIN_ID``, 0 if unset or empty as in ROS; raises ConfigError if not valid."""
     text = os.environ.get("ROS_DOMAIN_ID", "").strip() or "0"
     if not text.isdecimal() or int(text) > MAX_DOMAIN_ID:
         raise ConfigError(f"ROS_DOMAIN_ID is {text!r}, expected a number from 0 to {MAX_DOMAIN_ID}")

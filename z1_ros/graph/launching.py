@@ -5,6 +5,7 @@ This module imports ROS 2's ``launch``, which the PyPI wheels of rclpy do not in
 
 import sys
 from collections.abc import Callable, Collection
+from functools import partial
 from typing import Any, TypeVar
 
 from launch import LaunchContext, LaunchDescription
@@ -48,10 +49,7 @@ def describe(
 ) -> LaunchDescription:
     """Return a launch description: one argument per config field, and a call of ``start``.
 
-    Args:
-        config: Config dataclass with its default values.
-        start: Function that returns the processes once the arguments are known.
-        names: Field name -> allowed values, for fields that are not a ``Literal``.
+    ``names`` gives the allowed values of fields that are not a ``Literal``.
     """
     texts, known = descriptions(type(config)), choices(type(config)) | names
     known |= {n: ("true", "false") for n, v in flatten(config).items() if isinstance(v, bool)}
@@ -110,14 +108,10 @@ def parse(name: str, text: str, default: Any) -> Any:
 def actions_of(spec: NodeSpec, graph: Graph) -> list:
     """Return the launch actions of a node, including those that activate a lifecycle node."""
     # Declare strings explicitly; otherwise launch parses "1e3" or "open: the drawer" as YAML.
-    parameters: list[Any] = [
-        {
-            name: ParameterValue(value, value_type=str) if isinstance(value, str) else value
-            for name, value in spec.parameters.items()
-        }
-    ]
-    if graph.params_file:
-        parameters.append(graph.params_file)
+    parameters = {
+        name: ParameterValue(value, value_type=str) if isinstance(value, str) else value
+        for name, value in spec.parameters.items()
+    }
     if graph.respawn:
         at_end = {"respawn": True, "respawn_delay": RESPAWN_S}
     else:
@@ -127,7 +121,7 @@ def actions_of(spec: NodeSpec, graph: Graph) -> list:
         executable=spec.name,
         name=spec.name,
         namespace=graph.namespace,
-        parameters=parameters,
+        parameters=[parameters, *([graph.params_file] if graph.params_file else [])],
         remappings=list(spec.remap.items()),
         additional_env=dds.dds_env(graph.discovery, graph.fastdds_profile, spec.image_bytes),
         arguments=["--ros-args", "--log-level", graph.log_level],
@@ -167,8 +161,6 @@ def learner(made: TrainGraph) -> ExecuteProcess:
 def end_all(context: LaunchContext, name: str) -> list:
     """Return the actions that end the launch after a required process ended.
 
-    Returns an empty list if the launch is already ending.
-
     Raises:
         GraphError: The process failed; the launch then ends with exit code 1.
     """
@@ -187,24 +179,14 @@ def bring_up(node: LifecycleNode) -> list:
     the second handler from undoing ``ros2 lifecycle set … deactivate``, which ends in the same
     state as configuring.
     """
-    configure = ChangeState(
-        lifecycle_node_matcher=matches_action(node),
-        transition_id=Transition.TRANSITION_CONFIGURE,
+    change = partial(ChangeState, lifecycle_node_matcher=matches_action(node))
+    configure = EmitEvent(event=change(transition_id=Transition.TRANSITION_CONFIGURE))
+    activate = EmitEvent(event=change(transition_id=Transition.TRANSITION_ACTIVATE))
+    started = OnProcessStart(target_action=node, on_start=[configure])
+    configured = OnStateTransition(
+        target_lifecycle_node=node,
+        start_state="configuring",
+        goal_state="inactive",
+        entities=[activate],
     )
-    activate = ChangeState(
-        lifecycle_node_matcher=matches_action(node),
-        transition_id=Transition.TRANSITION_ACTIVATE,
-    )
-    return [
-        RegisterEventHandler(
-            OnProcessStart(target_action=node, on_start=[EmitEvent(event=configure)])
-        ),
-        RegisterEventHandler(
-            OnStateTransition(
-                target_lifecycle_node=node,
-                start_state="configuring",
-                goal_state="inactive",
-                entities=[EmitEvent(event=activate)],
-            )
-        ),
-    ]
+    return [RegisterEventHandler(started), RegisterEventHandler(configured)]

@@ -1,10 +1,12 @@
 """The graph that runs a policy; both ROS 2 launch and ``GraphRunner`` start it."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
+from z1_ros.config import flatten
 from z1_ros.errors import ConfigError, closest
 from z1_ros.graph.dds import Discovery
-from z1_ros.graph.spec import Graph, LogLevel, NodeSpec, check_files, known_parameters
+from z1_ros.graph.spec import Graph, LogLevel, NodeSpec, known_parameters
 from z1_ros.models.bundle.manifest import load_bundle
 from z1_ros.nodes.configs import (
     Backend,
@@ -93,45 +95,25 @@ def policy_graph(config: PolicyGraphConfig) -> Graph:
             f"robot {config.robot!r} is not part of this version of z1_ros. "
             f"{closest(config.robot, SIMULATORS)}"
         )
-    check_files(params_file=config.params_file, fastdds_profile=config.fastdds_profile)
     manifest = load_bundle(config.model).manifest
-    simulated = {"use_sim_time": True} if config.use_sim_time else {}
-    shared = {"mode": config.mode, "embodiment": embodiment(manifest.embodiment).name} | simulated
-    policy = {
-        "model": config.model,
-        "backend": config.backend,
-        "threads": config.threads,
-        "instruction": config.instruction,
-        "replan_steps": config.replan_steps,
-        "delay_steps": config.delay_steps,
-    }
-    bridge = {
-        "robot": config.robot,
-        "task": config.task,
-        "seed": config.seed,
-        "instruction": config.instruction,
-        "image_size": config.image_size,
-        "image_every_steps": config.replan_steps or manifest.replan_steps,
-        "camera_hz": config.camera_hz,
-        "video_size": config.video_size,
-        "video_hz": config.video_hz,
-        "start_paused": config.start_paused,
-        "repeat": config.repeat,
-    }
+    shared: dict[str, object] = {"embodiment": embodiment(manifest.embodiment).name}
+    if config.use_sim_time:
+        shared["use_sim_time"] = True
+    images = {"image_every_steps": config.replan_steps or manifest.replan_steps}
     return Graph(
         nodes=(
             NodeSpec(
                 name="sim_bridge_node",
-                parameters=known_parameters(SimBridgeConfig(), bridge | shared),
-                image_bytes=_largest_image_bytes(config),
+                parameters=_parameters(SimBridgeConfig(), config, shared | images),
+                image_bytes=3 * max(config.image_size**2, config.video_size**2 * 4 // 3),
             ),
             NodeSpec(
                 name="guard_node",
-                parameters=known_parameters(GuardNodeConfig(), shared),
+                parameters=_parameters(GuardNodeConfig(), config, shared),
             ),
             NodeSpec(
                 name="policy_node",
-                parameters=known_parameters(PolicyNodeConfig(), policy | shared),
+                parameters=_parameters(PolicyNodeConfig(), config, shared),
                 lifecycle=True,
             ),
         ),
@@ -144,5 +126,9 @@ def policy_graph(config: PolicyGraphConfig) -> Graph:
     )
 
 
-def _largest_image_bytes(config: PolicyGraphConfig) -> int:
-    return 3 * max(config.image_size**2, config.video_size**2 * 4 // 3)
+def _parameters(
+    node: object, config: PolicyGraphConfig, others: Mapping[str, object]
+) -> Mapping[str, object]:
+    """Return ``others`` and every launch argument that has the name of a parameter of ``node``."""
+    arguments, names = flatten(config), flatten(node)
+    return known_parameters(node, {n: arguments[n] for n in names if n in arguments} | others)

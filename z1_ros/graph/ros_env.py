@@ -46,16 +46,10 @@ class RosEnv:
         reply_timeout_s: float = 60.0,
         close: Callable[[], object] = lambda: None,
     ):
-        """Connect to a running graph.
+        """Connect to a running graph, and subscribe to ``cameras``; the robot may have more.
 
-        Args:
-            client: Client that is connected to the graph.
-            task: Task name.
-            robot: Robot in the simulator.
-            cameras: Names of the cameras to subscribe to; the robot may have more.
-            reply_timeout_s: Longest wait for the next observation after an action [s].
-            close: Function that disconnects from the graph and stops it if this process started
-                it.
+        ``reply_timeout_s`` is the longest wait for the next observation after an action. ``close``
+        disconnects from the graph and stops it if this process started it.
         """
         self.task = task
         self.embodiment = robot
@@ -192,7 +186,6 @@ class RosEnv:
             self._action.publish(latest)
 
     def _steps(self) -> int:
-        """Control steps since the start of the scene."""
         time_ns = self._stamp_ns - origin_of(self._frame_id)
         return round(time_ns * 1e-9 * self.embodiment.control_hz)
 

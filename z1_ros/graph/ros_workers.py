@@ -7,6 +7,7 @@ a new graph.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from z1_ros.errors import ConfigError, GraphError
 from z1_ros.graph.client import BRIDGE, GUARD, GraphClient
@@ -23,70 +24,6 @@ WORKER_TIMEOUT_S = 240.0
 """Longest wait for a worker's reply [s]; the first reply includes starting its nodes."""
 ATTACH_S = 120.0
 """Longest wait for a graph that another process starts [s]."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class OwnGraph:
-    """Starts a graph on a separate ROS domain and makes the environment that connects to it."""
-
-    maker: EnvMaker
-    """Simulator, robot and task of the environment."""
-    cameras: tuple[str, ...]
-    """Cameras that the policy uses."""
-    replan_steps: int
-    """Control steps between two sets of images."""
-    reply_timeout_s: float
-    """Longest wait for the next observation after an action [s]."""
-
-    def __call__(self) -> Env:
-        """Start the graph; raises GraphError if it does not come up."""
-        runner = GraphRunner(worker_graph(self.maker, self.replan_steps))
-        runner.__enter__()
-        return RosEnv(
-            runner.client,
-            self.maker.task,
-            self.maker.robot,
-            cameras=self.cameras,
-            reply_timeout_s=self.reply_timeout_s,
-            close=runner.stop,
-        )
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class RunningGraph:
-    """Makes an environment that connects to a graph that another process started."""
-
-    maker: EnvMaker
-    """Simulator, robot and task of the environment."""
-    cameras: tuple[str, ...]
-    """Cameras that the policy uses."""
-    namespace: str
-    """Namespace of the graph."""
-    reply_timeout_s: float
-    """Longest wait for the next observation after an action [s]."""
-
-    def __call__(self) -> Env:
-        """Connect to the graph; raises ConfigError if no graph is running."""
-        client = GraphClient(environment_domain_id(), self.namespace)
-        try:
-            client.wait(lambda: self._there(client), ATTACH_S, "its nodes")
-        except GraphError as error:
-            client.close()
-            raise ConfigError(
-                f"no {BRIDGE} and {GUARD} in namespace /{self.namespace} of ROS domain "
-                f"{environment_domain_id()}; `ros2 launch z1_ros train.launch.py` starts them"
-            ) from error
-        return RosEnv(
-            client,
-            self.maker.task,
-            self.maker.robot,
-            cameras=self.cameras,
-            reply_timeout_s=self.reply_timeout_s,
-            close=client.close,
-        )
-
-    def _there(self, client: GraphClient) -> bool:
-        return all(client.status(name)[0] for name in (BRIDGE, GUARD))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -114,17 +51,40 @@ class RosWorkers:
 
     def _make_env(self, maker: EnvMaker, number: int) -> Callable[[], Env]:
         if self.attach:
-            return RunningGraph(
-                maker=maker,
-                cameras=self.cameras,
-                namespace=worker_namespace(self.attach, number),
-                reply_timeout_s=self.reply_timeout_s,
+            return partial(self._join_graph, maker, worker_namespace(self.attach, number))
+        return partial(self._start_graph, maker)
+
+    def _start_graph(self, maker: EnvMaker) -> Env:
+        """Start a graph on a separate ROS domain; raises GraphError if it does not come up."""
+        runner = GraphRunner(worker_graph(maker, self.replan_steps))
+        runner.__enter__()
+        return self._connect(maker, runner.client, runner.stop)
+
+    def _join_graph(self, maker: EnvMaker, namespace: str) -> Env:
+        """Connect to a graph of another process; raises ConfigError if no graph is running."""
+        client = GraphClient(environment_domain_id(), namespace)
+        try:
+            client.wait(
+                lambda: all(client.status(name)[0] for name in (BRIDGE, GUARD)),
+                ATTACH_S,
+                "its nodes",
             )
-        return OwnGraph(
-            maker=maker,
+        except GraphError as error:
+            client.close()
+            raise ConfigError(
+                f"no {BRIDGE} and {GUARD} in namespace /{namespace} of ROS domain "
+                f"{environment_domain_id()}; `ros2 launch z1_ros train.launch.py` starts them"
+            ) from error
+        return self._connect(maker, client, client.close)
+
+    def _connect(self, maker: EnvMaker, client: GraphClient, close: Callable[[], object]) -> Env:
+        return RosEnv(
+            client,
+            maker.task,
+            maker.robot,
             cameras=self.cameras,
-            replan_steps=self.replan_steps,
             reply_timeout_s=self.reply_timeout_s,
+            close=close,
         )
 
 

@@ -54,13 +54,12 @@ class Graph:
     """Whether ROS 2 launch restarts a node that ended; otherwise the whole graph ends if one node
     ends."""
 
-
-def check_files(*, params_file: str, fastdds_profile: str) -> None:
-    """Raise ConfigError if a given file does not exist."""
-    if params_file and not Path(params_file).is_file():
-        raise ConfigError(f"no params_file at {params_file}")
-    if fastdds_profile not in ("", "auto") and not Path(fastdds_profile).is_file():
-        raise ConfigError(f"no fastdds_profile at {fastdds_profile}")
+    def __post_init__(self) -> None:
+        """Raise ConfigError if a given file does not exist."""
+        if self.params_file and not Path(self.params_file).is_file():
+            raise ConfigError(f"no params_file at {self.params_file}")
+        if self.fastdds_profile not in ("", "auto") and not Path(self.fastdds_profile).is_file():
+            raise ConfigError(f"no fastdds_profile at {self.fastdds_profile}")
 
 
 def known_parameters(defaults: object, parameters: Mapping[str, object]) -> Mapping[str, object]:

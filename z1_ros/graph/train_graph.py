@@ -7,11 +7,11 @@ and a learner that connects to them.
 
 import shlex
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from z1_ros.errors import ConfigError
 from z1_ros.graph.dds import Discovery, dds_env
-from z1_ros.graph.spec import Graph, LogLevel, NodeSpec, check_files, known_parameters
+from z1_ros.graph.spec import Graph, LogLevel, NodeSpec, known_parameters
 from z1_ros.models.bundle.manifest import load_bundle
 from z1_ros.nodes.configs import GuardNodeConfig, SimBridgeConfig
 from z1_ros.sim.registry import DEFAULT_SIMULATOR, EnvMaker
@@ -82,9 +82,8 @@ def train_graph(config: TrainGraphConfig) -> TrainGraph:
     manifest = load_bundle(config.bundle).manifest
     maker = EnvMaker(simulator=config.robot, task=config.task, embodiment=manifest.embodiment)
     workers = [
-        worker_graph(
-            maker,
-            manifest.replan_steps,
+        replace(
+            worker_graph(maker, manifest.replan_steps),
             namespace=worker_namespace(config.namespace, number),
             params_file=config.params_file,
             log_level=config.log_level,
@@ -113,31 +112,11 @@ def train_graph(config: TrainGraphConfig) -> TrainGraph:
     )
 
 
-def worker_graph(
-    maker: EnvMaker,
-    replan_steps: int,
-    *,
-    namespace: str = "",
-    params_file: str = "",
-    log_level: LogLevel = "warn",
-    discovery: Discovery = "auto",
-    fastdds_profile: str = "auto",
-) -> Graph:
-    """Return the graph of one worker: a simulator in lockstep, and the guard.
+def worker_graph(maker: EnvMaker, replan_steps: int) -> Graph:
+    """Return a worker's graph: a simulator in lockstep, and the guard.
 
-    Args:
-        maker: Simulator, robot and task of the environment.
-        replan_steps: Control steps between two sets of images.
-        namespace: Namespace of both nodes.
-        params_file: YAML file with parameter deviations, empty for none.
-        log_level: Least severe message that is shown.
-        discovery: Which machines can discover the nodes.
-        fastdds_profile: Fast DDS profile: a file, empty for none, or auto.
-
-    Raises:
-        ConfigError: A file does not exist.
+    The simulator renders every ``replan_steps`` control steps.
     """
-    check_files(params_file=params_file, fastdds_profile=fastdds_profile)
     shared = {"mode": "lockstep", "embodiment": maker.embodiment}
     bridge = {
         "robot": maker.simulator,
@@ -155,16 +134,9 @@ def worker_graph(
                 # Several simulators in one domain must not publish to the same clock topic.
                 remap={"/clock": "clock"},
             ),
-            NodeSpec(
-                name="guard_node",
-                parameters=known_parameters(GuardNodeConfig(), shared),
-            ),
+            NodeSpec(name="guard_node", parameters=known_parameters(GuardNodeConfig(), shared)),
         ),
-        namespace=namespace,
-        log_level=log_level,
-        params_file=params_file,
-        discovery=discovery,
-        fastdds_profile=fastdds_profile,
+        log_level="warn",
         respawn=True,
     )
 
