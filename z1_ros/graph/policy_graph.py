@@ -127,7 +127,7 @@ def policy_graph(config: PolicyGraphConfig) -> Graph:
 
 
 def _parameters(
-    node: object, config: PolicyGraphConfig, others: Mapping[str, object]
+    node: object, config: PolicyGraphConfig, others: dict[str, object]
 ) -> Mapping[str, object]:
     """Return ``others`` and every launch argument that has the name of a parameter of ``node``."""
     arguments, names = flatten(config), flatten(node)

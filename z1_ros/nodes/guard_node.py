@@ -10,6 +10,8 @@ while the last received value is true. Several buttons must be combined with a l
 publisher.
 """
 
+import time
+
 import numpy as np
 from rclpy.duration import Duration
 from rclpy.node import Node
@@ -24,7 +26,6 @@ from z1_ros.nodes.messages import action_message, read_action, to_ns
 from z1_ros.nodes.process import StopRequest, run_node, spin
 from z1_ros.nodes.qos import COMMAND, STEADY, subscribe_to_all
 from z1_ros.nodes.status import ERROR, OK, WARN, Status
-from z1_ros.runtime.clock import WallClock
 from z1_ros.runtime.guard import Guard, Verdict
 from z1_ros.specs import embodiment
 
@@ -40,7 +41,6 @@ class GuardNode(Node):
         self.config = params.declare(self, GuardNodeConfig())
         self.robot = embodiment(self.config.embodiment)
         self.guard = Guard(self.robot, self.config.guard)
-        self._steady = WallClock()
         self._frame_id = ""
         self._latest: JointState | None = None
         self._safe_action = self.create_publisher(JointState, "safe_action", COMMAND)
@@ -71,7 +71,7 @@ class GuardNode(Node):
         if message.header.frame_id != self._frame_id:
             self._frame_id = message.header.frame_id
             self.guard.new_episode()
-        now_s = self._steady.now_s()
+        now_s = time.monotonic()
         try:
             action, dims = read_action(message)
         except ActionError as error:
@@ -90,7 +90,7 @@ class GuardNode(Node):
         )
 
     def _on_timer(self) -> None:
-        verdict = self.guard.check_age(self._steady.now_s())
+        verdict = self.guard.check_age(time.monotonic())
         if verdict is not None:
             self._publish_own(verdict.action, verdict.held)
 

@@ -2,11 +2,12 @@
 
 import queue
 import threading
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from z1_ros.errors import Z1Error
 from z1_ros.policy.base import Policy
-from z1_ros.runtime.clock import Clock
 from z1_ros.types import ActionChunk, Observation
 
 
@@ -34,9 +35,9 @@ def failure_text(failure: Exception) -> str:
 class InferenceWorker:
     """Runs ``policy.infer`` for one observation at a time."""
 
-    def __init__(self, policy: Policy, clock: Clock):
+    def __init__(self, policy: Policy, now_s: Callable[[], float] = time.monotonic):
         self._policy = policy
-        self._clock = clock
+        self._now_s = now_s
         self._requests: queue.SimpleQueue = queue.SimpleQueue()
         self._results: queue.SimpleQueue[InferenceResult] = queue.SimpleQueue()
         self._busy = False
@@ -80,7 +81,7 @@ class InferenceWorker:
                 self._results.put(self._infer(*request))
 
     def _infer(self, observation: Observation, generation: int) -> InferenceResult:
-        started_s = self._clock.now_s()
+        started_s = self._now_s()
         chunk, error = None, ""
         try:
             chunk = self._policy.infer(observation)
@@ -88,7 +89,7 @@ class InferenceWorker:
             error = failure_text(failure)
         return InferenceResult(
             generation=generation,
-            seconds=self._clock.now_s() - started_s,
+            seconds=self._now_s() - started_s,
             chunk=chunk,
             error=error,
         )

@@ -5,6 +5,7 @@ the lockstep graph use it. ``ControlLoop`` runs in real time: its tick never wai
 whose inference runs on a separate thread.
 """
 
+import time
 from collections import Counter, deque
 from dataclasses import dataclass
 from typing import Protocol
@@ -14,7 +15,6 @@ import numpy as np
 from z1_ros.errors import ActionError, ConfigError, ObservationError
 from z1_ros.policy.base import Policy
 from z1_ros.runtime.chunks import ChunkQueue
-from z1_ros.runtime.clock import Clock, WallClock
 from z1_ros.runtime.inference import InferenceWorker
 from z1_ros.runtime.latency import LatencyStats
 from z1_ros.specs import Embodiment
@@ -57,7 +57,6 @@ class StepLoop:
         """Durations of inference, without the first one."""
         self.held = ""
         """Reason why the latest action was a hold; empty if it came from the policy."""
-        self._clock = WallClock()
         self.reset(0)
 
     def reset(self, seed: int) -> None:
@@ -103,9 +102,9 @@ class StepLoop:
         return action.copy()
 
     def _infer(self, observation: Observation) -> None:
-        started_s = self._clock.now_s()
+        started_s = time.monotonic()
         chunk = self.policy.infer(observation)
-        self.latency.add(self._clock.now_s() - started_s)
+        self.latency.add(time.monotonic() - started_s)
         self._pending = (self._step + self.delay_steps, self.queue.consumed, chunk)
 
     def _merge_if_due(self) -> None:
@@ -152,7 +151,6 @@ class ControlLoop:
         embodiment: Embodiment,
         replan_steps: int,
         max_chunk_age_s: float = 10.0,
-        clock: Clock | None = None,
     ):
         """Make a loop and start its worker thread; ``close`` ends the thread.
 
@@ -162,7 +160,6 @@ class ControlLoop:
             replan_steps: Actions consumed before the next inference begins. It begins earlier if
                 the queue would become empty during that inference.
             max_chunk_age_s: Longest age of an action's observation; older actions are dropped [s].
-            clock: Steady clock.
 
         Raises:
             ConfigError: ``replan_steps`` is out of range.
@@ -177,8 +174,7 @@ class ControlLoop:
         self.counts: Counter[str] = Counter()
         """``inferences``, ``failed``, ``discarded`` (begun before a reset), ``expired``,
         ``held`` (ticks)."""
-        self._clock = clock or WallClock()
-        self._worker = InferenceWorker(policy, self._clock)
+        self._worker = InferenceWorker(policy)
         self._delays: deque[int] = deque(maxlen=10)
         self._generation = 0
         self._started_at = 0
