@@ -9,7 +9,7 @@ import ast
 import inspect
 import math
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass, replace
 from itertools import pairwise
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
@@ -31,17 +31,13 @@ def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def unflatten(config: T, values: Mapping[str, Any]) -> T:
-    """Return ``config`` with the dotted ``values`` replaced.
+def unflatten(config: T, values: Mapping[str, Any], prefix: str = "") -> T:
+    """Return ``config`` with the dotted ``values`` replaced; error messages add ``prefix``.
 
     Raises:
         ConfigError: A name is unknown, a value has a wrong type or is not one of the choices, or
             the dataclass refuses the values.
     """
-    return _replaced(config, values, "")
-
-
-def _replaced(config: T, values: Mapping[str, Any], prefix: str) -> T:
     known, types = flatten(config), get_type_hints(type(config))
     groups: dict[str, dict[str, Any]] = {}
     own: dict[str, Any] = {}
@@ -54,19 +50,26 @@ def _replaced(config: T, values: Mapping[str, Any], prefix: str) -> T:
         else:
             own[name] = _cast(prefix + name, value, types[name])
     for head, nested in groups.items():
-        own[head] = _replaced(getattr(config, head), nested, f"{prefix}{head}.")
+        own[head] = unflatten(getattr(config, head), nested, f"{prefix}{head}.")
     return replace(config, **own)  # type: ignore[type-var]
 
 
-def choices(cls: type, prefix: str = "") -> dict[str, tuple[Any, ...]]:
-    """Return ``{"group.field": values}`` of each field whose type is a ``Literal``, in order."""
-    found: dict[str, tuple[Any, ...]] = {}
-    for name, kind in get_type_hints(cls).items():
+def declarations(cls: type, prefix: str = "") -> Iterator[tuple[str, Any, Mapping[str, Any]]]:
+    """Yield dotted name, type and metadata of each field; those of a group add its metadata."""
+    kinds = get_type_hints(cls)
+    for field in fields(cls):
+        kind = kinds[field.name]
         if isinstance(kind, type) and is_dataclass(kind):
-            found |= choices(kind, f"{prefix}{name}.")
-        elif get_origin(kind) is Literal:
-            found[prefix + name] = get_args(kind)
-    return found
+            for name, inner, metadata in declarations(kind, f"{prefix}{field.name}."):
+                yield name, inner, {**field.metadata, **metadata}
+        else:
+            yield prefix + field.name, kind, field.metadata
+
+
+def choices(cls: type) -> dict[str, tuple[Any, ...]]:
+    """Return ``{"group.field": values}`` of each field whose type is a ``Literal``, in order."""
+    found = declarations(cls)
+    return {name: get_args(kind) for name, kind, _ in found if get_origin(kind) is Literal}
 
 
 def descriptions(cls: type, prefix: str = "") -> dict[str, str]:

@@ -67,11 +67,15 @@ class Driver(ABC):
     loop: StepLoop | ControlLoop
     """Control loop that computes the actions; its class depends on the mode."""
 
-    def __init__(self, parts: NodeParts, policy: Policy, config: PolicyNodeConfig):
-        """Subscribe to the policy's inputs; a subclass makes its loop before it calls this."""
+    def __init__(
+        self, parts: NodeParts, policy: Policy, config: PolicyNodeConfig, replan_steps: int
+    ):
+        """Make the loop and subscribe; raises ConfigError for bad replan_steps or delay_steps."""
         self.acting = False
         """Whether actions are published now."""
         self._robot = embodiment(config.embodiment)
+        self._config = config
+        self.loop = self._make_loop(policy, replan_steps)
         self._parts = parts
         self._timer: Timer | None = None
         self._frame_id = ""
@@ -103,11 +107,15 @@ class Driver(ABC):
 
     def values(self) -> dict[str, object]:
         """Return the values for ``~/status``."""
-        values: dict[str, object] = {
-            f"infer_{name}": value for name, value in self.loop.latency.summary().items()
+        return {
+            **{f"infer_{name}": value for name, value in self.loop.latency.summary().items()},
+            "chunks_refused": self.loop.queue.refused,
+            **{f"age_{key}_s": age for key, age in self.inputs.ages_s().items()},
         }
-        values["chunks_refused"] = self.loop.queue.refused
-        return values | {f"age_{key}_s": age for key, age in self.inputs.ages_s().items()}
+
+    @abstractmethod
+    def _make_loop(self, policy: Policy, replan_steps: int) -> StepLoop | ControlLoop:
+        """Return the control loop of the mode."""
 
     @abstractmethod
     def _period_s(self) -> float:
@@ -154,13 +162,8 @@ class RealtimeDriver(Driver):
 
     loop: ControlLoop
 
-    def __init__(
-        self, parts: NodeParts, policy: Policy, config: PolicyNodeConfig, replan_steps: int
-    ):
-        """Start the inference thread and subscribe; raises ConfigError for bad replan_steps."""
-        robot = embodiment(config.embodiment)
-        self.loop = ControlLoop(policy, robot, replan_steps, config.max_chunk_age_s)
-        super().__init__(parts, policy, config)
+    def _make_loop(self, policy: Policy, replan_steps: int) -> ControlLoop:
+        return ControlLoop(policy, self._robot, replan_steps, self._config.max_chunk_age_s)
 
     def stop(self) -> None:
         """Publish a last hold and stop publishing."""
@@ -211,14 +214,8 @@ class LockstepDriver(Driver):
 
     loop: StepLoop
 
-    def __init__(
-        self, parts: NodeParts, policy: Policy, config: PolicyNodeConfig, replan_steps: int
-    ):
-        """Subscribe; raises ConfigError for bad replan_steps or delay_steps."""
-        robot = embodiment(config.embodiment)
-        self.loop = StepLoop(policy, robot, replan_steps, config.delay_steps)
-        self._input_timeout_s = config.input_timeout_s
-        super().__init__(parts, policy, config)
+    def _make_loop(self, policy: Policy, replan_steps: int) -> StepLoop:
+        return StepLoop(policy, self._robot, replan_steps, self._config.delay_steps)
 
     def _period_s(self) -> float:
         return 0.25
@@ -247,7 +244,7 @@ class LockstepDriver(Driver):
         """Report in the status which input is missing while physics waits."""
         inputs, orders = self.inputs, self._parts.orders
         quiet_s = min(inputs.ages_s().values())
-        if quiet_s < self._input_timeout_s and inputs.stamp_ns is not None:
+        if quiet_s < self._config.input_timeout_s and inputs.stamp_ns is not None:
             return
         if orders.running and self._is_done():
             return

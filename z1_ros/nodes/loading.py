@@ -53,12 +53,8 @@ def check_takes_over(new: LoadedPolicy, old: LoadedPolicy, replan_steps: int) ->
     Robot, contract (cameras, state, actions, rate, horizon) and the number of actions between two
     inferences must be equal, because subscriptions, control loop and the simulator's rendering
     depend on them. The rest may differ: weights, experts, network sizes, preprocessing of images,
-    prompt and normalisation, denoise steps.
-
-    Args:
-        new: Policy that shall replace ``old``.
-        old: Present policy.
-        replan_steps: Value of the node parameter; 0 if each policy's own value applies.
+    prompt and normalisation, denoise steps. ``replan_steps`` is the node parameter; 0 if each
+    policy's own value applies.
     """
     pairs = [
         ("embodiment", new.embodiment, old.embodiment),
@@ -102,11 +98,6 @@ def ready_policy(
     load: Load, config: PolicyNodeConfig, old: LoadedPolicy | None = None
 ) -> LoadedPolicy:
     """Load the policy that ``config`` names, check it and run each task expert once.
-
-    Args:
-        load: Function that loads the policy.
-        config: Node parameters with the names of model and robot.
-        old: Policy to replace; None if there is none.
 
     Raises:
         ContractMismatch: The policy does not fit the robot, or cannot replace ``old``.

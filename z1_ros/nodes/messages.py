@@ -12,6 +12,7 @@ from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
 from geometry_msgs.msg import PoseStamped
 from sensor_msgs.msg import Image, JointState
+from std_msgs.msg import Header
 
 from z1_ros.errors import ActionError, ConfigError, ObservationError, closest
 from z1_ros.specs import Embodiment, Field
@@ -58,18 +59,20 @@ def to_ns(stamp: Time) -> int:
     return stamp.sec * 1_000_000_000 + stamp.nanosec
 
 
+def _header(stamp_ns: int, frame_id: str) -> Header:
+    return Header(stamp=to_stamp(stamp_ns), frame_id=frame_id)
+
+
 def image_message(image: np.ndarray, camera: str, stamp_ns: int) -> Image:
     """Return the ``rgb8`` message of a (height, width, 3) uint8 RGB image."""
-    message = Image(
+    return Image(
+        header=_header(stamp_ns, f"{camera}_optical_frame"),
         height=image.shape[0],
         width=image.shape[1],
         encoding="rgb8",
         step=3 * image.shape[1],
         data=image.tobytes(),
     )
-    message.header.stamp = to_stamp(stamp_ns)
-    message.header.frame_id = f"{camera}_optical_frame"
-    return message
 
 
 def check_image(message: Image, camera: str) -> None:
@@ -89,11 +92,7 @@ def check_image(message: Image, camera: str) -> None:
 
 
 def image_array(message: Image, camera: str) -> np.ndarray:
-    """Return a message's image (height, width, 3) uint8 RGB.
-
-    Raises:
-        ObservationError: The message is malformed, see ``check_image``.
-    """
+    """Return a message's image (height, width, 3) uint8 RGB; raises as ``check_image`` does."""
     check_image(message, camera)
     channels = _CHANNELS[message.encoding]
     height, width, step = message.height, message.width, message.step
@@ -122,13 +121,11 @@ def joint_states_message(
     state: Mapping[str, np.ndarray], robot: Embodiment, stamp_ns: int, origin_ns: int
 ) -> JointState:
     """Return the joint states of arm and fingers; ``frame_id`` is the episode's start stamp."""
-    message = JointState(
+    return JointState(
+        header=_header(stamp_ns, f"{ORIGIN}{origin_ns}"),
         name=[*robot.joint_names, *robot.gripper_joint_names],
         position=[*state["joint_position"].tolist(), *state["gripper_qpos"].tolist()],
     )
-    message.header.stamp = to_stamp(stamp_ns)
-    message.header.frame_id = f"{ORIGIN}{origin_ns}"
-    return message
 
 
 def origin_of(frame_id: str) -> int:
@@ -170,9 +167,7 @@ def pose_topics(fields: tuple[Field, ...]) -> tuple[PoseTopic, ...]:
 
 def pose_message(state: Mapping[str, np.ndarray], pose: PoseTopic, stamp_ns: int) -> PoseStamped:
     """Return the message of one pose of the state."""
-    message = PoseStamped()
-    message.header.stamp = to_stamp(stamp_ns)
-    message.header.frame_id = pose.frame
+    message = PoseStamped(header=_header(stamp_ns, pose.frame))
     p, q = message.pose.position, message.pose.orientation
     p.x, p.y, p.z = state[pose.position].tolist()
     q.x, q.y, q.z, q.w = state[pose.rotation].tolist()
@@ -191,26 +186,20 @@ def read_pose(message: PoseStamped, pose: PoseTopic) -> dict[str, np.ndarray]:
 def action_message(
     action: np.ndarray, dims: tuple[str, ...], stamp_ns: int, frame_id: str = ""
 ) -> JointState:
-    """Return the message of an action with named dimensions.
+    """Return the message of an action (action_dim,) with named dimensions.
 
-    Args:
-        action: (action_dim,) values.
-        dims: Names of the dimensions.
-        stamp_ns: Stamp of the observation that caused the action [ns].
-        frame_id: ``frame_id`` of that observation's joint states; identifies the episode.
+    ``stamp_ns`` is the stamp of the observation that caused the action, and ``frame_id`` that of
+    its joint states, which identifies the episode.
     """
-    message = JointState(name=list(dims), position=action.astype(np.float64).tolist())
-    message.header.stamp = to_stamp(stamp_ns)
-    message.header.frame_id = frame_id
-    return message
+    return JointState(
+        header=_header(stamp_ns, frame_id),
+        name=list(dims),
+        position=action.astype(np.float64).tolist(),
+    )
 
 
 def read_action(message: JointState) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Return an action's values (n,) float32 and the names of its dimensions.
-
-    Raises:
-        ActionError: Names and values differ in number.
-    """
+    """Return the values (n,) float32 and the names; raises ActionError if they differ in number."""
     if len(message.name) != len(message.position):
         raise ActionError(
             f"action has {len(message.name)} names and {len(message.position)} values"

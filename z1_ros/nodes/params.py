@@ -1,7 +1,6 @@
 """A config dataclass as the parameters of a ROS node."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import fields, is_dataclass
 from typing import Any, TypeVar
 
 from rcl_interfaces.msg import (
@@ -13,7 +12,7 @@ from rcl_interfaces.msg import (
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
-from z1_ros.config import descriptions, flatten, unflatten
+from z1_ros.config import declarations, descriptions, flatten, unflatten
 from z1_ros.errors import ConfigError, closest
 
 T = TypeVar("T")
@@ -23,35 +22,30 @@ def declare(node: Node, defaults: T, check: Callable[[T], None] = lambda config:
     """Declare every field of ``defaults`` on ``node`` and return the config with its overrides.
 
     Later changes are checked against the whole dataclass. A change that the dataclass refuses is
-    rejected with its error message.
-
-    Args:
-        node: Node that gets the parameters.
-        defaults: Config dataclass with the default values.
-        check: Function that raises ConfigError for a later change that only the node can check.
+    rejected with its error message; ``check`` raises ConfigError for one that only the node can
+    check.
 
     Raises:
         ConfigError: An override is unknown, mistyped or out of range.
     """
     known = flatten(defaults)
-    texts, metadata = descriptions(type(defaults)), _metadata(type(defaults))
-    own = {name for name in node._parameters}  # declared by rclpy itself, e.g. use_sim_time
-    for name in node._parameter_overrides:
-        if name not in known and name not in own and not name.startswith("qos_overrides."):
+    texts = descriptions(type(defaults))
+    metadata = {name: found for name, _, found in declarations(type(defaults))}
+    overrides = {}
+    for name, parameter in node._parameter_overrides.items():
+        if name in known:
+            overrides[name] = parameter.value
+        # rclpy itself declares some, e.g. use_sim_time
+        elif name not in node._parameters and not name.startswith("qos_overrides."):
             raise ConfigError(
                 f"{node.get_name()} has no parameter {name!r}. {closest(name, known)}"
             )
-    overrides = {
-        name: parameter.value
-        for name, parameter in node._parameter_overrides.items()
-        if name in known
-    }
     config = unflatten(defaults, overrides)
     for name, value in flatten(config).items():
         node.declare_parameter(
             name,
             list(value) if isinstance(value, tuple) else value,
-            _descriptor(texts[name], metadata.get(name, {}), value),
+            _descriptor(texts[name], metadata[name], value),
             ignore_override=True,
         )
     node.add_on_set_parameters_callback(lambda changes: _check(node, config, check, changes))
@@ -74,18 +68,6 @@ def _check(
     except ConfigError as error:
         return SetParametersResult(successful=False, reason=str(error))
     return SetParametersResult(successful=True)
-
-
-def _metadata(cls: type, prefix: str = "") -> dict[str, Mapping[str, Any]]:
-    """Return the ``field(metadata=…)`` of each parameter, including the metadata of its group."""
-    found: dict[str, Mapping[str, Any]] = {}
-    for field in fields(cls):
-        if isinstance(field.type, type) and is_dataclass(field.type):
-            nested = _metadata(field.type, f"{prefix}{field.name}.")
-            found |= {name: {**field.metadata, **own} for name, own in nested.items()}
-        else:
-            found[prefix + field.name] = field.metadata
-    return found
 
 
 def _descriptor(text: str, metadata: Mapping[str, Any], value: Any) -> ParameterDescriptor:

@@ -9,7 +9,6 @@ until the first action chunk of the new model. A model that does not fit is refu
 stays in use.
 """
 
-from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
@@ -20,20 +19,22 @@ from sensor_msgs.msg import JointState
 from std_msgs.msg import String
 from std_srvs.srv import Trigger
 
-from z1_ros.errors import ConfigError, Z1Error
+from z1_ros.errors import ConfigError
 from z1_ros.nodes import params
 from z1_ros.nodes.configs import PolicyNodeConfig
 from z1_ros.nodes.drivers import DRIVERS, Driver, NodeParts, Orders
-from z1_ros.nodes.loading import LoadedPolicy, load_bundle_policy, ready_policy
+from z1_ros.nodes.loading import Load, LoadedPolicy, load_bundle_policy, ready_policy
 from z1_ros.nodes.messages import check_state_sources
 from z1_ros.nodes.process import StopRequest, in_background, run_node, spin
 from z1_ros.nodes.qos import COMMAND, EVENT, LATCHED, subscribe_to_all
 from z1_ros.nodes.status import ERROR, OK, Status
 from z1_ros.policy.replaceable import ReplaceablePolicy
+from z1_ros.runtime.inference import failure_text
 from z1_ros.specs import embodiment
 
 MODEL = ("model", "backend", "threads")
 """Parameters that a reload reads again."""
+CANNOT_LOAD = "cannot load the model"
 LOAD_S = 600.0
 """Longest duration of a reload [s]; a hung reload must not block later ones."""
 
@@ -41,7 +42,7 @@ LOAD_S = 600.0
 class PolicyNode(LifecycleNode):
     """Drives a robot with a policy."""
 
-    def __init__(self, load: Callable[[PolicyNodeConfig], LoadedPolicy] = load_bundle_policy):
+    def __init__(self, load: Load = load_bundle_policy):
         """Declare parameters; raises ConfigError for a bad one. The model loads in configure."""
         super().__init__("policy_node")
         self._load = load
@@ -71,10 +72,8 @@ class PolicyNode(LifecycleNode):
         """Load the model and check it against the robot; stay unconfigured if it does not fit."""
         try:
             self._set_up()
-        except Z1Error as error:
-            return self._give_up(str(error))
         except Exception as error:  # a backend's own errors must not take the process down
-            return self._give_up(f"cannot load the model: {type(error).__name__}: {error}")
+            return self._give_up(failure_text(error, CANNOT_LOAD))
         self._reload_note = ""
         self._status.set(OK, "inactive")
         return super().on_configure(state)
@@ -179,11 +178,10 @@ class PolicyNode(LifecycleNode):
         return response
 
     def _on_reset(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
-        response.success = self._driver is not None
-        if self._driver is not None:
-            response.message = f"noise seed {self._driver.reset()}"
-        else:
+        if self._driver is None:
             response.message = "not configured: there is nothing to reset"
+        else:
+            response.success, response.message = True, f"noise seed {self._driver.reset()}"
         return response
 
     async def _on_reload(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
@@ -192,11 +190,8 @@ class PolicyNode(LifecycleNode):
             response.success = True
             self._reload_note = ""
             self.get_logger().info(response.message)
-        except Z1Error as error:
-            response.message = str(error)
         except Exception as error:  # a backend's own errors must not take the process down
-            response.message = f"cannot load the model: {type(error).__name__}: {error}"
-        if not response.success:
+            response.message = failure_text(error, CANNOT_LOAD)
             self._reload_note = f"refused: {response.message}"
             self.get_logger().error(self._reload_note)
         self._status.publish()
@@ -244,10 +239,7 @@ class PolicyNode(LifecycleNode):
         return values if self._driver is None else values | self._driver.values()
 
 
-def main(
-    args: list[str] | None = None,
-    load: Callable[[PolicyNodeConfig], LoadedPolicy] = load_bundle_policy,
-) -> int:
+def main(args: list[str] | None = None, load: Load = load_bundle_policy) -> int:
     """Run the policy until SIGINT or SIGTERM; return the exit code."""
     return run_node(lambda: PolicyNode(load), args)
 

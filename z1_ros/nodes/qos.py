@@ -6,6 +6,7 @@ of franka_ros2. The reliability can therefore not be fixed in advance.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from rclpy.clock import Clock, ClockType
@@ -66,23 +67,12 @@ class FollowingSubscription:
         policy: str = "auto",
         depth: int = 2,
     ):
-        """Subscribe to a topic.
-
-        Args:
-            node: Node that owns the subscription.
-            message_type: Message type of the topic.
-            topic: Topic name.
-            callback: Function called with each message.
-            policy: ``auto`` to follow the publishers, ``reliable`` or ``best_effort``.
-            depth: History depth.
-        """
+        """Subscribe; ``policy`` is ``auto`` to follow the publishers, or a fixed reliability."""
         self.reliability = (
             ReliabilityPolicy.RELIABLE if policy == "reliable" else ReliabilityPolicy.BEST_EFFORT
         )
         self._node = node
-        self._type = message_type
-        self._topic = topic
-        self._callback = callback
+        self._create = partial(node.create_subscription, message_type, topic, callback)
         self._depth = depth
         self._subscription = self._subscribe()
         self._timer = (
@@ -96,22 +86,16 @@ class FollowingSubscription:
         self._node.destroy_subscription(self._subscription)
 
     def _subscribe(self):
-        profile = QoSProfile(depth=self._depth, reliability=self.reliability)
-        return self._node.create_subscription(self._type, self._topic, self._callback, profile)
+        return self._create(QoSProfile(depth=self._depth, reliability=self.reliability))
 
     def _follow(self) -> None:
         offers = {
             info.qos_profile.reliability
             for info in self._node.get_publishers_info_by_topic(self._subscription.topic_name)
         }
-        if not offers:
-            return
-        wanted = (
-            ReliabilityPolicy.RELIABLE
-            if offers == {ReliabilityPolicy.RELIABLE}
-            else ReliabilityPolicy.BEST_EFFORT
-        )
-        if wanted != self.reliability:
+        reliable = offers == {ReliabilityPolicy.RELIABLE}
+        wanted = ReliabilityPolicy.RELIABLE if reliable else ReliabilityPolicy.BEST_EFFORT
+        if offers and wanted != self.reliability:
             self.reliability = wanted
             self._node.destroy_subscription(self._subscription)
             self._subscription = self._subscribe()

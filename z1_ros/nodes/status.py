@@ -18,12 +18,7 @@ class Status:
     """Publishes a node's state when it changes, and its values once a second."""
 
     def __init__(self, node: Node, values: Callable[[], dict[str, object]]):
-        """Start publishing.
-
-        Args:
-            node: Node whose status is published.
-            values: Function that returns the values of the present state.
-        """
+        """Start publishing the state of ``node``, with what ``values`` returns."""
         self.level = OK
         self.text = "starting"
         self._node = node

@@ -218,12 +218,9 @@ class Outputs:
         self._instruction.wait_for_all_acked(Duration(seconds=1.0))
 
     def observation(self, observation: Observation, stamp_ns: int, origin_ns: int) -> None:
-        """Publish an observation, including its images if it has any.
+        """Publish an observation, with its images if it has any, under the stamp ``stamp_ns``.
 
-        Args:
-            observation: Observation to publish.
-            stamp_ns: Stamp of all messages [ns].
-            origin_ns: Stamp at which the time of this episode is zero [ns].
+        ``origin_ns`` is the stamp at which the time of this episode is zero.
         """
         if self._clock is not None:
             self._clock.publish(ClockMessage(clock=to_stamp(stamp_ns)))

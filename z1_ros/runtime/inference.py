@@ -25,11 +25,11 @@ class InferenceResult:
     """Reason of the failure in one sentence; empty if the inference succeeded."""
 
 
-def failure_text(failure: Exception) -> str:
-    """Return one sentence that says why an inference failed."""
+def failure_text(failure: Exception, what: str = "inference failed") -> str:
+    """Return one sentence that says why an inference failed, or ``what`` else a backend did."""
     if isinstance(failure, Z1Error):
         return str(failure)
-    return f"inference failed: {type(failure).__name__}: {failure}"
+    return f"{what}: {type(failure).__name__}: {failure}"
 
 
 class InferenceWorker:
