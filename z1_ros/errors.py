@@ -80,10 +80,7 @@ def closest(name: str, known: Iterable[str]) -> str:
 def first_difference(name: str, one: Any, two: Any) -> str:
     """Return a text with the first difference of two values; empty if they are equal.
 
-    Args:
-        name: Name of the values, e.g. ``contract``.
-        one: Dataclass, mapping, sequence or plain value.
-        two: Value of the same type.
+    The values, called ``name``, are dataclasses, mappings, sequences or plain values.
     """
     if is_dataclass(one) and is_dataclass(two):
         one, two = asdict(one), asdict(two)  # type: ignore[arg-type]

@@ -97,17 +97,14 @@ class Embodiment:
     def hold_action(self, last: np.ndarray | None) -> np.ndarray:
         """Return the action (action_dim,) that keeps the robot where it is.
 
-        Args:
-            last: Last commanded action (action_dim,), or None before the first command. With None,
-                fields that repeat the last command are 0, which commands no change.
+        ``last`` is the last commanded action (action_dim,), or None before the first command; then
+        fields that repeat the last command are 0, which commands no change.
         """
-        hold = np.zeros(self.action_dim, np.float32) if last is None else np.array(last, np.float32)
-        at = 0
-        for field in self.action:
-            if field.hold is not None:
-                hold[at : at + field.size] = field.hold
-            at += field.size
-        return hold
+        before = np.zeros(self.action_dim) if last is None else last
+        fixed = [field.hold for field in self.action for _ in field.dims]
+        return np.array(
+            [b if f is None else f for f, b in zip(fixed, before, strict=True)], np.float32
+        )
 
     def action_field(self, actions: np.ndarray, name: str) -> np.ndarray:
         """Return the columns (..., size) of one named field of actions (..., action_dim)."""
@@ -199,13 +196,9 @@ def ordered_actions(
 ) -> np.ndarray:
     """Return actions with their dimensions in the order of ``wanted``; the dtype is kept.
 
-    All modules that forward actions call it: chunk queue, guard, simulator, bridge.
-
-    Args:
-        actions: (dim,) one action, or (k, dim) several.
-        wanted: Names of the dimensions in the order to return.
-        dims: Names of the dimensions as given, in any order; None means the wanted order.
-        ndim: 1 for one action, 2 for several.
+    All modules that forward actions call it: chunk queue, guard, simulator, bridge. ``actions`` is
+    one action (dim,), or several (k, dim) if ``ndim`` is 2. ``dims`` names their dimensions in any
+    order; None means the wanted order.
 
     Raises:
         ActionError: The shape is wrong, a dimension is missing, unknown or duplicate, or a value

@@ -107,4 +107,3 @@ def test_the_robot_never_repeats_or_skips_an_instant(operations):
             assert queue.consumed == instant + (queued is not None)
             if queued is not None:
                 assert queued.action[0] == instant
-    assert queue.leftover().shape == (len(queue), 2)

@@ -33,18 +33,11 @@ _EPSILON = {
 
 
 def resize_with_pad(image: np.ndarray, spec: ImageSpec, camera: str) -> np.ndarray:
-    """Resize an image to the model's square, keeping its aspect ratio, with black padding.
+    """Resize an image (height, width, 3) uint8 RGB to the model's square with black padding.
 
-    Sizes and padding equal openpi ``image_tools.py`` and LeRobot ``resize_with_pad_torch``.
-
-    Args:
-        image: (height, width, 3) uint8 RGB.
-        spec: Size and resize method.
-        camera: Camera name for error messages.
-
-    Returns:
-        (size, size, 3) uint8; or float32 from 0 to 255 after resizing with ``bilinear``, which
-        does not round.
+    The aspect ratio is kept; sizes and padding equal openpi ``image_tools.py`` and LeRobot
+    ``resize_with_pad_torch``. The result is (size, size, 3) uint8; or float32 from 0 to 255 after
+    resizing with ``bilinear``, which does not round.
 
     Raises:
         ObservationError: Wrong dtype or shape.
@@ -119,14 +112,8 @@ def scale_image(image: np.ndarray) -> np.ndarray:
 def normalize(values: np.ndarray, stats: NormStats, mode: str, form: str = "lerobot") -> np.ndarray:
     """Map values to the model's range; constant dimensions become -1 (quantile) or 0 (mean_std).
 
-    Args:
-        values: (..., D) in the robot's units.
-        stats: Statistics of the D numbers.
-        mode: ``quantile`` or ``mean_std``.
-        form: ``lerobot`` or ``openpi``.
-
-    Returns:
-        (..., D) float32, or float64 for ``openpi``, which computes in float64.
+    ``values`` are (..., D) in the robot's units, ``mode`` is ``quantile`` or ``mean_std``, ``form``
+    is ``lerobot`` or ``openpi``. The result is float32, or float64 for ``openpi``.
 
     Raises:
         ConfigError: The mode or form is unknown, or statistics that the mode needs are missing.
@@ -218,9 +205,8 @@ class Preprocessor:
     def __call__(self, observation: Observation) -> dict[str, np.ndarray]:
         """Convert one observation.
 
-        Returns:
-            images (slots, 3, size, size) float32, image_mask (slots,) bool, tokens (L,) int64
-            and token_mask (L,) bool.
+        The result has images (slots, 3, size, size) float32, image_mask (slots,) bool, tokens (L,)
+        int64 and token_mask (L,) bool.
 
         Raises:
             ObservationError: A camera or state field is missing or malformed.

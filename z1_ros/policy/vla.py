@@ -23,13 +23,7 @@ class VlaPolicy:
     """A π0.5-class policy; see ``z1_ros.policy.base.Policy``."""
 
     def __init__(self, bundle: Bundle, backends: Mapping[str, Backend]):
-        """Combine a bundle with the backends that run its graphs.
-
-        Args:
-            bundle: A verified bundle.
-            backends: One backend for each of ``manifest.graphs``; see
-                ``z1_ros.policy.backends.load_policy``.
-        """
+        """Combine a verified bundle with a backend for each of ``manifest.graphs``."""
         self.bundle = bundle
         self.manifest = bundle.manifest
         self.contract = bundle.manifest.contract
@@ -113,5 +107,4 @@ class VlaPolicy:
             raise ActionError(f"{by} {self.manifest.name!r} gave actions that are not finite")
         scaling = self.manifest.normalization
         wanted = x[..., : len(self.contract.action_dims)]
-        mode = scaling.mode_of_actions
-        return unnormalize(wanted, scaling.action, mode, scaling.form)
+        return unnormalize(wanted, scaling.action, scaling.mode_of_actions, scaling.form)

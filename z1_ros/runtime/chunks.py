@@ -29,11 +29,7 @@ class ChunkQueue:
     """Queue of planned actions; a new chunk replaces the remaining actions of the old chunk."""
 
     def __init__(self, dims: tuple[str, ...]):
-        """Make an empty queue.
-
-        Args:
-            dims: Action dimensions in the robot's order; chunks may use another order.
-        """
+        """Make an empty queue; chunks may have ``dims`` in another order."""
         self.dims = dims
         self.consumed = 0
         """Number of actions that ``pop`` returned since the queue was made."""
@@ -48,9 +44,7 @@ class ChunkQueue:
     def merge(self, chunk: ActionChunk, started_at: int) -> int:
         """Replace the remaining actions by ``chunk``; return how many of its actions are skipped.
 
-        Args:
-            chunk: New action chunk of the policy.
-            started_at: Value of ``consumed`` when the inference of the chunk began.
+        ``started_at`` is the value of ``consumed`` when the inference of the chunk began.
 
         Raises:
             ActionError: The chunk is malformed; it is dropped and the queue does not change.
@@ -71,16 +65,8 @@ class ChunkQueue:
         self.consumed += 1
         return QueuedAction(action=action, stamp_ns=self._stamp_ns)
 
-    def leftover(self) -> np.ndarray:
-        """Return a copy (n, action_dim) of the actions not yet consumed."""
-        return self._actions.copy()
-
     def expire(self, oldest_ns: int) -> bool:
-        """Empty the queue if the observation of its chunk is older than ``oldest_ns``.
-
-        Returns:
-            Whether actions were dropped.
-        """
+        """Empty the queue if its observation is older than ``oldest_ns``; return whether it was."""
         expired = bool(len(self)) and self._stamp_ns < oldest_ns
         if expired:
             self.clear()
@@ -91,7 +77,6 @@ class ChunkQueue:
         self._actions = self._actions[:0]
 
     def _checked(self, chunk: ActionChunk) -> np.ndarray:
-        """Return the chunk's actions (n, action_dim) in the queue's order of dimensions."""
         try:
             actions = ordered_actions(chunk.actions, self.dims, chunk.dims, ndim=2)
             if not len(actions):

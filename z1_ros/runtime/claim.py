@@ -7,11 +7,9 @@ from pathlib import Path
 def claim(name: str) -> socket.socket | None:
     """Reserve ``name``; return the socket that keeps it reserved until it is closed.
 
-    The socket is a Linux abstract socket. It disappears when its process ends for any reason. Its
-    name is visible in one network namespace, like the ports of a ROS domain.
-
-    Returns:
-        The socket, or None if another process has reserved the name.
+    None is returned if another process has reserved it. The socket is a Linux abstract socket. It
+    disappears when its process ends for any reason. Its name is visible in one network namespace,
+    like the ports of a ROS domain.
     """
     holder = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
     try:

@@ -72,8 +72,10 @@ class Guard:
         )
         self._last: np.ndarray | None = None
         self._last_s: float | None = None
-        self._estop = False
-        self._stop = ""
+        self.estop = False
+        """Whether the emergency stop is pressed now."""
+        self.stop_reason = ""
+        """Name of the latched stop; empty if there is none."""
         self._stale = False
 
     def twin(self) -> "Guard":
@@ -83,32 +85,17 @@ class Guard:
         return twin
 
     @property
-    def stop_reason(self) -> str:
-        """Name of the latched stop; empty if there is none."""
-        return self._stop
-
-    @property
-    def estop(self) -> bool:
-        """Whether the emergency stop is pressed now."""
-        return self._estop
-
-    @property
     def commanded(self) -> bool:
         """Whether an action has arrived since the last reset."""
         return self._last is not None
 
     def filter(
-        self,
-        action: np.ndarray,
-        dims: tuple[str, ...] | None = None,
-        now_s: float = 0.0,
+        self, action: np.ndarray, dims: tuple[str, ...] | None = None, now_s: float = 0.0
     ) -> Verdict:
-        """Return the action that the robot may execute instead of ``action``.
+        """Return the action that the robot may execute instead of ``action`` (action_dim,).
 
-        Args:
-            action: (action_dim,) command.
-            dims: Dimension names of ``action``, in any order; None means the embodiment's order.
-            now_s: Time of arrival on a steady clock [s].
+        ``dims`` names the dimensions in any order; None means the embodiment's order. ``now_s`` is
+        the time of arrival on a steady clock.
         """
         try:
             wanted = ordered_actions(action, self.embodiment.action_dims, dims)
@@ -116,9 +103,9 @@ class Guard:
             return self.refuse(str(error))
         self._last_s = now_s
         self._stale = False
-        if self._stop:
+        if self.stop_reason:
             self.counts["stopped"] += 1
-            return self._hold(f"stopped: {self._stop}")
+            return self._hold(f"stopped: {self.stop_reason}")
         wanted = wanted.astype(np.float32)
         limited = np.clip(wanted, self._low, self._high)
         self.counts["limited"] += int((limited != wanted).any())
@@ -151,18 +138,15 @@ class Guard:
                 self.counts["stale"] += 1
             self._stale = True
             return self._hold(f"no action for {now_s - self._last_s:.2f} s")
-        return self._hold(f"stopped: {self._stop}") if self._stop else None
+        return self._hold(f"stopped: {self.stop_reason}") if self.stop_reason else None
 
     def stop(self, reason: str) -> None:
         """Latch a stop; the first reason is kept until ``reset``."""
-        self._stop = self._stop or reason
+        self.stop_reason = self.stop_reason or reason
 
     def set_estop(self, pressed: bool) -> None:
-        """Set the state of the emergency stop button.
-
-        Pressing it latches a stop; releasing it does not reset the stop.
-        """
-        self._estop = pressed
+        """Set the emergency stop button's state; pressing latches a stop, releasing keeps it."""
+        self.estop = pressed
         if pressed:
             self.stop("emergency stop pressed")
 
@@ -171,10 +155,9 @@ class Guard:
 
         The reset is refused while the emergency stop is pressed.
         """
-        if self._estop:
+        if self.estop:
             return False, "emergency stop is still pressed; release it first"
-        released = self._stop
-        self._stop = ""
+        released, self.stop_reason = self.stop_reason, ""
         self.new_episode()
         return True, f"released: {released}" if released else "no stop was latched"
 

@@ -40,19 +40,15 @@ class InferenceWorker:
         self._now_s = now_s
         self._requests: queue.SimpleQueue = queue.SimpleQueue()
         self._results: queue.SimpleQueue[InferenceResult] = queue.SimpleQueue()
-        self._busy = False
+        self.busy = False
+        """Whether a result is outstanding."""
         # A daemon thread: a hung inference must not keep a stopping process alive.
         self._thread = threading.Thread(target=self._run, name="inference", daemon=True)
         self._thread.start()
 
-    @property
-    def busy(self) -> bool:
-        """Whether a result is outstanding."""
-        return self._busy
-
     def submit(self, observation: Observation, generation: int) -> None:
         """Start the inference of ``observation``; call it only while not ``busy``."""
-        self._busy = True
+        self.busy = True
         self._requests.put((observation, generation))
 
     def reset(self, seed: int) -> None:
@@ -65,7 +61,7 @@ class InferenceWorker:
             result = self._results.get_nowait()
         except queue.Empty:
             return None
-        self._busy = False
+        self.busy = False
         return result
 
     def close(self) -> None:

@@ -26,8 +26,7 @@ def locked(folder: Path) -> Iterator[None]:
     inherit it. On NFS it works across machines if the server supports locks. A file system without
     locks (``nolock``) refuses nobody.
 
-    Args:
-        folder: Folder of a run; the lock is its file ``.z1-lock``, which is removed at the end.
+    The lock is the file ``.z1-lock`` of the folder, which is removed at the end.
 
     Raises:
         ConfigError: Another process, named in the message, has locked the folder. Or a file of
@@ -49,7 +48,6 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def _open_locked(path: Path) -> int:
-    """Open and lock the file ``path``; return its descriptor."""
     while True:
         # Non-blocking, because a file of this name may be a pipe or a device.
         flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC

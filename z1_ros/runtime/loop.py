@@ -34,14 +34,10 @@ class StepLoop:
     def __init__(
         self, policy: Policy, embodiment: Embodiment, replan_steps: int, delay_steps: int = 0
     ):
-        """Make a loop; call ``reset`` before the first ``act``.
+        """Make a loop for a policy that fits the embodiment (``specs.check_contract``).
 
-        Args:
-            policy: Its contract must fit the embodiment (``specs.check_contract``).
-            embodiment: Robot; defines the order of the action dimensions and the hold action.
-            replan_steps: Control steps from one inference to the next.
-            delay_steps: Control steps that an inference takes. Meanwhile the robot executes the
-                rest of the old chunk and then holds, as with a slow policy in real time.
+        An inference begins every ``replan_steps`` control steps and takes ``delay_steps``. During
+        it, the robot executes the rest of the old chunk and then holds, as with a slow policy.
 
         Raises:
             ConfigError: A step count is out of range.
@@ -131,13 +127,9 @@ class Observe(Protocol):
     """Function that returns the present observation to a control loop."""
 
     def __call__(self, *, images: bool) -> Observation:
-        """Return the present observation.
+        """Return the present observation; raises ObservationError, which says why, if none exists.
 
-        Args:
-            images: Whether to include images; their conversion is the most expensive part.
-
-        Raises:
-            ObservationError: No usable observation exists; the message says why.
+        Images are included only on request: their conversion is the most expensive part.
         """
         ...
 
@@ -154,12 +146,9 @@ class ControlLoop:
     ):
         """Make a loop and start its worker thread; ``close`` ends the thread.
 
-        Args:
-            policy: Policy; only the worker thread calls it.
-            embodiment: Robot; defines the order of the action dimensions and the hold action.
-            replan_steps: Actions consumed before the next inference begins. It begins earlier if
-                the queue would become empty during that inference.
-            max_chunk_age_s: Longest age of an action's observation; older actions are dropped [s].
+        Only the thread calls the policy. The next inference begins after ``replan_steps`` consumed
+        actions, or earlier if the queue would become empty during that inference. Actions are
+        dropped if their observation is older than ``max_chunk_age_s``.
 
         Raises:
             ConfigError: ``replan_steps`` is out of range.
@@ -198,9 +187,7 @@ class ControlLoop:
     def tick(self, observe: Observe) -> Tick:
         """Return the action for the present tick; never waits for the policy.
 
-        Args:
-            observe: Function that returns the present observation; called with images only at a
-                tick that begins an inference.
+        ``observe`` is called with images only at a tick that begins an inference.
         """
         self._ticks += 1
         self._collect()
@@ -241,7 +228,6 @@ class ControlLoop:
         self._worker.submit(observation, self._generation)
 
     def _collect(self) -> None:
-        """Process the worker's result, if there is one."""
         result = self._worker.take()
         if result is None:
             return

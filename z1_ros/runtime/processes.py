@@ -42,15 +42,9 @@ def run_jobs(
 ) -> Iterator[Any]:
     """Run ``run(*job)`` in ``workers`` processes; yield the results in order of completion.
 
-    Ctrl-C, or an error of one job, ends all workers immediately.
-
-    Args:
-        workers: Number of processes; the numerical libraries of each use one thread.
-        start: Module-level function called once in each process with ``start_args``.
-        start_args: Picklable arguments of ``start``.
-        run: Module-level function called in a process for each job.
-        jobs: Arguments of each call of ``run``; successive jobs usually run in different
-            processes.
+    Each process calls ``start(*start_args)`` once; both are module-level functions, and all
+    arguments can be pickled. Successive jobs usually run in different processes. The numerical
+    libraries of each use one thread. Ctrl-C, or an error of one job, ends all workers immediately.
 
     Raises:
         ProcessLost: A process ended before its job was done.

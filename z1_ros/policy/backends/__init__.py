@@ -12,13 +12,10 @@ BACKENDS = ("onnxruntime", "torch")
 
 
 def load_policy(bundle_path: str | Path, *, backend: str = "auto", threads: int = 2) -> VlaPolicy:
-    """Load a bundle as a policy.
+    """Load a bundle, a directory or the name of a bundle shipped with the package, as a policy.
 
-    Args:
-        bundle_path: Directory, or the name of a bundle shipped with the package.
-        backend: ``onnxruntime``, ``torch`` (the network itself), or ``auto``: onnxruntime if the
-            bundle contains exported graphs, otherwise torch.
-        threads: CPU threads that an inference may use.
+    ``backend`` is ``onnxruntime``, ``torch`` (the network itself), or ``auto``: onnxruntime if the
+    bundle contains exported graphs, otherwise torch. ``threads`` are CPU threads per inference.
 
     Raises:
         BundleError: The bundle is missing, incomplete or corrupted, or changed while it was read.
@@ -39,7 +36,9 @@ def _backends(bundle: Bundle, backend: str, threads: int) -> Mapping[str, Backen
     if backend == "auto":
         backend = "onnxruntime" if exported else "torch"
     if backend == "onnxruntime":
-        return _onnx_backends(bundle, threads)
+        from z1_ros.policy.backends.onnx import OnnxBackend
+
+        return {name: OnnxBackend(bundle, name, threads) for name in graphs}
     try:
         # The deployed runtime has no torch, so only this backend may import it.
         from z1_ros.policy.backends.torch import torch_backends
@@ -50,9 +49,3 @@ def _backends(bundle: Bundle, backend: str, threads: int) -> Mapping[str, Backen
             f"bundle {bundle.path} has no exported graphs (z1-export makes them), and {error}"
         ) from error
     return torch_backends(bundle, threads)
-
-
-def _onnx_backends(bundle: Bundle, threads: int) -> Mapping[str, Backend]:
-    from z1_ros.policy.backends.onnx import OnnxBackend
-
-    return {name: OnnxBackend(bundle, name, threads) for name in bundle.manifest.graphs}

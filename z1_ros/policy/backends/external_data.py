@@ -24,10 +24,7 @@ _VARINT, _EIGHT_BYTES, _BYTES, _FOUR_BYTES = 0, 1, 2, 5
 
 
 def external_files(data: bytes) -> set[str]:
-    """Return the locations of the external files that the tensors of a graph use.
-
-    Args:
-        data: Content of the ``*.onnx`` file.
+    """Return the locations of the external files that a graph's tensors use.
 
     Raises:
         ValueError: The data is not an ONNX graph.

@@ -1,7 +1,6 @@
 """The backend onnxruntime, on the CPU."""
 
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -29,12 +28,7 @@ class OnnxBackend:
     name = "onnxruntime"
 
     def __init__(self, bundle: Bundle, graph: str, threads: int):
-        """Load a graph.
-
-        Args:
-            bundle: A verified bundle.
-            graph: One of ``manifest.graphs``.
-            threads: Intra-op threads.
+        """Load a graph, one of ``manifest.graphs``, of a verified bundle.
 
         Raises:
             BundleError: onnxruntime cannot load the graph, the graph reads a file that the
@@ -42,7 +36,10 @@ class OnnxBackend:
         """
         file = f"{graph}.onnx"
         path, data = bundle.path / file, bundle.read(file)
-        others = _external_files(data, path)
+        try:
+            others = external_files(data)
+        except ValueError as error:
+            raise BundleError(f"{path} is no ONNX graph: {error}") from error
         for name in others - bundle.manifest.files.keys():
             raise BundleError(
                 f"{path} reads its weights from {name!r}, which is no file that the bundle's "
@@ -70,13 +67,6 @@ class OnnxBackend:
     def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Evaluate the graph on named arrays and return its named outputs."""
         return dict(zip(self._outputs, self._session.run(None, dict(inputs)), strict=True))
-
-
-def _external_files(data: bytes, path: Path) -> set[str]:
-    try:
-        return external_files(data)
-    except ValueError as error:
-        raise BundleError(f"{path} is no ONNX graph: {error}") from error
 
 
 def _described(ports: Iterable[Any]) -> Found:

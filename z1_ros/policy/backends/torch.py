@@ -1,6 +1,7 @@
 """The backend torch: for bundles without graphs, development machines and parity checks."""
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from z1_ros.errors import BackendUnavailable
@@ -51,25 +52,21 @@ def torch_backends(bundle: Bundle, threads: int) -> dict[str, TorchBackend]:
     network.cast(network.vlm.last.k_proj.weight.dtype)
     network.to(device).eval().requires_grad_(False)
     backends = {
-        "prefix": TorchBackend(_prefix(network), device),
-        "denoise": TorchBackend(_denoise(network), device),
+        "prefix": TorchBackend(partial(_prefix, network), device),
+        "denoise": TorchBackend(partial(_denoise, network), device),
     }
     for name in bundle.manifest.experts:
         expert = with_expert(network, bundle, name).eval().requires_grad_(False)
-        backends[denoise_graph(name)] = TorchBackend(_denoise(expert), device)
+        backends[denoise_graph(name)] = TorchBackend(partial(_denoise, expert), device)
     return backends
 
 
-def _prefix(network: Pi05) -> Callable[..., dict[str, Any]]:
-    def prefix(**inputs: torch.Tensor) -> dict[str, Any]:
-        return dict(zip(OUTPUTS["prefix"], network.prefix(**inputs), strict=True))
-
-    return prefix
+def _prefix(network: Pi05, **inputs: torch.Tensor) -> dict[str, Any]:
+    return dict(zip(OUTPUTS["prefix"], network.prefix(**inputs), strict=True))
 
 
-def _denoise(network: Pi05) -> Callable[..., dict[str, Any]]:
-    def denoise(x_t: torch.Tensor, time: torch.Tensor, **prefix: torch.Tensor) -> dict[str, Any]:
-        encoded = Prefix(*(prefix[name] for name in OUTPUTS["prefix"]))
-        return {"v_t": network.denoise(x_t, time, encoded).cpu().numpy()}
-
-    return denoise
+def _denoise(
+    network: Pi05, x_t: torch.Tensor, time: torch.Tensor, **prefix: torch.Tensor
+) -> dict[str, Any]:
+    encoded = Prefix(*(prefix[name] for name in OUTPUTS["prefix"]))
+    return {"v_t": network.denoise(x_t, time, encoded).cpu().numpy()}
