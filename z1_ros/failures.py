@@ -47,7 +47,6 @@ class EndAtOnce:
     """
 
     def __init__(self, command: str):
-        """Make a handler that prints ``command`` as the name of the command."""
         self._command = command
 
     def __call__(self, number: int, frame: object) -> None:

@@ -35,7 +35,6 @@ class Output:
     """
 
     def __init__(self, stream: TextIO):
-        """Wrap ``stream``."""
         self._stream = stream
         self.failure: OSError | None = None
         """The first error; BrokenPipeError if the reader closed the pipe."""

@@ -66,7 +66,6 @@ class Embodiment:
     name: str
     """Name that bundles and launch files use."""
     cameras: tuple[str, ...]
-    """Camera names."""
     state: tuple[Field, ...]
     """State fields; their order is the flat order."""
     action: tuple[ActionField, ...]
@@ -101,10 +100,12 @@ class Embodiment:
         fields that repeat the last command are 0, which commands no change.
         """
         before = np.zeros(self.action_dim) if last is None else last
-        fixed = [field.hold for field in self.action for _ in field.dims]
-        return np.array(
-            [b if f is None else f for f, b in zip(fixed, before, strict=True)], np.float32
-        )
+        fixed = [
+            np.nan if field.hold is None else field.hold
+            for field in self.action
+            for _ in field.dims
+        ]
+        return np.where(np.isnan(fixed), before, fixed).astype(np.float32)
 
     def action_field(self, actions: np.ndarray, name: str) -> np.ndarray:
         """Return the columns (..., size) of one named field of actions (..., action_dim)."""
@@ -239,11 +240,10 @@ def flatten_state(state: Mapping[str, np.ndarray], fields: tuple[Field, ...]) ->
 
 
 def require_seed(seed: int, purpose: str) -> int:
-    """Return ``seed`` if it may be used for ``purpose`` (``train`` or ``eval``).
+    """Return ``seed`` if it may be used for ``purpose``, ``train`` or ``eval``.
 
     Raises:
-        SeedError: The seed belongs to the other purpose: training and evaluation scenes would
-            overlap.
+        SeedError: The seed belongs to the other purpose; their scenes must not overlap.
     """
     if seed < 0:
         raise SeedError(f"seed {seed} is negative; seeds are 0, 1, 2, …")
@@ -257,7 +257,6 @@ def require_seed(seed: int, purpose: str) -> int:
 
 
 _XYZ = ("x", "y", "z")
-_ROBOCASA_CAMERAS = ("robot0_agentview_left", "robot0_agentview_right", "robot0_eye_in_hand")
 _XYZW = (*_XYZ, "w")
 _ARM_STATE = (
     Field(name="joint_position", dims=tuple(f"joint{i}" for i in range(1, 8)), unit="rad"),
@@ -280,7 +279,7 @@ _ARM_ACTION = (
 )
 _panda = partial(
     Embodiment,
-    cameras=_ROBOCASA_CAMERAS,
+    cameras=("robot0_agentview_left", "robot0_agentview_right", "robot0_eye_in_hand"),
     control_hz=20.0,
     joint_names=tuple(f"panda_joint{i}" for i in range(1, 8)),
     gripper_joint_names=("panda_finger_joint1", "panda_finger_joint2"),

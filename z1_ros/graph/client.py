@@ -57,12 +57,8 @@ class GraphClient:
         self._clients: dict[str, Any] = {}
         self._statuses: dict[str, DiagnosticStatus] = {}
         for name in (BRIDGE, GUARD, POLICY):
-            self.node.create_subscription(
-                DiagnosticStatus,
-                f"{name}/status",
-                partial(self._statuses.__setitem__, name),
-                LATCHED,
-            )
+            heard = partial(self._statuses.__setitem__, name)
+            self.node.create_subscription(DiagnosticStatus, f"{name}/status", heard, LATCHED)
 
     def __enter__(self) -> Self:
         return self
@@ -222,7 +218,6 @@ class GraphClient:
 
         The policy resets itself with the new seed when it receives the first message of the new
         episode. Each message contains its episode, so messages of the previous one are ignored.
-
         ``noise_seed`` is ``seed`` by default. ``on_progress`` is called with the simulator's status
         values when they change.
 

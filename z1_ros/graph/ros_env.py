@@ -122,12 +122,10 @@ class RosEnv:
 
     @property
     def _stamp_ns(self) -> int:
-        """Stamp of the present observation [ns]; every episode starts with an observation."""
-        assert self._inputs.stamp_ns is not None
+        assert self._inputs.stamp_ns is not None  # every episode starts with an observation
         return self._inputs.stamp_ns
 
     def _act(self, action: np.ndarray) -> None:
-        """Publish an action for the present observation and wait until it is executed."""
         stamp_ns = self._stamp_ns
         dims = self.embodiment.action_dims
         self._latest = action_message(action, dims, stamp_ns, self._frame_id)
@@ -198,13 +196,8 @@ class RosEnv:
             raise ConfigError("the simulator has no running episode: call reset or restore first")
 
     def _require_free(self) -> None:
-        """Raise an error if the executed actions may differ from the published ones.
-
-        Raises:
-            GraphError: The guard node was restarted. The new guard applies its rate limits from
-                another last command and has lost a latched stop.
-            TrainingError: The guard replaced actions by a hold.
-        """
+        """Raise an error if the executed actions may differ from the published ones."""
+        # A new guard applies its rate limits from another last command and has lost a latched stop.
         if self._guards_there() - self._guards:
             raise GraphError(f"{GUARD} was started anew within an episode")
         values = self._client.status(GUARD)[1]

@@ -23,7 +23,6 @@ class NodeSpec:
     name: str
     """Name of the node, of its executable and of its module in ``z1_ros.nodes``."""
     parameters: Mapping[str, object]
-    """ROS parameters of the node."""
     lifecycle: bool = False
     """Whether the node has to be configured and activated."""
     image_bytes: int = 0
@@ -37,11 +36,9 @@ class Graph:
     """The processes of a graph."""
 
     nodes: tuple[NodeSpec, ...]
-    """The processes."""
     namespace: str = ""
     """Namespace of every node."""
     log_level: LogLevel = "info"
-    """Least severe message that is shown."""
     params_file: str = ""
     """YAML file with parameter deviations for all nodes; empty for none."""
     autostart: bool = True

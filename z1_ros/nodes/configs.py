@@ -22,17 +22,24 @@ Qos = Literal["auto", "reliable", "best_effort"]
 FIXED = {"read_only": True}
 
 
-def _check_ranges(config: Any) -> None:
-    """Raise ConfigError for a field outside its declared range."""
-    for spec in fields(config):
-        if "range" in spec.metadata:
-            value, (low, high) = getattr(config, spec.name), spec.metadata["range"]
-            if not low <= value <= high:
-                raise ConfigError(f"{spec.name} is {value}, expected {low} to {high}")
+class _Checked:
+    """Base of the three configs: a known robot, and every number within its range."""
+
+    __slots__ = ()
+    embodiment: str
+
+    def __post_init__(self: Any) -> None:
+        """Raise ConfigError for an unknown robot, or a field outside its declared range."""
+        embodiment(self.embodiment)
+        for spec in fields(self):
+            if "range" in spec.metadata:
+                value, (low, high) = getattr(self, spec.name), spec.metadata["range"]
+                if not low <= value <= high:
+                    raise ConfigError(f"{spec.name} is {value}, expected {low} to {high}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class PolicyNodeConfig:
+class PolicyNodeConfig(_Checked):
     """Parameters of ``policy_node``."""
 
     model: str = "kitchen-z1"
@@ -69,14 +76,9 @@ class PolicyNodeConfig:
     """Reliability of image and state subscriptions: reliable, best_effort, or auto, which follows
     the publishers."""
 
-    def __post_init__(self) -> None:
-        """Check names and ranges."""
-        embodiment(self.embodiment)
-        _check_ranges(self)
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class GuardNodeConfig:
+class GuardNodeConfig(_Checked):
     """Parameters of ``guard_node``."""
 
     embodiment: str = field(default="panda", metadata=FIXED)
@@ -86,13 +88,9 @@ class GuardNodeConfig:
     not hold when actions are stale."""
     guard: GuardConfig = field(default_factory=GuardConfig, metadata=FIXED)
 
-    def __post_init__(self) -> None:
-        """Check the robot's name."""
-        embodiment(self.embodiment)
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class SimBridgeConfig:
+class SimBridgeConfig(_Checked):
     """Parameters of ``sim_bridge_node``; task, seed and instruction take effect at ``~/reset``."""
 
     robot: str = field(default=DEFAULT_SIMULATOR, metadata=FIXED)
@@ -131,5 +129,4 @@ class SimBridgeConfig:
     def __post_init__(self) -> None:
         """Check names and ranges."""
         find_simulator(self.robot)
-        embodiment(self.embodiment)
-        _check_ranges(self)
+        _Checked.__post_init__(self)

@@ -54,11 +54,8 @@ class NodeParts:
     node: LifecycleNode
     """Node that owns timers, subscriptions and the parameter ``noise_seed``."""
     action: LifecyclePublisher
-    """Publisher of ``action``."""
     status: Status
-    """Publisher of ``~/status``."""
     orders: Orders
-    """Requests of the users."""
 
 
 class Driver(ABC):
@@ -188,10 +185,8 @@ class RealtimeDriver(Driver):
 
     def _on_timer(self) -> None:
         tick = self.loop.tick(self._observe)
-        if tick.stamp_ns is None:
-            stamp_ns = self._present_ns()
-        else:
-            stamp_ns = tick.stamp_ns + origin_of(self.inputs.frame_id)
+        begun_ns = origin_of(self.inputs.frame_id)
+        stamp_ns = self._present_ns() if tick.stamp_ns is None else begun_ns + tick.stamp_ns
         self._publish(tick.action, stamp_ns)
         self._say(tick.held)
 

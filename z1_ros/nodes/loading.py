@@ -17,7 +17,6 @@ class LoadedPolicy:
     """A policy that is ready for inference."""
 
     policy: Policy
-    """The policy."""
     name: str
     """Name of the policy in messages."""
     replan_steps: int

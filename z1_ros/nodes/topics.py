@@ -191,26 +191,14 @@ class Outputs:
         """Time of the latest published observation, on the steady clock [s]."""
         self._robot = robot
         self._config = config
-        self._cameras = {
-            name: node.create_publisher(Image, f"camera/{name}/image", SENSOR)
-            for name in robot.cameras
-        }
-        self._video = (
-            node.create_publisher(Image, "camera/video/image", SENSOR)
-            if config.video_size
-            else None
-        )
-        self._joints = node.create_publisher(JointState, "joint_states", SENSOR)
-        self._poses = {
-            pose: node.create_publisher(PoseStamped, pose.topic, SENSOR)
-            for pose in pose_topics(robot.state)
-        }
-        self._instruction = node.create_publisher(String, "instruction", LATCHED)
-        self._clock = (
-            node.create_publisher(ClockMessage, "/clock", SENSOR)
-            if config.mode == "lockstep"
-            else None
-        )
+        make, poses = node.create_publisher, pose_topics(robot.state)
+        self._cameras = {c: make(Image, f"camera/{c}/image", SENSOR) for c in robot.cameras}
+        self._video = make(Image, "camera/video/image", SENSOR) if config.video_size else None
+        self._joints = make(JointState, "joint_states", SENSOR)
+        self._poses = {pose: make(PoseStamped, pose.topic, SENSOR) for pose in poses}
+        self._instruction = make(String, "instruction", LATCHED)
+        lockstep = config.mode == "lockstep"
+        self._clock = make(ClockMessage, "/clock", SENSOR) if lockstep else None
 
     def instruction(self, text: str) -> None:
         """Publish the instruction of an episode and wait until every subscriber has received it."""

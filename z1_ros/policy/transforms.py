@@ -66,8 +66,7 @@ def _resize_area(image: np.ndarray, height: int, width: int) -> np.ndarray:
 
 def _resize_pillow(image: np.ndarray, height: int, width: int) -> np.ndarray:
     pillow = _pillow()
-    resized = pillow.fromarray(image).resize((width, height), pillow.Resampling.BILINEAR)
-    return np.asarray(resized)
+    return np.asarray(pillow.fromarray(image).resize((width, height), pillow.Resampling.BILINEAR))
 
 
 def _pillow() -> ModuleType:
@@ -183,13 +182,8 @@ def stats_of(values: np.ndarray) -> NormStats:
     """Return the statistics of values (N, D)."""
     values = np.asarray(values, np.float64)
     low, high = np.quantile(values, (0.01, 0.99), axis=0)
-    as_tuple = lambda row: tuple(float(np.float32(x)) for x in row)  # noqa: E731
-    return NormStats(
-        mean=as_tuple(values.mean(0)),
-        std=as_tuple(values.std(0)),
-        q01=as_tuple(low),
-        q99=as_tuple(high),
-    )
+    rows = {"mean": values.mean(0), "std": values.std(0), "q01": low, "q99": high}
+    return NormStats(**{k: tuple(row.astype(np.float32).tolist()) for k, row in rows.items()})
 
 
 class Preprocessor:

@@ -30,8 +30,5 @@ class LatencyStats:
 
     def summary(self) -> dict[str, float]:
         """Return ``p50_ms``, ``p99_ms`` and ``n``."""
-        return {
-            "p50_ms": self.percentile_ms(50),
-            "p99_ms": self.percentile_ms(99),
-            "n": self.count,
-        }
+        p50_ms, p99_ms = self.percentile_ms(50), self.percentile_ms(99)
+        return {"p50_ms": p50_ms, "p99_ms": p99_ms, "n": self.count}

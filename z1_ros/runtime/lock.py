@@ -24,9 +24,8 @@ def locked(folder: Path) -> Iterator[None]:
 
     The kernel releases the lock when its process ends for any reason. Child processes do not
     inherit it. On NFS it works across machines if the server supports locks. A file system without
-    locks (``nolock``) refuses nobody.
-
-    The lock is the file ``.z1-lock`` of the folder, which is removed at the end.
+    locks (``nolock``) refuses nobody. The lock is the file ``.z1-lock``,
+    which is removed at the end.
 
     Raises:
         ConfigError: Another process, named in the message, has locked the folder. Or a file of

@@ -27,10 +27,8 @@ def frame_strip(frames: Sequence[np.ndarray], title: str, *, success: bool) -> n
     """Return one row of equal frames (h, w, 3) under a title, as an RGB image."""
     height, width = frames[0].shape[:2]
     head = 34
-    canvas = np.empty(
-        (head + height + _MARGIN_PX, len(frames) * (width + _MARGIN_PX) + _MARGIN_PX, 3), np.uint8
-    )
-    canvas[:] = _PAPER
+    size = head + height + _MARGIN_PX, len(frames) * (width + _MARGIN_PX) + _MARGIN_PX
+    canvas = np.full((*size, 3), _PAPER, np.uint8)
     cv2.circle(canvas, (_MARGIN_PX + 9, head // 2), 7, _GOOD if success else _BAD, -1, cv2.LINE_AA)
     place = (_MARGIN_PX + 26, head // 2 + 7)
     cv2.putText(canvas, title, place, cv2.FONT_HERSHEY_DUPLEX, 0.62, _INK, 1, cv2.LINE_AA)
@@ -43,13 +41,12 @@ def frame_strip(frames: Sequence[np.ndarray], title: str, *, success: bool) -> n
 def stack_strips(strips: Sequence[np.ndarray]) -> np.ndarray:
     """Return the strips below each other in one image, padded to the widest strip."""
     width = max(strip.shape[1] for strip in strips)
-    rows = []
+    canvas = np.full((sum(map(len, strips)), width, 3), _PAPER, np.uint8)
+    top = 0
     for strip in strips:
-        row = np.empty((strip.shape[0], width, 3), np.uint8)
-        row[:] = _PAPER
-        row[:, : strip.shape[1]] = strip
-        rows.append(row)
-    return np.concatenate(rows)
+        canvas[top : top + len(strip), : strip.shape[1]] = strip
+        top += len(strip)
+    return canvas
 
 
 def write_png(path: Path, image: np.ndarray) -> None:
