@@ -91,24 +91,18 @@ def _explain(config: type) -> None:
             field.metadata = MappingProxyType(dict(field.metadata) | help_text)
 
 
-_PHRASES: tuple[tuple[str, Callable[[re.Match[str]], str]], ...] = (
-    (
-        r"invalid choice '(.*)' for argument '(.*)'\. Expected one of (\(.*\))\.",
-        lambda m: f"{m[2]} is {m[1]!r}. {closest(m[1], ast.literal_eval(m[3]))}",
-    ),
-    (
-        r"Error parsing (-\S+): invalid literal for int\(\) with base 10: (.*)",
-        lambda m: f"{m[1]} is {m[2]}, expected a whole number",
-    ),
-    (
-        r"Error parsing (-\S+): could not convert string to float: (.*)",
-        lambda m: f"{m[1]} is {m[2]}, expected a number",
-    ),
-    (r"Error parsing (-\S+): (.*)", lambda m: f"{m[1]}: {m[2]}"),
-    (r"Error parsing [\w.]+: (.*)", lambda m: m[1]),
-    (r"Unrecognized options: (.*)", lambda m: f"unknown: {m[1]}"),
-    (r"Missing value for argument '(.*)'\..*", lambda m: f"{m[1]} needs a value"),
-)
+_CHOICE = r"invalid choice '(.*)' for argument '(.*)'\. Expected one of (\(.*\))\."
+_NO_INT = r"Error parsing (-\S+): invalid literal for int\(\) with base 10: (.*)"
+_NO_FLOAT = r"Error parsing (-\S+): could not convert string to float: (.*)"
+_PHRASES = {
+    _NO_INT: r"\1 is \2, expected a whole number",
+    _NO_FLOAT: r"\1 is \2, expected a number",
+    r"Error parsing (-\S+): (.*)": r"\1: \2",
+    r"Error parsing [\w.]+: (.*)": r"\1",
+    r"Unrecognized options: (.*)": r"unknown: \1",
+    r"Missing value for argument '(.*)'\..*": r"\1 needs a value",
+}
+"""Pattern of an error of tyro -> our words; the first that fits counts."""
 
 
 def _sentence(box: str) -> str:
@@ -129,9 +123,11 @@ def _sentence(box: str) -> str:
         unknown = [", ".join(s[1:]) for s in said[1:] if s[0].startswith("Unrecognized")]
         return "; ".join([words, *(f"unknown: {tokens}" for tokens in unknown)])
     words = " ".join(said[0])
-    for pattern, phrase in _PHRASES:
+    if found := re.fullmatch(_CHOICE, words):
+        words = f"{found[2]} is {found[1]!r}. {closest(found[1], ast.literal_eval(found[3]))}"
+    for pattern, phrase in _PHRASES.items():
         if found := re.fullmatch(pattern, words):
-            words = phrase(found)
+            words = found.expand(phrase)
             break
     near = [s[1].split(" ")[0] for s in said[1:] if s[0].startswith(("Perhaps", "Arguments sim"))]
     return words + (f". Did you mean {' or '.join(dict.fromkeys(near))}?" if near else "")

@@ -153,11 +153,7 @@ def sweep(folder: Path) -> None:
 
 
 def require_writable(path: Path) -> None:
-    """Check that ``path`` can be replaced, and sweep its folder.
-
-    Raises:
-        ConfigError: It cannot be replaced: no permission, a parent that is a file, a mount point.
-    """
+    """Sweep the folder of ``path``; raises ConfigError if ``path`` cannot be replaced."""
     if _is_device(path):
         return
     place = real_place(path)

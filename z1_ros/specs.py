@@ -100,11 +100,7 @@ class Embodiment:
         fields that repeat the last command are 0, which commands no change.
         """
         before = np.zeros(self.action_dim) if last is None else last
-        fixed = [
-            np.nan if field.hold is None else field.hold
-            for field in self.action
-            for _ in field.dims
-        ]
+        fixed = [np.nan if f.hold is None else f.hold for f in self.action for _ in f.dims]
         return np.where(np.isnan(fixed), before, fixed).astype(np.float32)
 
     def action_field(self, actions: np.ndarray, name: str) -> np.ndarray:

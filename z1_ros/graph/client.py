@@ -117,10 +117,7 @@ class GraphClient:
 
         The client may discover a server before the server discovers the client; the response is
         then lost. The request is therefore sent again every ``again_s`` seconds. Repeating a
-        request is safe for all services of z1_ros.
-
-        Raises:
-            GraphError: No response arrived in time.
+        request is safe for all services of z1_ros. GraphError is raised if no response arrives.
         """
         client = self._client(service_type, name)
         self.wait(client.service_is_ready, timeout_s, f"service {name}")
@@ -159,13 +156,10 @@ class GraphClient:
 
     def set_parameters(self, name: str, values: Mapping[str, Any], timeout_s: float = 30.0) -> None:
         """Set all given parameters of a node, or none; raises ConfigError if the node refuses."""
-        parameters = [Parameter(k, value=v).to_parameter_msg() for k, v in values.items()]
-        response = self.call(
-            SetParametersAtomically,
-            f"{name}/set_parameters_atomically",
-            SetParametersAtomically.Request(parameters=parameters),
-            timeout_s,
-        )
+        request = SetParametersAtomically.Request()
+        request.parameters = [Parameter(k, value=v).to_parameter_msg() for k, v in values.items()]
+        service = f"{name}/set_parameters_atomically"
+        response = self.call(SetParametersAtomically, service, request, timeout_s)
         if not response.result.successful:
             raise ConfigError(f"{name} refused {dict(values)}: {response.result.reason}")
 

@@ -94,20 +94,13 @@ def train_graph(config: TrainGraphConfig) -> TrainGraph:
     ]
     # Not `python3 -m`: multiprocessing would then import the module, and torch, in every worker.
     start = "from z1_ros.commands.entry import train; raise SystemExit(train())"
-    flags = {
-        "bundle": config.bundle,
-        "robot": config.robot,
-        "task": config.task,
-        "out": config.out,
-        "workers": str(config.workers),
-        "through": "ros",
-        "attach": config.namespace,
-    }
     learner = ["python3", "-c", start]
-    learner += [word for name, value in flags.items() for word in (f"--{name}", value)]
+    for name in ("bundle", "robot", "task", "out", "workers"):
+        learner += [f"--{name}", str(getattr(config, name))]
+    learner += ["--through", "ros", "--attach", config.namespace, *split(config.options)]
     return TrainGraph(
         workers=tuple(workers),
-        learner=(*learner, *split(config.options)),
+        learner=tuple(learner),
         env=dds_env(config.discovery, config.fastdds_profile),
     )
 

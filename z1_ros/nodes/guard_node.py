@@ -65,8 +65,9 @@ class GuardNode(Node):
             self.status.publish()
 
     def _on_action(self, message: JointState) -> None:
-        if self._is_repeated(message):
-            self._safe_action.publish(self._latest)
+        latest = self._latest
+        if self.config.mode == "lockstep" and latest and latest.header == message.header:
+            self._safe_action.publish(latest)  # sent again; to filter it twice would move twice
             return
         if message.header.frame_id != self._frame_id:
             self._frame_id = message.header.frame_id
@@ -79,15 +80,6 @@ class GuardNode(Node):
         else:
             verdict = self.guard.filter(action, dims, now_s)
         self._publish(verdict, to_ns(message.header.stamp))
-
-    def _is_repeated(self, message: JointState) -> bool:
-        """Return whether a lockstep action was sent again; filtering it twice would move twice."""
-        latest = self._latest
-        return (
-            self.config.mode == "lockstep"
-            and latest is not None
-            and latest.header == message.header
-        )
 
     def _on_timer(self) -> None:
         verdict = self.guard.check_age(time.monotonic())

@@ -135,11 +135,7 @@ def origin_of(frame_id: str) -> int:
 
 
 def read_joint_states(message: JointState, robot: Embodiment) -> dict[str, np.ndarray]:
-    """Return the joint fields of the state; values are matched by joint name.
-
-    Raises:
-        ObservationError: A joint is missing, or names and positions differ in number.
-    """
+    """Return the joint fields of the state, by joint name; raises ObservationError."""
     if len(message.name) != len(message.position):
         raise ObservationError(
             f"joint_states has {len(message.name)} names and {len(message.position)} positions"

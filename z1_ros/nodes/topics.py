@@ -159,10 +159,9 @@ class Inputs:
             check_image(self.sources[camera].message, camera)
 
     def observation(self, instruction: str, *, images: bool) -> Observation:
-        """Return the latest messages as one observation; its stamp counts from the episode's start.
+        """Return the latest messages as one observation; raises ObservationError if malformed.
 
-        Raises:
-            ObservationError: A message is malformed.
+        Its stamp counts from the episode's start.
         """
         joints = self.sources[JOINTS].message
         state = read_joint_states(joints, self._robot)

@@ -57,11 +57,7 @@ def write_png(path: Path, image: np.ndarray) -> None:
 
 
 def write_mp4(path: Path, frames: Sequence[np.ndarray], fps: float) -> None:
-    """Write RGB frames (h, w, 3) uint8 as H.264, which browsers play.
-
-    Raises:
-        BackendUnavailable: imageio-ffmpeg is not installed, or its ffmpeg fails.
-    """
+    """Write RGB frames (h, w, 3) uint8 as H.264; raises BackendUnavailable if ffmpeg fails."""
     try:
         import imageio_ffmpeg
     except ImportError as error:
