@@ -217,14 +217,13 @@ def _children(value: Any) -> Iterable[Any]:
 
 def shown(value: Any) -> str:
     """Return a value as one line of text for error messages; long text is shortened."""
-    text = f"{type(value).__name__} of {len(value)}" if isinstance(value, (list, dict)) else ""
-    text = text or ("null" if value is None else repr(value) if _is_short(value) else "a long one")
+    if isinstance(value, (list, dict)):
+        text = f"{type(value).__name__} of {len(value)}"
+    elif isinstance(value, int) and value.bit_length() >= 1000:
+        text = "a long one"  # Python refuses to print numbers of more than 4300 digits
+    else:
+        text = "null" if value is None else repr(value)
     return text if len(text) <= SHOWN else f"{text[:SHOWN]}…"
-
-
-def _is_short(value: Any) -> bool:
-    # Python refuses to print numbers of more than 4300 digits.
-    return not isinstance(value, int) or value.bit_length() < 1000
 
 
 def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -34,8 +34,12 @@ def dds_env(discovery: Discovery, profile: str = "auto", image_bytes: int = 0) -
     """
     if profile == "auto":
         profile = _own_profile(discovery, image_bytes)
-    path = str(Path(profile).resolve())
-    return _range_env(discovery) | (dict.fromkeys(_PROFILES, path) if profile else {})
+    env = dict.fromkeys(_PROFILES, str(Path(profile).resolve())) if profile else {}
+    if _is_local(discovery) or discovery == "subnet":
+        env[RANGE] = "LOCALHOST" if _is_local(discovery) else "SUBNET"
+        if os.environ.get("ROS_LOCALHOST_ONLY"):
+            env["ROS_LOCALHOST_ONLY"] = ""  # deprecated, but it has priority if set
+    return env
 
 
 def describe(discovery: Discovery, opens: str = "discovery:=subnet") -> str:
@@ -68,14 +72,6 @@ def _is_local(discovery: Discovery) -> bool:
     if any(os.environ.get(name) for name in _PEERS):
         return False
     return os.environ.get(RANGE, "").upper() in ("", "LOCALHOST")
-
-
-def _range_env(discovery: Discovery) -> dict[str, str]:
-    wanted = "LOCALHOST" if _is_local(discovery) else "SUBNET" if discovery == "subnet" else ""
-    env = {RANGE: wanted} if wanted else {}
-    if env and os.environ.get("ROS_LOCALHOST_ONLY"):
-        env["ROS_LOCALHOST_ONLY"] = ""  # deprecated, but it has priority if set
-    return env
 
 
 def _own_profile(discovery: Discovery, image_bytes: int) -> str:

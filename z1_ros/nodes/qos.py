@@ -65,7 +65,6 @@ class FollowingSubscription:
         topic: str,
         callback: Callable[[Any], None],
         policy: str = "auto",
-        depth: int = 2,
     ):
         """Subscribe; ``policy`` is ``auto`` to follow the publishers, or a fixed reliability."""
         self.reliability = (
@@ -73,7 +72,6 @@ class FollowingSubscription:
         )
         self._node = node
         self._create = partial(node.create_subscription, message_type, topic, callback)
-        self._depth = depth
         self._subscription = self._subscribe()
         self._timer = (
             node.create_timer(0.1, self._follow, clock=STEADY) if policy == "auto" else None
@@ -86,7 +84,7 @@ class FollowingSubscription:
         self._node.destroy_subscription(self._subscription)
 
     def _subscribe(self):
-        return self._create(QoSProfile(depth=self._depth, reliability=self.reliability))
+        return self._create(QoSProfile(depth=SENSOR.depth, reliability=self.reliability))
 
     def _follow(self) -> None:
         offers = {

@@ -36,7 +36,11 @@ def locked(folder: Path) -> Iterator[None]:
     descriptor = _open_locked(path)
     try:
         os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, _who_we_are().encode("utf-8", "replace"), 0)
+        command = shlex.join([Path(sys.argv[0]).name or "python", *sys.argv[1:]])
+        owner = (
+            f"{_BEGINNING}{os.getpid()} on {os.uname().nodename} ({command[: _SHOWN_BYTES // 2]})"
+        )
+        os.pwrite(descriptor, owner.encode("utf-8", "replace"), 0)
         yield
     finally:
         # Delete the file before unlocking: a waiting process then detects that it was deleted.
@@ -79,8 +83,3 @@ def _first_words(descriptor: int) -> str | None:
         return None
     text = os.pread(descriptor, _SHOWN_BYTES, 0).decode("utf-8", "replace")
     return " ".join(text.split()) if text.startswith(_BEGINNING) or not text else None
-
-
-def _who_we_are() -> str:
-    command = shlex.join([Path(sys.argv[0]).name or "python", *sys.argv[1:]])
-    return f"{_BEGINNING}{os.getpid()} on {os.uname().nodename} ({command[: _SHOWN_BYTES // 2]})"

@@ -166,9 +166,7 @@ class ControlLoop:
         self._worker = InferenceWorker(policy)
         self._delays: deque[int] = deque(maxlen=10)
         self._generation = 0
-        self._started_at = 0
-        self._started_tick = 0
-        self._ticks = 0
+        self._started_at = self._started_tick = self._ticks = 0
         self._last: np.ndarray | None = None
         self._fault = ""
 
@@ -199,7 +197,9 @@ class ControlLoop:
                     f"actions from an observation older than {self.max_chunk_age_s} s dropped"
                 )
             if not self._worker.busy and self._wants_inference():
-                self._begin_inference(observe(images=True))
+                observation = observe(images=True)
+                self._started_at, self._started_tick = self.queue.consumed, self._ticks
+                self._worker.submit(observation, self._generation)
         except ObservationError as error:
             return self.hold(str(error))
         queued = self.queue.pop()
@@ -221,11 +221,6 @@ class ControlLoop:
     def _wants_inference(self) -> bool:
         spare = len(self.queue) - max(self._delays, default=0)
         return spare <= 0 or self.queue.consumed - self._started_at >= self.replan_steps
-
-    def _begin_inference(self, observation: Observation) -> None:
-        self._started_at = self.queue.consumed
-        self._started_tick = self._ticks
-        self._worker.submit(observation, self._generation)
 
     def _collect(self) -> None:
         result = self._worker.take()
