@@ -43,7 +43,7 @@ class GraphClient:
     def __init__(
         self, domain_id: int | None = None, namespace: str = "", discovery: Discovery = "auto"
     ):
-        """Join a ROS domain; None uses the environment variable ``ROS_DOMAIN_ID``."""
+        """Join the domain ``domain_id``; None uses the environment variable ``ROS_DOMAIN_ID``."""
         self.check: Callable[[], None] = lambda: None
         """Function called while a method waits. It raises an error to stop the wait early."""
         self._context = Context()

@@ -72,10 +72,8 @@ class Guard:
         )
         self._last: np.ndarray | None = None
         self._last_s: float | None = None
-        self.estop = False
-        """Whether the emergency stop is pressed now."""
-        self.stop_reason = ""
-        """Name of the latched stop; empty if there is none."""
+        self._estop = False
+        self._stop = ""
         self._stale = False
 
     def twin(self) -> "Guard":
@@ -83,6 +81,16 @@ class Guard:
         twin = copy(self)
         twin.counts = self.counts.copy()
         return twin
+
+    @property
+    def stop_reason(self) -> str:
+        """Name of the latched stop; empty if there is none."""
+        return self._stop
+
+    @property
+    def estop(self) -> bool:
+        """Whether the emergency stop is pressed now."""
+        return self._estop
 
     @property
     def commanded(self) -> bool:
@@ -103,9 +111,9 @@ class Guard:
             return self.refuse(str(error))
         self._last_s = now_s
         self._stale = False
-        if self.stop_reason:
+        if self._stop:
             self.counts["stopped"] += 1
-            return self._hold(f"stopped: {self.stop_reason}")
+            return self._hold(f"stopped: {self._stop}")
         wanted = wanted.astype(np.float32)
         limited = np.clip(wanted, self._low, self._high)
         self.counts["limited"] += int((limited != wanted).any())
@@ -138,15 +146,15 @@ class Guard:
                 self.counts["stale"] += 1
             self._stale = True
             return self._hold(f"no action for {now_s - self._last_s:.2f} s")
-        return self._hold(f"stopped: {self.stop_reason}") if self.stop_reason else None
+        return self._hold(f"stopped: {self._stop}") if self._stop else None
 
     def stop(self, reason: str) -> None:
         """Latch a stop; the first reason is kept until ``reset``."""
-        self.stop_reason = self.stop_reason or reason
+        self._stop = self._stop or reason
 
     def set_estop(self, pressed: bool) -> None:
         """Set the emergency stop button's state; pressing latches a stop, releasing keeps it."""
-        self.estop = pressed
+        self._estop = pressed
         if pressed:
             self.stop("emergency stop pressed")
 
@@ -155,9 +163,9 @@ class Guard:
 
         The reset is refused while the emergency stop is pressed.
         """
-        if self.estop:
+        if self._estop:
             return False, "emergency stop is still pressed; release it first"
-        released, self.stop_reason = self.stop_reason, ""
+        released, self._stop = self._stop, ""
         self.new_episode()
         return True, f"released: {released}" if released else "no stop was latched"
 

@@ -24,8 +24,7 @@ def locked(folder: Path) -> Iterator[None]:
 
     The kernel releases the lock when its process ends for any reason. Child processes do not
     inherit it. On NFS it works across machines if the server supports locks. A file system without
-    locks (``nolock``) refuses nobody. The lock is the file ``.z1-lock``,
-    which is removed at the end.
+    locks (``nolock``) refuses nobody. The lock, the file ``.z1-lock``, is removed at the end.
 
     Raises:
         ConfigError: Another process, named in the message, has locked the folder. Or a file of
@@ -37,10 +36,8 @@ def locked(folder: Path) -> Iterator[None]:
     try:
         os.ftruncate(descriptor, 0)
         command = shlex.join([Path(sys.argv[0]).name or "python", *sys.argv[1:]])
-        owner = (
-            f"{_BEGINNING}{os.getpid()} on {os.uname().nodename} ({command[: _SHOWN_BYTES // 2]})"
-        )
-        os.pwrite(descriptor, owner.encode("utf-8", "replace"), 0)
+        owner = f"{os.getpid()} on {os.uname().nodename} ({command[: _SHOWN_BYTES // 2]})"
+        os.pwrite(descriptor, f"{_BEGINNING}{owner}".encode("utf-8", "replace"), 0)
         yield
     finally:
         # Delete the file before unlocking: a waiting process then detects that it was deleted.
