@@ -66,6 +66,7 @@ class Embodiment:
     name: str
     """Name that bundles and launch files use."""
     cameras: tuple[str, ...]
+    """Camera names."""
     state: tuple[Field, ...]
     """State fields; their order is the flat order."""
     action: tuple[ActionField, ...]
