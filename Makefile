@@ -10,7 +10,7 @@ demo: setup-demo
 	@$(PY) -m z1_ros.commands demo $(ARGS)
 
 test: setup-test
-	@$(PY) -m pytest $(ARGS)
+	@$(PY) -m pytest -n auto --maxprocesses 4 --dist loadfile $(ARGS)
 
 bench: setup-bench
 	@$(PY) -m z1_ros.commands bench $(or $(ARGS),sim --lift-python $(VENV)/lift/bin/python)

@@ -71,6 +71,7 @@ setup(
         "test": [
             "pytest>=8,<9",
             "pytest-timeout>=2.3,<3",
+            "pytest-xdist>=3.6,<4",
             "hypothesis>=6.100,<7",
             "catkin_pkg>=1",
             "ruff>=0.17,<0.18",

@@ -3,6 +3,7 @@
 import os
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.libraries import hide_libraries, missing_libraries
@@ -47,6 +48,20 @@ def exported_tiny(tmp_path_factory):
 def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
     """Name a test after a long value's first characters."""
     return f"{val[:40]}…{len(val)}" if isinstance(val, str) and len(val) > 100 else None
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """In a worker of pytest-xdist: report what was left out to the process that prints."""
+    if hasattr(session.config, "workeroutput"):
+        left_out = {str(path): sorted(missing) for path, missing in _left_out.items()}
+        session.config.workeroutput["left_out"] = left_out
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Collect the report of a worker of pytest-xdist."""
+    for path, missing in getattr(node, "workeroutput", {}).get("left_out", {}).items():
+        _left_out[Path(path)] = frozenset(missing)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
