@@ -4,7 +4,6 @@ import pytest
 
 pytest.importorskip("rclpy")
 
-from support.clock import ManualClock
 from support.fake_ros import FakeNode
 from support.fakes import FakeEnv, contract_of
 
@@ -12,6 +11,7 @@ from z1_ros.errors import ObservationError
 from z1_ros.nodes.configs import PolicyNodeConfig, SimBridgeConfig
 from z1_ros.nodes.messages import origin_of, to_ns
 from z1_ros.nodes.topics import JOINTS, Inputs, Outputs
+from z1_ros.runtime.clock import ManualClock
 from z1_ros.specs import PANDA
 
 MS = 1_000_000
@@ -23,7 +23,7 @@ def graph():
     """Inputs and outputs on one fake node, a clock, and the names of what was heard."""
     node, clock, heard = FakeNode(), ManualClock(), []
     config = PolicyNodeConfig(camera_max_age_s=0.4, state_max_age_s=0.2, camera_max_skew_s=0.1)
-    inputs = Inputs(node, contract_of(), PANDA, config, heard.append, clock)
+    inputs = Inputs(node, contract_of(), PANDA, config, clock, heard.append)
     outputs = Outputs(node, PANDA, SimBridgeConfig(mode="lockstep", video_size=12))
     return node, inputs, outputs, clock, heard
 

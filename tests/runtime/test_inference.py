@@ -4,10 +4,10 @@ import threading
 import time
 
 import pytest
-from support.clock import ManualClock
 from support.fakes import FakeEnv, HashPolicy
 
 from z1_ros.errors import ObservationError
+from z1_ros.runtime.clock import ManualClock
 from z1_ros.runtime.inference import InferenceResult, InferenceWorker, failure_text
 
 

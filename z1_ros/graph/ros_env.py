@@ -19,6 +19,7 @@ from z1_ros.nodes.configs import PolicyNodeConfig
 from z1_ros.nodes.messages import action_message, origin_of, to_ns
 from z1_ros.nodes.qos import COMMAND
 from z1_ros.nodes.topics import JOINTS, Inputs
+from z1_ros.runtime.clock import WallClock
 from z1_ros.specs import Contract, Embodiment, ordered_actions
 from z1_ros.types import Observation, Step
 
@@ -70,7 +71,7 @@ class RosEnv:
             control_hz=robot.control_hz,
             horizon=1,
         )
-        self._inputs = Inputs(client.node, sees, robot, config, self._on_input)
+        self._inputs = Inputs(client.node, sees, robot, config, WallClock(), self._on_input)
 
     def reset(self, seed: int) -> None:
         """Build the scene of ``seed`` and start its episode; raises ConfigError if refused."""

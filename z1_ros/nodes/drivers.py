@@ -21,6 +21,7 @@ from z1_ros.nodes.qos import STEADY
 from z1_ros.nodes.status import ERROR, OK, WARN, Status
 from z1_ros.nodes.topics import JOINTS, Inputs
 from z1_ros.policy.base import Policy
+from z1_ros.runtime.clock import WallClock
 from z1_ros.runtime.inference import failure_text
 from z1_ros.runtime.loop import ControlLoop, StepLoop
 from z1_ros.specs import embodiment
@@ -77,7 +78,9 @@ class Driver(ABC):
         self._timer: Timer | None = None
         self._frame_id = ""
         self._latest: JointState | None = None
-        self.inputs = Inputs(parts.node, policy.contract, self._robot, config, self._on_input)
+        self.inputs = Inputs(
+            parts.node, policy.contract, self._robot, config, WallClock(), self._on_input
+        )
 
     def start(self) -> None:
         """Start publishing actions."""

@@ -10,8 +10,6 @@ while the last received value is true. Several buttons must be combined with a l
 publisher.
 """
 
-import time
-
 import numpy as np
 from rclpy.duration import Duration
 from rclpy.node import Node
@@ -26,6 +24,7 @@ from z1_ros.nodes.messages import action_message, read_action, to_ns
 from z1_ros.nodes.process import StopRequest, run_node, spin
 from z1_ros.nodes.qos import COMMAND, STEADY, subscribe_to_all
 from z1_ros.nodes.status import ERROR, OK, WARN, Status
+from z1_ros.runtime.clock import WallClock
 from z1_ros.runtime.guard import Guard, Verdict
 from z1_ros.specs import embodiment
 
@@ -41,6 +40,7 @@ class GuardNode(Node):
         self.config = params.declare(self, GuardNodeConfig())
         self.robot = embodiment(self.config.embodiment)
         self.guard = Guard(self.robot, self.config.guard)
+        self._steady = WallClock()
         self._frame_id = ""
         self._latest: JointState | None = None
         self._safe_action = self.create_publisher(JointState, "safe_action", COMMAND)
@@ -72,7 +72,7 @@ class GuardNode(Node):
         if message.header.frame_id != self._frame_id:
             self._frame_id = message.header.frame_id
             self.guard.new_episode()
-        now_s = time.monotonic()
+        now_s = self._steady.now_s()
         try:
             action, dims = read_action(message)
         except ActionError as error:
@@ -82,7 +82,7 @@ class GuardNode(Node):
         self._publish(verdict, to_ns(message.header.stamp))
 
     def _on_timer(self) -> None:
-        verdict = self.guard.check_age(time.monotonic())
+        verdict = self.guard.check_age(self._steady.now_s())
         if verdict is not None:
             self._publish_own(verdict.action, verdict.held)
 

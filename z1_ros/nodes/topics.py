@@ -29,6 +29,7 @@ from z1_ros.nodes.messages import (
     to_stamp,
 )
 from z1_ros.nodes.qos import LATCHED, SENSOR, FollowingSubscription
+from z1_ros.runtime.clock import Clock
 from z1_ros.sim.env import Env, RenderedEnv
 from z1_ros.specs import Contract, Embodiment
 from z1_ros.types import Observation
@@ -67,18 +68,23 @@ class Inputs:
         contract: Contract,
         robot: Embodiment,
         config: PolicyNodeConfig,
+        clock: Clock,
         on_message: Callable[[str], None],
-        now_s: Callable[[], float] = time.monotonic,
     ):
         """Subscribe to joint states and to the cameras and poses that the model uses.
 
-        ``on_message`` is called with the source's key after each message. Ages are measured with
-        the steady clock ``now_s``.
+        Args:
+            node: Owner of the subscriptions.
+            contract: Contract with the cameras and state fields that the model uses.
+            robot: Robot with the joint names.
+            config: Parameters with maximum ages, skew and quality of service.
+            clock: Steady clock for ages.
+            on_message: Function called with the source's key after each message.
         """
         self._robot = robot
         self._contract = contract
         self._config = config
-        self._now_s = now_s
+        self._steady = clock
         self._on_message = on_message
         self._poses = pose_topics(contract.state)
         # In lockstep the publisher is sim_bridge_node, which is RELIABLE; a lost message would
@@ -121,7 +127,7 @@ class Inputs:
 
     def ages_s(self) -> Mapping[str, float]:
         """Return the age [s] of the latest message of each source; inf if there is none."""
-        now_s = self._now_s()
+        now_s = self._steady.now_s()
         return {
             key: float("inf") if s.message is None else now_s - s.arrived_s
             for key, s in self.sources.items()
@@ -178,7 +184,7 @@ class Inputs:
     def _receive(self, key: str, message: Any) -> None:
         source = self.sources[key]
         source.message = message
-        source.arrived_s = self._now_s()
+        source.arrived_s = self._steady.now_s()
         self._on_message(key)
 
 

@@ -2,12 +2,11 @@
 
 import queue
 import threading
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from z1_ros.errors import Z1Error
 from z1_ros.policy.base import Policy
+from z1_ros.runtime.clock import Clock
 from z1_ros.types import ActionChunk, Observation
 
 
@@ -35,9 +34,9 @@ def failure_text(failure: Exception, what: str = "inference failed") -> str:
 class InferenceWorker:
     """Runs ``policy.infer`` for one observation at a time."""
 
-    def __init__(self, policy: Policy, now_s: Callable[[], float] = time.monotonic):
+    def __init__(self, policy: Policy, clock: Clock):
         self._policy = policy
-        self._now_s = now_s
+        self._clock = clock
         self._requests: queue.SimpleQueue = queue.SimpleQueue()
         self._results: queue.SimpleQueue[InferenceResult] = queue.SimpleQueue()
         self.busy = False
@@ -77,7 +76,7 @@ class InferenceWorker:
                 self._results.put(self._infer(*request))
 
     def _infer(self, observation: Observation, generation: int) -> InferenceResult:
-        started_s = self._now_s()
+        started_s = self._clock.now_s()
         chunk, error = None, ""
         try:
             chunk = self._policy.infer(observation)
@@ -85,7 +84,7 @@ class InferenceWorker:
             error = failure_text(failure)
         return InferenceResult(
             generation=generation,
-            seconds=self._now_s() - started_s,
+            seconds=self._clock.now_s() - started_s,
             chunk=chunk,
             error=error,
         )

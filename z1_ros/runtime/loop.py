@@ -5,7 +5,6 @@ the lockstep graph use it. ``ControlLoop`` runs in real time: its tick never wai
 whose inference runs on a separate thread.
 """
 
-import time
 from collections import Counter, deque
 from dataclasses import dataclass
 from typing import Protocol
@@ -15,6 +14,7 @@ import numpy as np
 from z1_ros.errors import ActionError, ConfigError, ObservationError
 from z1_ros.policy.base import Policy
 from z1_ros.runtime.chunks import ChunkQueue
+from z1_ros.runtime.clock import Clock, WallClock
 from z1_ros.runtime.inference import InferenceWorker
 from z1_ros.runtime.latency import LatencyStats
 from z1_ros.specs import Embodiment
@@ -53,6 +53,7 @@ class StepLoop:
         """Durations of inference, without the first one."""
         self.held = ""
         """Reason why the latest action was a hold; empty if it came from the policy."""
+        self._clock = WallClock()
         self.reset(0)
 
     def reset(self, seed: int) -> None:
@@ -98,9 +99,9 @@ class StepLoop:
         return action.copy()
 
     def _infer(self, observation: Observation) -> None:
-        started_s = time.monotonic()
+        started_s = self._clock.now_s()
         chunk = self.policy.infer(observation)
-        self.latency.add(time.monotonic() - started_s)
+        self.latency.add(self._clock.now_s() - started_s)
         self._pending = (self._step + self.delay_steps, self.queue.consumed, chunk)
 
     def _merge_if_due(self) -> None:
@@ -143,12 +144,13 @@ class ControlLoop:
         embodiment: Embodiment,
         replan_steps: int,
         max_chunk_age_s: float = 10.0,
+        clock: Clock | None = None,
     ):
         """Make a loop and start its worker thread; ``close`` ends the thread.
 
         Only the thread calls the policy. The next inference begins after ``replan_steps`` consumed
         actions, or earlier if the queue would become empty during that inference. Actions are
-        dropped if their observation is older than ``max_chunk_age_s``.
+        dropped if their observation is older than ``max_chunk_age_s`` on the steady ``clock``.
 
         Raises:
             ConfigError: ``replan_steps`` is out of range.
@@ -163,7 +165,8 @@ class ControlLoop:
         self.counts: Counter[str] = Counter()
         """``inferences``, ``failed``, ``discarded`` (begun before a reset), ``expired``,
         ``held`` (ticks)."""
-        self._worker = InferenceWorker(policy)
+        self._clock = clock or WallClock()
+        self._worker = InferenceWorker(policy, self._clock)
         self._delays: deque[int] = deque(maxlen=10)
         self._generation = 0
         self._started_at = self._started_tick = self._ticks = 0
