@@ -1,6 +1,7 @@
 """Model cards: the README of a bundle with its origin, training, inputs and outputs."""
 
-from collections.abc import Iterable, Mapping, Sequence
+import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,10 @@ from z1_ros.models.bundle.manifest import (
     STATS_PARTS,
     WEIGHTS,
     Manifest,
-    NormStats,
     file_sha256,
 )
 from z1_ros.models.bundle.task_experts import TaskExpert, weights_file
 from z1_ros.models.checkpoint.loading import open_weights
-from z1_ros.specs import Field
 
 CARD = "README.md"
 _RESIZE = {
@@ -25,17 +24,14 @@ _RESIZE = {
 }
 DISTILLED = "privileged distillation: DAgger from a teacher that reads the simulator's state"
 _MODES = {"quantile": "range below to -1 … 1", "mean_std": "z-score"}
+_RANGES = {"quantile": ("range", "…"), "mean_std": ("mean ± standard deviation", "±")}
 
 
 def model_card(manifest: Manifest, directory: Path) -> str:
-    """Return the text of a bundle's README.md.
-
-    Args:
-        manifest: The bundle's manifest; ``made_by`` describes how the model was made.
-        directory: Directory with the bundle's other files; each is hashed.
+    """Return the text of a bundle's README.md, with the hash of each other file in ``directory``.
 
     Raises:
-        BundleError: ``made_by`` is malformed.
+        BundleError: The ``made_by`` of the manifest is malformed.
     """
     try:
         return _card(manifest, directory)
@@ -47,16 +43,13 @@ def model_card(manifest: Manifest, directory: Path) -> str:
 
 def _card(manifest: Manifest, directory: Path) -> str:
     made_by = manifest.made_by
-    if "train" in made_by:
-        origin = _trained(made_by)
-    elif "z1" in made_by:
-        origin = _reinforced(made_by)
-    elif "source" in made_by:
-        origin = _imported(made_by)
-    elif made_by.get("weights") == "random":
+    origin = "A policy of π0.5's architecture."
+    if made_by.get("weights") == "random":
         origin = "A network of π0.5's architecture with random weights. It was not trained."
-    else:
-        origin = "A policy of π0.5's architecture."
+    for key, text in (("train", _trained), ("z1", _reinforced), ("source", _imported)):
+        if key in made_by:
+            origin = text(made_by)
+            break
     parts = [f"# {manifest.name}", origin]
     parts += [_experts(manifest, directory)] if manifest.experts else []
     parts += [_interface(manifest), _columns(manifest)]
@@ -118,9 +111,8 @@ def _z1_rows(made_by: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _experts(manifest: Manifest, directory: Path) -> str:
-    combined = manifest.made_by.get("combined")
     origin = ""
-    if combined:
+    if combined := manifest.made_by.get("combined"):
         base = combined["base"]
         origin = (
             f"\n\nPut together by `{combined['command']}`; everything else is that of "
@@ -181,20 +173,17 @@ def _interface(manifest: Manifest) -> str:
     named = {camera: slot for slot, camera in slots.items()}
     cameras = [f"{c} (slot {named[c]})" if c in named else c for c in contract.cameras]
     masked = image.slots - len(cameras)
-    action_mode = scaling.mode_of_actions
-    state_text = (
-        f"state ({_MODES[scaling.mode]}, 256 bins)"
-        if manifest.prompt.discrete_state
-        else "no state"
-    )
+    state = f"state ({_MODES[scaling.mode]}, 256 bins)"
+    if not manifest.prompt.discrete_state:
+        state = "no state"
     rows = {
         "robot": f"{manifest.embodiment}, {contract.control_hz:g} Hz",
         "cameras": ", ".join(cameras) + (f"; {masked} masked slots" if masked else ""),
         "images": f"{image.size} × {image.size} px, padded with black, {_RESIZE[image.resize]}",
-        "prompt": f"instruction and {state_text}, {manifest.prompt.max_tokens} tokens",
+        "prompt": f"instruction and {state}, {manifest.prompt.max_tokens} tokens",
         "actions": f"{contract.horizon} per chunk, {manifest.replan_steps} executed before the "
         f"next inference; {manifest.denoise_steps} Euler steps",
-        "normalisation of the actions": _MODES[action_mode],
+        "normalisation of the actions": _MODES[scaling.mode_of_actions],
         "form of the normalisation": scaling.form,
     }
     return "## What it needs and gives\n\n" + _facts(rows)
@@ -210,18 +199,14 @@ def _columns(manifest: Manifest) -> str:
         if not fields:
             tables.append(f"{title}: none.")
             continue
-        heading = "range" if mode == "quantile" else "mean ± standard deviation"
+        heading, joint = _RANGES[mode]
         rows = [f"| column | {title.lower()} | unit | {heading} |", "|---|---|---|---|"]
-        tables.append("\n".join([*rows, *_column_rows(fields, stats, mode)]))
+        first, second = (getattr(stats, part) for part in STATS_PARTS[mode])
+        units = [(name, field.unit) for field in fields for name in field.dim_names]
+        for at, (name, unit) in enumerate(units):
+            rows.append(f"| {at} | {name} | {unit} | {first[at]:.4g} {joint} {second[at]:.4g} |")
+        tables.append("\n".join(rows))
     return "\n\n".join(tables)
-
-
-def _column_rows(fields: Sequence[Field], stats: NormStats, mode: str) -> Iterable[str]:
-    first, second = (getattr(stats, part) for part in STATS_PARTS[mode])
-    joint = "…" if mode == "quantile" else "±"
-    units = [(name, field.unit) for field in fields for name in field.dim_names]
-    for at, (name, unit) in enumerate(units):
-        yield f"| {at} | {name} | {unit} | {first[at]:.4g} {joint} {second[at]:.4g} |"
 
 
 def _network(manifest: Manifest, directory: Path) -> str:
@@ -234,40 +219,22 @@ def _network(manifest: Manifest, directory: Path) -> str:
 
 def weight_facts(path: Path) -> tuple[int, set[str]]:
     """Return the number of parameters of a safetensors file and their dtypes (``F32``, …)."""
-    count, dtypes = 0, set()
     with open_weights(path) as stream:
-        for name in stream.keys():  # noqa: SIM118
-            tensor = stream.get_slice(name)
-            size = 1
-            for length in tensor.get_shape():
-                size *= length
-            count += size
-            dtypes.add(tensor.get_dtype())
-    return count, dtypes
+        views = [stream.get_slice(name) for name in stream.keys()]  # noqa: SIM118
+        return sum(math.prod(v.get_shape()) for v in views), {v.get_dtype() for v in views}
 
 
 def _files(directory: Path) -> str:
     skipped = (CARD, MANIFEST)
     names = sorted(p.name for p in directory.iterdir() if p.is_file() and p.name not in skipped)
     rows = [f"| {name} | `{file_sha256(directory / name)}` |" for name in names]
-    return "\n".join(
-        [
-            "## Files",
-            "",
-            f"{MANIFEST} holds the hashes of all files, also of graphs that are exported later.",
-            "",
-            "| file | sha256 |",
-            "|---|---|",
-            *rows,
-        ]
-    )
+    title = f"{MANIFEST} holds the hashes of all files, also of graphs that are exported later."
+    return "\n".join(["## Files", "", title, "", "| file | sha256 |", "|---|---|", *rows])
 
 
 def _facts(rows: Mapping[str, Any]) -> str:
-    cells = [
-        f"| {name} | {str(value).replace('|', chr(92) + '|')} |" for name, value in rows.items()
-    ]
-    return "\n".join(["| | |", "|---|---|", *cells])
+    texts = {name: str(value).replace("|", r"\|") for name, value in rows.items()}
+    return "\n".join(["| | |", "|---|---|", *(f"| {name} | {texts[name]} |" for name in texts)])
 
 
 def _versions(made_by: Mapping[str, Any]) -> str:

@@ -1,19 +1,16 @@
 """``z1-combine``: combine policies that were trained for one task each into one bundle.
 
-All policies were trained from the same base bundle with a frozen VLM. The new bundle therefore
-contains the base once, and the action expert of every policy. The instruction selects the action
-expert. For the instructions of a task, the new bundle computes exactly the same action chunks as
-the policy of that task.
+All policies were trained from the same base bundle with a frozen VLM. The new bundle contains the
+base once and the action expert of every policy; the instruction selects the expert. For the
+instructions of a task, it computes exactly the same action chunks as the policy of that task.
 """
 
 import shlex
 import shutil
 import sys
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -61,41 +58,32 @@ def task_of(result: Bundle, known: Collection[str]) -> str:
 
 def require_same_base(result: Bundle, base: Bundle) -> None:
     """Raise BundleError if a bundle differs from ``base`` in more than its action expert."""
+    if differs := next(_differences(result, base), ""):
+        raise BundleError(f"{result.path} cannot be an expert of {base.path}: {differs}")
+
+
+def _differences(result: Bundle, base: Bundle) -> Iterator[str]:
     for name in SHARED:
         one, two = (getattr(bundle.manifest, name) for bundle in (result, base))
         if differs := first_difference(name, one, two):
-            raise BundleError(
-                f"{result.path} cannot be an expert of {base.path}: they differ in {differs}"
-            )
+            yield f"they differ in {differs}"
     own, wanted = (b.manifest.files[b.tokenizer.name] for b in (result, base))
     if own != wanted:
-        raise BundleError(
-            f"{result.path} cannot be an expert of {base.path}: its tokenizer differs"
-        )
-    with ExitStack() as stack:
-        one, two = (stack.enter_context(open_weights(b.file(WEIGHTS))) for b in (result, base))
+        yield "its tokenizer differs"
+    with open_weights(result.file(WEIGHTS)) as one, open_weights(base.file(WEIGHTS)) as two:
         if {*one.keys()} != {*two.keys()}:
-            raise BundleError(
-                f"{result.path} cannot be an expert of {base.path}: its tensors have other names"
-            )
+            yield "its tensors have other names"
         for name in two.keys():  # noqa: SIM118
-            _require_same_tensor(
-                name, one, two, f"{result.path} cannot be an expert of {base.path}"
-            )
-
-
-def _require_same_tensor(name: str, one: Any, two: Any, refusal: str) -> None:
-    a, b = one.get_tensor(name), two.get_tensor(name)
-    if (a.shape, a.dtype) != (b.shape, b.dtype):
-        raise BundleError(
-            f"{refusal}: {name} is {a.dtype} {tuple(a.shape)}, in the base {b.dtype} "
-            f"{tuple(b.shape)}"
-        )
-    if not is_expert_tensor(name) and not torch.equal(a, b):
-        raise BundleError(
-            f"{refusal}: {name}, a weight of the VLM, is not the base's; it was trained jointly or "
-            "from another base"
-        )
+            a, b = one.get_tensor(name), two.get_tensor(name)
+            if (a.shape, a.dtype) != (b.shape, b.dtype):
+                yield (
+                    f"{name} is {a.dtype} {tuple(a.shape)}, in the base {b.dtype} {tuple(b.shape)}"
+                )
+            if not is_expert_tensor(name) and not torch.equal(a, b):
+                yield (
+                    f"{name}, a weight of the VLM, is not the base's; it was trained jointly or "
+                    "from another base"
+                )
 
 
 def combine(
@@ -120,13 +108,28 @@ def combine(
         BundleError: The prefix graphs of the bundles differ, so that they cannot share one.
     """
     copied = dict(_copied(base, results, _shared_prefix(base, results)))
+    experts = {
+        task: TaskExpert(
+            instructions=patterns[task],
+            made_by={**result.manifest.made_by, "bundle": _origin(result)},
+        )
+        for task, result in results.items()
+    }
+    combined = {"command": shlex.join(["z1-combine", *sys.argv[1:]]), "base": _origin(base)}
 
     def fill(folder: Path) -> Manifest:
         for name, source in copied.items():
             shutil.copyfile(source, folder / name)
         for task, result in results.items():
-            _write_expert(result, folder / weights_file(task))
-        return _manifest(base, results, patterns)
+            with open_weights(result.file(WEIGHTS)) as stream:
+                names = filter(is_expert_tensor, stream.keys())
+                tensors = {name: stream.get_tensor(name) for name in names}
+                write_tensors(folder / weights_file(task), tensors)
+        return replace(
+            base.manifest,
+            experts={**base.manifest.experts, **experts},
+            made_by={**base.manifest.made_by, "combined": combined},
+        )
 
     graphs = (*base.manifest.graphs, *map(denoise_graph, results))
     missing = [graph for graph in dict.fromkeys(graphs) if f"{graph}.onnx" not in copied]
@@ -152,11 +155,10 @@ def _copied(
     base: Bundle, results: Mapping[str, Bundle], prefix: Bundle
 ) -> Iterator[tuple[str, Path]]:
     """Yield the name in the new bundle and the source path of each file to copy."""
-    replaced = {weights_file(task) for task in results}
+    replaced = {PREFIX, *map(weights_file, results)}
     replaced |= {f"{denoise_graph(task)}.onnx" for task in results}
     for name in base.manifest.files:
-        stem = name.removesuffix(".data")
-        if name != CARD and stem != PREFIX and stem not in replaced:
+        if name != CARD and name.removesuffix(".data") not in replaced:
             yield name, base.file(name)
     for name in prefix.manifest.files:
         if name.removesuffix(".data") == PREFIX:
@@ -167,32 +169,6 @@ def _copied(
         files = result.manifest.files
         if "denoise.onnx" in files and "denoise.onnx.data" not in files:
             yield f"{denoise_graph(task)}.onnx", result.file("denoise.onnx")
-
-
-def _write_expert(result: Bundle, path: Path) -> None:
-    with open_weights(result.file(WEIGHTS)) as stream:
-        names = [name for name in stream.keys() if is_expert_tensor(name)]  # noqa: SIM118
-        write_tensors(path, {name: stream.get_tensor(name) for name in names})
-
-
-def _manifest(
-    base: Bundle,
-    results: Mapping[str, Bundle],
-    patterns: Mapping[str, tuple[str, ...]],
-) -> Manifest:
-    experts = {
-        task: TaskExpert(
-            instructions=patterns[task],
-            made_by={**result.manifest.made_by, "bundle": _origin(result)},
-        )
-        for task, result in results.items()
-    }
-    combined = {"command": shlex.join(["z1-combine", *sys.argv[1:]]), "base": _origin(base)}
-    return replace(
-        base.manifest,
-        experts={**base.manifest.experts, **experts},
-        made_by={**base.manifest.made_by, "combined": combined},
-    )
 
 
 def _origin(bundle: Bundle) -> dict[str, str]:

@@ -75,10 +75,9 @@ def main(config: ExportConfig) -> None:
     bundle = load_bundle(config.bundle)
     differences = export(bundle)
     for graph, difference in differences.items():
-        size = bundle.path.joinpath(f"{graph}.onnx").stat().st_size / 1e6
-        Console().print(
-            f"{graph}.onnx  {size:.1f} MB  largest difference to torch {difference:.1e}"
-        )
+        size = (bundle.path / f"{graph}.onnx").stat().st_size / 1e6
+        words = f"{graph}.onnx  {size:.1f} MB  largest difference to torch {difference:.1e}"
+        Console().print(words)
     if config.json:
         write_json(config.json, differences)
 
@@ -148,15 +147,12 @@ def _export_graph(network: Pi05, graph: str, path: Path) -> None:
         raise BackendUnavailable(
             "export needs onnx and onnxscript: pip install onnxscript"
         ) from error
-    images = example_inputs(network.geometry, batch=2, seed=0)
-    prefix = dict(zip(OUTPUTS["prefix"], network.prefix(**images), strict=True))
-    batch = torch.export.Dim("batch")
-    module: nn.Module
-    if graph == "prefix":
-        module, inputs = PrefixGraph(network), images
-    else:
+    inputs = example_inputs(network.geometry, batch=2, seed=0)
+    module: nn.Module = PrefixGraph(network)
+    if graph != "prefix":
+        prefix = dict(zip(OUTPUTS["prefix"], network.prefix(**inputs), strict=True))
         module, inputs = DenoiseGraph(network), example_draws(network.geometry, 2, 0) | prefix
-    ports = INPUTS[kind_of(graph)]
+    ports, batch = INPUTS[kind_of(graph)], torch.export.Dim("batch")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         logging.getLogger("torch.onnx").setLevel(logging.ERROR)
@@ -192,40 +188,31 @@ def parity(networks: Mapping[str, Pi05], folder: Path) -> dict[str, float]:
     worst = dict.fromkeys(networks, 0.0)
     for graph, network in networks.items():
         run = _session(folder / f"{graph}.onnx")
-        differ = _prefix_difference if graph == "prefix" else _denoise_difference
         for batch, seed in ((1, 1), (3, 2)):
-            inputs = example_inputs(network.geometry, batch, seed)
-            draws = example_draws(network.geometry, batch, seed)
-            worst[graph] = max(worst[graph], differ(network, run, inputs, draws))
+            worst[graph] = max(worst[graph], _difference(graph, network, run, batch, seed))
     return worst
 
 
-_Graph = Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]]
+_Graph = Callable[[Mapping[str, Tensor]], dict[str, np.ndarray]]
 
 
-def _prefix_difference(
-    network: Pi05, run: _Graph, inputs: dict[str, Tensor], _: dict[str, Tensor]
-) -> float:
-    with torch.no_grad():
-        prefix = network.prefix(**inputs)
-    found = run(_numpy(inputs))
+@torch.no_grad()
+def _difference(graph: str, network: Pi05, run: _Graph, batch: int, seed: int) -> float:
+    inputs = example_inputs(network.geometry, batch, seed)
+    prefix = network.prefix(**inputs)
+    outputs = dict(zip(OUTPUTS["prefix"], prefix, strict=True))
+    if graph != "prefix":
+        draws = example_draws(network.geometry, batch, seed)
+        velocity = network.denoise(draws["x_t"], draws["time"], prefix)
+        return relative_difference(run(draws | outputs)["v_t"], velocity.numpy())
+    found = run(inputs)
     if not np.array_equal(found["pad"], prefix.valid.numpy()):
         return float("inf")
     valid = prefix.valid[None, :, None, :, None].numpy()
     return max(
-        relative_difference(found[name] * valid, reference.numpy() * valid)
-        for name, reference in (("k", prefix.k), ("v", prefix.v))
+        relative_difference(found[name] * valid, outputs[name].numpy() * valid)
+        for name in ("k", "v")
     )
-
-
-def _denoise_difference(
-    network: Pi05, run: _Graph, inputs: dict[str, Tensor], draws: dict[str, Tensor]
-) -> float:
-    with torch.no_grad():
-        prefix = network.prefix(**inputs)
-        velocity = network.denoise(draws["x_t"], draws["time"], prefix)
-    found = run(_numpy(draws) | _numpy(dict(zip(OUTPUTS["prefix"], prefix, strict=True))))
-    return relative_difference(found["v_t"], velocity.numpy())
 
 
 def _session(path: Path) -> _Graph:
@@ -235,7 +222,12 @@ def _session(path: Path) -> _Graph:
         raise BackendUnavailable("the check needs onnxruntime: pip install onnxruntime") from error
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     names = [output.name for output in session.get_outputs()]
-    return lambda inputs: dict(zip(names, session.run(None, inputs), strict=True))
+
+    def run(inputs: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
+        arrays = {name: tensor.numpy() for name, tensor in inputs.items()}
+        return dict(zip(names, session.run(None, arrays), strict=True))
+
+    return run
 
 
 def relative_difference(value: np.ndarray, reference: np.ndarray) -> float:
@@ -274,7 +266,3 @@ def example_draws(geometry: Geometry, batch: int, seed: int) -> dict[str, Tensor
         "x_t": torch.randn(shape, generator=random),
         "time": torch.rand(batch, generator=random) * 0.999 + 0.001,
     }
-
-
-def _numpy(tensors: dict[str, Tensor]) -> dict[str, Any]:
-    return {name: tensor.numpy() for name, tensor in tensors.items()}

@@ -1,7 +1,6 @@
 """Builds frozen dataclasses from parsed JSON and checks all keys and value types."""
 
-import math
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import fields, is_dataclass
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
@@ -12,11 +11,32 @@ from z1_ros.files import SHOWN, shown
 MAX_TEXT = 500
 
 
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) and value.isprintable() and 1 <= len(value) <= MAX_TEXT
+
+
+def _is_number(value: Any) -> bool:
+    # The comparison also refuses NaN and infinity.
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return is_number and abs(value) <= 1e300
+
+
+_KINDS: dict[type, tuple[str, Callable[[Any], bool]]] = {
+    str: (f"text in one line of 1 to {MAX_TEXT} characters", _is_text),
+    bool: ("true or false", lambda value: isinstance(value, bool)),
+    int: ("a whole number", lambda value: type(value) is int),
+    float: ("a finite number", _is_number),
+    list: ("a list", lambda value: isinstance(value, list)),
+    dict: ("an object", lambda value: isinstance(value, dict)),
+}
+"""Type -> its description in errors, and its check."""
+
+
 def from_json(cls: type, data: Any, optional: Collection[str] = (), name: str = "") -> Any:
-    """Build a dataclass from parsed JSON.
+    """Build a dataclass from parsed JSON; its type annotations define the checks.
 
     Args:
-        cls: Dataclass; its type annotations define the checks.
+        cls: Dataclass.
         data: Parsed JSON.
         optional: ``Class.key`` of the keys that may be missing; then their default is used.
         name: Position of ``data`` in the file, for errors; empty for the whole file.
@@ -24,8 +44,7 @@ def from_json(cls: type, data: Any, optional: Collection[str] = (), name: str = 
     Raises:
         ValueError: A key is unknown or missing, or a value has the wrong type.
     """
-    if not isinstance(data, dict):
-        raise ValueError(f"{name or cls.__name__} must be an object, got {shown(data)}")
+    _checked(dict, data, name or cls.__name__)
     within, hints = f"{name}." if name else "", get_type_hints(cls)
     known = [field.name for field in fields(cls)]
     for key in data:
@@ -44,55 +63,27 @@ def _value(hint: Any, value: Any, optional: Collection[str], name: str) -> Any:
     if hint is Any:
         return value
     if origin in (Union, UnionType):  # of a type and None
-        if value is None:
-            return None
         hint = next(arg for arg in args if arg is not NoneType)
-        return _value(hint, value, optional, name)
+        return None if value is None else _value(hint, value, optional, name)
     if is_dataclass(hint):
         return from_json(hint, value, optional, name)  # type: ignore[arg-type]
     if origin is tuple:
-        if not isinstance(value, list):
-            raise ValueError(f"{name} must be a list, got {shown(value)}")
-        return tuple(_value(args[0], v, optional, f"{name}[{i}]") for i, v in enumerate(value))
+        values = _checked(list, value, name)
+        return tuple(_value(args[0], v, optional, f"{name}[{i}]") for i, v in enumerate(values))
     if origin in (dict, Mapping):
-        if not isinstance(value, dict):
-            raise ValueError(f"{name} must be an object, got {shown(value)}")
         return {
-            _text(key, f"a key of {name}"): _value(args[1], v, optional, f"{name}.{key}")
-            for key, v in value.items()
+            _checked(str, key, f"a key of {name}"): _value(args[1], v, optional, f"{name}.{key}")
+            for key, v in _checked(dict, value, name).items()
         }
     if origin is Literal:
         if not isinstance(value, str) or value not in args:
             raise ValueError(f"{name} is {shown(value)}. {closest(str(value)[:SHOWN], args)}")
         return value
-    return _CHECKS[hint](value, name)
+    return _checked(hint, value, name)
 
 
-def _text(value: Any, name: str) -> str:
-    if not isinstance(value, str) or not value.isprintable() or not 1 <= len(value) <= MAX_TEXT:
-        raise ValueError(
-            f"{name} must be text in one line of 1 to {MAX_TEXT} characters, got {shown(value)}"
-        )
-    return value
-
-
-def _bool(value: Any, name: str) -> bool:
-    if not isinstance(value, bool):
-        raise ValueError(f"{name} must be true or false, got {shown(value)}")
-    return value
-
-
-def _int(value: Any, name: str) -> int:
-    if type(value) is not int:
-        raise ValueError(f"{name} must be a whole number, got {shown(value)}")
-    return value
-
-
-def _float(value: Any, name: str) -> float:
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if not number or abs(value) > 1e300 or not math.isfinite(value):
-        raise ValueError(f"{name} must be a finite number, got {shown(value)}")
-    return float(value)
-
-
-_CHECKS = {str: _text, bool: _bool, int: _int, float: _float}
+def _checked(kind: type, value: Any, name: str) -> Any:
+    words, fits = _KINDS[kind]
+    if not fits(value):
+        raise ValueError(f"{name} must be {words}, got {shown(value)}")
+    return kind(value)
