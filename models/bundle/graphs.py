@@ -70,14 +70,9 @@ Found = Mapping[str, tuple[str, tuple[int | None, ...]]]
 def check_ports(
     graph: str, inputs: Found, outputs: Found, geometry: Geometry, source: object
 ) -> None:
-    """Compare the inputs and outputs of a graph with those that the geometry needs.
+    """Compare types and shapes of a graph's inputs and outputs with those that the geometry needs.
 
-    Args:
-        graph: Name of the graph.
-        inputs: Types and shapes of its inputs.
-        outputs: Types and shapes of its outputs; their sizes may be undefined.
-        geometry: Sizes of the network.
-        source: Name of the graph in error messages.
+    The sizes of outputs may be undefined in the file. ``source`` names the graph in errors.
 
     Raises:
         BundleError: A name, type or size differs.

@@ -110,10 +110,8 @@ class Manifest:
             ("replan_steps", self.replan_steps, horizon),
             ("denoise_steps", self.denoise_steps, 1000),
         ):
-            whole = type(value) is int
-            _require(
-                whole and 1 <= value <= high, f"{name} is {shown(value)}, expected 1 to {high}"
-            )
+            well = type(value) is int and 1 <= value <= high
+            _require(well, f"{name} is {shown(value)}, expected 1 to {high}")
         known = {f.name for f in fields(Geometry)}
         differ = sorted(known ^ set(self.geometry))
         _require(not differ, f"geometry lacks or does not know: {', '.join(differ)[:200]}")
@@ -143,11 +141,7 @@ class Manifest:
         return (*GRAPHS, *(denoise_graph(name) for name in self.experts))
 
     def expert_for(self, instruction: str) -> str:
-        """Return the name of the expert for an instruction, empty for the base expert.
-
-        Raises:
-            BundleError: Several experts match the instruction.
-        """
+        """Return the expert for an instruction, empty for the base one; see ``choose_expert``."""
         return choose_expert(self.experts, instruction)
 
 
@@ -181,14 +175,14 @@ class Bundle:
         """Return the path of one of the bundle's files.
 
         Raises:
-            BundleError: The bundle has no such file.
+            BundleError: The bundle has no such file, or the file has changed.
         """
         if name not in self.manifest.files:
             raise BundleError(
                 f"bundle {self.path} has no {name!r}. {closest(name, self.manifest.files)}"
             )
         if name in self.stamps:
-            self._require_unchanged(name, self.manifest.files[name])
+            self.require_unchanged([name])
         return self.path / name
 
     def read(self, name: str) -> bytes:
@@ -205,17 +199,15 @@ class Bundle:
     def require_unchanged(self, names: Iterable[str] | None = None) -> None:
         """Raise BundleError if one of the files (None: all) has changed since it was hashed."""
         for name in self.stamps if names is None else names:
-            expected = self.sha256 if name == MANIFEST else self.manifest.files[name]
-            self._require_unchanged(name, expected)
-
-    def _require_unchanged(self, name: str, sha256: str) -> None:
-        file = self.path / name
-        with suppress(OSError):
-            if file_stamp(file) == self.stamps.get(name) or file_sha256(file) == sha256:
-                return
-        raise BundleError(
-            f"bundle {self.path} was written while it was loaded ({name} changed); load it again"
-        )
+            file = self.path / name
+            sha256 = self.sha256 if name == MANIFEST else self.manifest.files[name]
+            with suppress(OSError):
+                if file_stamp(file) == self.stamps.get(name) or file_sha256(file) == sha256:
+                    continue
+            raise BundleError(
+                f"bundle {self.path} was written while it was loaded ({name} changed); load it "
+                "again"
+            )
 
     @property
     def tokenizer(self) -> Path:
@@ -231,11 +223,9 @@ class Bundle:
 
 
 def require_replaceable(directory: Path) -> None:
-    """Check that a bundle may be written to ``directory``, replacing only an older bundle.
+    """Raise ConfigError unless a bundle may be written to ``directory``.
 
-    Raises:
-        ConfigError: The directory contains files that do not belong to a bundle, or is not
-            writable.
+    The directory must be writable, and must not contain files that do not belong to a bundle.
     """
     require_writable(directory)
     place = real_place(directory)
@@ -283,14 +273,10 @@ def find_bundle(path: str | Path) -> Path:
     Raises:
         BundleError: The bundle does not exist.
     """
-    given = Path(path).expanduser()
-    directory = given
-    if (
-        not given.exists()
-        and given.name == str(path)
-        and (bundled_path(given.name) / MANIFEST).is_file()
-    ):
-        directory = bundled_path(given.name)
+    directory = given = Path(path).expanduser()
+    shipped_one = bundled_path(given.name)
+    if not given.exists() and given.name == str(path) and (shipped_one / MANIFEST).is_file():
+        directory = shipped_one
     if not directory.is_dir():
         shipped = sorted(p.parent.name for p in MODELS.glob(f"*/{MANIFEST}"))
         raise BundleError(
@@ -303,10 +289,7 @@ def find_bundle(path: str | Path) -> Path:
 
 
 def load_bundle(path: str | Path) -> Bundle:
-    """Read and verify a bundle.
-
-    Args:
-        path: Directory or name, as for ``find_bundle``.
+    """Read and verify a bundle; ``path`` is a directory or name, as for ``find_bundle``.
 
     Raises:
         BundleError: The directory, manifest or a file is missing, the manifest is malformed, or a
@@ -340,12 +323,9 @@ def load_bundle(path: str | Path) -> Bundle:
 def write_manifest(
     directory: Path, manifest: Manifest, names: Iterable[str] | None = None
 ) -> Bundle:
-    """Add the hashes of files to a manifest and write it atomically.
+    """Add the hashes of files to a manifest and write it atomically to ``directory``.
 
-    Args:
-        directory: Directory of the files and of the manifest.
-        manifest: Manifest without hashes.
-        names: Files of the bundle; None means all files in the directory.
+    ``names`` are the files of the bundle; None means all files in the directory.
     """
     if names is None:
         names = (p.name for p in directory.iterdir() if p.is_file() and p.name != MANIFEST)

@@ -16,7 +16,7 @@ from z1_ros.models.network.pi05 import Pi05
 def load_bundle_network(
     bundle: Bundle, expert: str = BASE, dtype: torch.dtype | None = None
 ) -> Pi05:
-    """Return a bundle's network.
+    """Return a verified bundle's network.
 
     The expert's weights are copied from the mapped file. The rounding of a matrix product depends
     on the memory alignment of its factors, and an expert must give equal numbers from any file.

@@ -15,17 +15,17 @@ def _is_text(value: Any) -> bool:
     return isinstance(value, str) and value.isprintable() and 1 <= len(value) <= MAX_TEXT
 
 
-def _is_number(value: Any) -> bool:
-    # The comparison also refuses NaN and infinity.
-    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    return is_number and abs(value) <= 1e300
+def is_number(value: Any, largest: float = 1e300) -> bool:
+    """Return whether a value is a number within ±``largest``; NaN and infinity are not."""
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return number and abs(value) <= largest
 
 
 _KINDS: dict[type, tuple[str, Callable[[Any], bool]]] = {
     str: (f"text in one line of 1 to {MAX_TEXT} characters", _is_text),
     bool: ("true or false", lambda value: isinstance(value, bool)),
     int: ("a whole number", lambda value: type(value) is int),
-    float: ("a finite number", _is_number),
+    float: ("a finite number", is_number),
     list: ("a list", lambda value: isinstance(value, list)),
     dict: ("an object", lambda value: isinstance(value, dict)),
 }

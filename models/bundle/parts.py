@@ -6,6 +6,7 @@ from dataclasses import dataclass, fields
 from typing import Any, Literal, get_args
 
 from z1_ros.errors import closest
+from z1_ros.models.bundle.parse import is_number
 from z1_ros.specs import EMBODIMENTS, Contract, Field
 
 Resize = Literal["area", "bilinear", "bilinear_antialias"]
@@ -117,9 +118,8 @@ def require_stats(name: str, stats: NormStats, mode: str, dims: Sequence[str]) -
         values = getattr(stats, part.name)
         if values == () and part.name not in STATS_PARTS[mode]:
             continue
-        # The comparison also rejects NaN and infinity.
-        well = isinstance(values, tuple) and len(values) == len(dims) and all(map(_fits, values))
-        if not well:
+        complete = isinstance(values, tuple) and len(values) == len(dims)
+        if not complete or not all(is_number(value, MAX_NUMBER) for value in values):
             raise ValueError(
                 f"{name}.{part.name} must be {len(dims)} numbers within ±{MAX_NUMBER:,.0f}, "
                 "one for each dimension"
@@ -136,19 +136,15 @@ def require_stats(name: str, stats: NormStats, mode: str, dims: Sequence[str]) -
         raise ValueError(f"{name}: {what} in every dimension, so nothing could ever change")
 
 
-def _fits(value: Any) -> bool:
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    return number and abs(value) <= MAX_NUMBER
-
-
 def require_contract(contract: Contract) -> None:
     """Raise ValueError if a part of a contract is empty or a name occurs twice."""
-    hz, names = contract.control_hz, {"contract.cameras": contract.cameras}
-    if not 0 < hz <= MAX_HZ:
-        raise ValueError(f"contract.control_hz is {hz:g}, expected up to {MAX_HZ}")
-    names["contract.action"] = tuple(field.name for field in contract.action)
-    for field in (*contract.state, *contract.action):
-        names[f"contract field {field.name}"] = field.dims
+    if not 0 < contract.control_hz <= MAX_HZ:
+        raise ValueError(f"contract.control_hz is {contract.control_hz:g}, expected up to {MAX_HZ}")
+    names = {
+        "contract.cameras": contract.cameras,
+        "contract.action": tuple(field.name for field in contract.action),
+    }
+    names |= {f"contract field {f.name}": f.dims for f in (*contract.state, *contract.action)}
     for what, found in names.items():
         if not found:
             raise ValueError(f"{what} must name at least one")
@@ -161,12 +157,8 @@ def require_contract(contract: Contract) -> None:
 def require_commands(stats: NormStats, fields_of: Sequence[Field], robot: str) -> None:
     """Raise ValueError for statistics of actions far beyond the robot's command limits.
 
-    Network outputs that are unnormalised with such statistics would be commands of that size.
-
-    Args:
-        stats: Statistics of the actions.
-        fields_of: Action fields.
-        robot: Name of the embodiment; an unknown embodiment is not checked.
+    Network outputs that are unnormalised with such statistics would be commands of that size. An
+    unknown ``robot`` is not checked.
     """
     known = EMBODIMENTS[robot].action if robot in EMBODIMENTS else ()
     limits, at = {own.name: max(abs(own.low), abs(own.high)) for own in known}, 0

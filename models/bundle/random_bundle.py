@@ -36,10 +36,10 @@ def write_random_bundle(
     seed: int = 0,
     experts: Sequence[str] = (),
 ) -> Bundle:
-    """Write a bundle of untrained weights for ``robot``.
+    """Write a bundle of untrained weights for ``robot`` to an empty or new folder.
 
     Args:
-        folder: Directory to make; it must be empty or not exist.
+        folder: Directory of the bundle.
         geometry: Network sizes.
         robot: Robot whose cameras and fields define the contract.
         dtype: ``bfloat16`` or ``float32``; see ``Pi05.cast`` for the parts that stay float32.
@@ -99,5 +99,5 @@ def _random_weights(network: Pi05, seed: int) -> Iterator[tuple[str, Tensor]]:
 
 
 def _unit_stats(size: int) -> NormStats:
-    zeros, ones = (0.0,) * size, (1.0,) * size
-    return NormStats(mean=zeros, std=ones, q01=(-1.0,) * size, q99=ones)
+    minus, zeros, ones = ((value,) * size for value in (-1.0, 0.0, 1.0))
+    return NormStats(mean=zeros, std=ones, q01=minus, q99=ones)

@@ -32,8 +32,8 @@ class TaskExpert:
 
     def __post_init__(self) -> None:
         """Check types; raises ValueError."""
-        given = self.instructions
-        if not (isinstance(given, tuple) and given and all(_is_text(text) for text in given)):
+        texts = self.instructions if isinstance(self.instructions, tuple) else ()
+        if not texts or not all(isinstance(t, str) and normalize_instruction(t) for t in texts):
             raise ValueError("an expert's instructions must be a list of patterns, none empty")
         if not isinstance(self.made_by, Mapping):
             raise ValueError("made_by of an expert must be an object")
@@ -42,10 +42,6 @@ class TaskExpert:
         """Return whether one of the patterns matches the instruction."""
         text = normalize_instruction(instruction)
         return any(fnmatchcase(text, normalize_instruction(p)) for p in self.instructions)
-
-
-def _is_text(value: Any) -> bool:
-    return isinstance(value, str) and bool(normalize_instruction(value))
 
 
 def normalize_instruction(text: str) -> str:

@@ -13,8 +13,8 @@ state bin.
 import json
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from tokenizers import Tokenizer
@@ -65,10 +65,7 @@ def prompt_text(instruction: str, bins: Sequence[int] | None) -> str:
     return f"Task: {cleaned}, State: {' '.join(str(int(b)) for b in bins)};\nAction: "
 
 
-@dataclass(frozen=True, slots=True)
-class _Vocabulary:
-    """Content of a tokenizer file."""
-
+class _Vocabulary(NamedTuple):
     encode: Callable[[str], list[int]]
     """Function that returns the ids of a text, without beginning or end of sequence."""
     size: int
@@ -120,10 +117,10 @@ class PromptTokenizer:
     """A tokenizer with the fixed length that a network expects."""
 
     def __init__(self, path: str | Path, max_tokens: int, vocab: int | None = None):
-        """Load a tokenizer.
+        """Load a tokenizer: a SentencePiece ``*.model``, or JSON of Hugging Face ``tokenizers``.
 
         Args:
-            path: ``*.model`` in SentencePiece format, or JSON of Hugging Face ``tokenizers``.
+            path: File of the tokenizer.
             max_tokens: Length that prompts are padded to.
             vocab: Number of token ids of the network; None: not checked.
 
@@ -133,23 +130,23 @@ class PromptTokenizer:
         """
         read = _read_sentencepiece if Path(path).suffix == ".model" else _read_json
         try:
-            vocabulary = read(Path(path))
+            found = read(Path(path))
         except BackendUnavailable:
             raise
         except Exception as error:  # both libraries raise various exceptions
             raise BundleError(f"{path} is not a tokenizer: {error}") from error
-        if vocabulary.bos is None or vocabulary.pad != PAD_ID:
+        if found.bos is None or found.pad != PAD_ID:
             raise BundleError(
-                f"{path} is not a tokenizer for π0.5 prompts: <bos> has id {vocabulary.bos} and "
-                f"<pad> has id {vocabulary.pad}, PaliGemma's have {BOS_ID} and {PAD_ID}"
+                f"{path} is not a tokenizer for π0.5 prompts: <bos> has id {found.bos} and <pad> "
+                f"has id {found.pad}, PaliGemma's have {BOS_ID} and {PAD_ID}"
             )
-        if vocab is not None and vocabulary.size > vocab:
+        if vocab is not None and found.size > vocab:
             raise BundleError(
-                f"{path} gives ids up to {vocabulary.size - 1}, but the network embeds only "
-                f"{vocab}: it belongs to another network"
+                f"{path} gives ids up to {found.size - 1}, but the network embeds only {vocab}: "
+                "it belongs to another network"
             )
-        self._bos, self._encode = vocabulary.bos, vocabulary.encode
-        self.vocab = vocabulary.size
+        self._bos, self._encode = found.bos, found.encode
+        self.vocab = found.size
         """Number of token ids that prompts can have."""
         self.max_tokens = max_tokens
         self._warned: set[str] = set()
@@ -159,11 +156,10 @@ class PromptTokenizer:
         return [self._bos, *self._encode(text)]
 
     def encode(self, instruction: str, bins: Sequence[int] | None) -> tuple[np.ndarray, np.ndarray]:
-        """Tokenise a prompt.
+        """Tokenise a prompt; a too long instruction is truncated at its end, the state never is.
 
         Args:
-            instruction: Instruction. It is truncated at its end if the prompt would be too long;
-                the state after it is never truncated.
+            instruction: Instruction.
             bins: State bins, or None for prompts without state.
 
         Returns:
@@ -190,34 +186,28 @@ class PromptTokenizer:
     def _shortened(self, instruction: str, bins: Sequence[int] | None) -> list[int]:
         """Return the ids of the prompt with the longest beginning of the instruction that fits."""
 
-        def prompt(length: int) -> list[int]:
-            return self._prompt_ids(instruction[:length], bins)
+        def fit(length: int) -> bool:
+            return len(self._prompt_ids(instruction[:length], bins)) <= self.max_tokens
 
-        fits, too_long = 0, len(instruction)
-        if len(prompt(0)) > self.max_tokens:
+        if not fit(0):
             raise ConfigError(
                 f"state and frame need more than the {self.max_tokens} tokens a prompt may have"
             )
+        fits, too_long = 0, len(instruction)
         while too_long - fits > 1:
             middle = (fits + too_long) // 2
-            if len(prompt(middle)) <= self.max_tokens:
-                fits = middle
-            else:
-                too_long = middle
+            fits, too_long = (middle, too_long) if fit(middle) else (fits, middle)
         # A whole word may need fewer tokens than its beginning.
         ahead = range(min(fits + LONGEST_PIECE, len(instruction) - 1), fits, -1)
-        fits = next((n for n in ahead if len(prompt(n)) <= self.max_tokens), fits)
-        self._warn_once(instruction, fits)
-        return prompt(fits)
-
-    def _warn_once(self, instruction: str, length: int) -> None:
+        fits = next(filter(fit, ahead), fits)
         if instruction not in self._warned:
             self._warned.add(instruction)
             logging.getLogger(__name__).warning(
                 "instruction cut to %r: a prompt holds %d tokens",
-                instruction[:length],
+                instruction[:fits],
                 self.max_tokens,
             )
+        return self._prompt_ids(instruction[:fits], bins)
 
 
 def small_tokenizer() -> str:

@@ -65,7 +65,7 @@ def write_result(
     *,
     export: bool = False,
 ) -> Bundle:
-    """Write the weights of a training run as a bundle.
+    """Write the weights of a training run as a bundle; errors as in ``write_bundle``.
 
     Args:
         start: Bundle that training started from. All is copied from it except weights, graphs, card
@@ -75,17 +75,14 @@ def write_result(
         made_by: Origin of the new bundle, JSON-compatible.
         graphs: Graphs of ``start`` to copy, because their weights were not trained.
         export: Whether to export the other graphs.
-
-    Raises:
-        ConfigError, BundleError: See ``write_bundle``.
     """
 
     def fill(folder: Path) -> Manifest:
         write_tensors(folder / WEIGHTS, weights)
+        kept = {start.tokenizer.name, *(f"{graph}.onnx" for graph in graphs)}
         for name in start.manifest.files:
-            if name.removesuffix(".data") in {f"{graph}.onnx" for graph in graphs}:
+            if name in kept or name.removesuffix(".data") in kept:
                 shutil.copyfile(start.file(name), folder / name)
-        shutil.copyfile(start.tokenizer, folder / start.tokenizer.name)
         return replace(start.manifest, experts={}, made_by=dict(made_by))
 
     missing = [graph for graph in GRAPHS if graph not in graphs] if export else []

@@ -22,6 +22,8 @@ OPENPI_SLOTS = ("base_0_rgb", "left_wrist_0_rgb", "right_wrist_0_rgb")
 """Image slots of openpi's models, always in this order."""
 OPENPI_PROMPT = 200
 """Number of tokens that openpi pads π0.5's prompts to; its file does not state it."""
+DENOISE_STEPS, REPLAN_STEPS = 10, 5
+"""Steps that are used if the file does not state them, as in openpi's examples."""
 MAX_SLOTS, MAX_SIZE = LARGEST["cameras"], MAX_WIDTH
 _ONLY = {
     "use_visual_memory": False,
@@ -35,21 +37,19 @@ _ONLY = {
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ForeignConfig:
-    """Content of a ``config.json``; a field that it does not define is empty or None."""
+    """Content of a ``config.json``; a field that it does not define has its default."""
 
     path: Path
-    """The file."""
     kind: Literal["openpi", "lerobot"]
-    """Project that wrote the file."""
     sizes: Mapping[str, int] = field(default_factory=dict)
     """Sizes of the network by the names in ``Geometry``."""
     slots: tuple[str, ...] = OPENPI_SLOTS
     """Image slots in the network's order."""
     vectors: Mapping[str, int] = field(default_factory=dict)
     """``state`` and ``action`` -> number of dimensions without padding."""
-    denoise_steps: int | None = None
+    denoise_steps: int = DENOISE_STEPS
     """Euler steps."""
-    replan_steps: int | None = None
+    replan_steps: int = REPLAN_STEPS
     """Actions executed before the next inference."""
     normalization: Any = None
     """LeRobot's ``normalization_mapping``, unchecked."""
@@ -69,8 +69,7 @@ def read_config(directory: Path) -> ForeignConfig | None:
     settings = read_json(path)
     if "type" in settings or "input_features" in settings:
         return _lerobot(settings, path)
-    names = {"action_dim": "action_dim", "action_horizon": "horizon"}
-    sizes = _sizes(settings, names, path)
+    sizes = _sizes(settings, {"action_dim": "action_dim", "action_horizon": "horizon"}, path)
     if sizes:
         sizes |= {"cameras": len(OPENPI_SLOTS), "prompt_tokens": OPENPI_PROMPT}
     return ForeignConfig(path=path, kind="openpi", sizes=sizes, settings=settings)
@@ -106,8 +105,8 @@ def _lerobot(settings: dict[str, Any], path: Path) -> ForeignConfig:
             if name in features
             and features[name]["shape"][0] != settings.get(f"max_{kind}_dim", 32)
         },
-        denoise_steps=_whole(settings, "num_inference_steps", path),
-        replan_steps=_whole(settings, "n_action_steps", path),
+        denoise_steps=_whole(settings, "num_inference_steps", path) or DENOISE_STEPS,
+        replan_steps=_whole(settings, "n_action_steps", path) or REPLAN_STEPS,
         normalization=settings.get("normalization_mapping"),
         settings=settings,
     )
@@ -117,8 +116,7 @@ def _features(settings: dict[str, Any], path: Path) -> dict[str, Any]:
     features: dict[str, Any] = {}
     for part in ("input_features", "output_features"):
         found = settings.get(part) or {}
-        well = isinstance(found, dict) and all(map(_is_feature, found.values()))
-        if not well:
+        if not isinstance(found, dict) or not all(map(_is_feature, found.values())):
             raise CheckpointError(f"{path}: {part} must map names to a type and a shape")
         features |= found
     return features

@@ -54,11 +54,9 @@ class Layout:
         """Return the name in z1_ros of the file's ``key``, None if the layout has no such key."""
         if self.name == "z1_ros":
             return key if key.startswith(_OURS) else None
-        if self.name == "lerobot":
-            if not key.startswith("model."):
-                return None
-            key = key.removeprefix("model.")
-        return from_openpi(key, self.depth)
+        prefix = "model." if self.name == "lerobot" else ""
+        own = key.removeprefix(prefix)
+        return from_openpi(own, self.depth) if key.startswith(prefix) else None
 
     def theirs(self, name: str) -> str:
         """Return the file's key of the weight ``name`` of z1_ros."""
@@ -71,13 +69,9 @@ class Layout:
 
 
 def from_openpi(key: str, depth: int) -> str | None:
-    """Return the name in z1_ros of one of openpi's keys, None if its layout has no such key.
+    """Return the name in z1_ros of a key of openpi's, None if its layout has no such key.
 
-    Unused weights have names too, see ``is_unused``.
-
-    Args:
-        key: Key in openpi's ``model.safetensors``.
-        depth: Layers of the VLM.
+    Unused weights have names too, see ``is_unused``. ``depth`` is the number of the VLM's layers.
     """
     key = key.replace(_NESTED, _VISION)
     for theirs, ours in _RENAMES:
@@ -109,11 +103,7 @@ def is_unused(name: str, depth: int) -> bool:
 
 
 def find_layout(keys: Iterable[str], source: str) -> Layout:
-    """Return the layout that the names of the weights belong to.
-
-    Args:
-        keys: All keys of a checkpoint.
-        source: Name of the checkpoint in error messages.
+    """Return the layout of a checkpoint's ``keys``; ``source`` names the checkpoint in errors.
 
     Raises:
         CheckpointError: The names are not those of a π0.5 layout.
@@ -159,12 +149,11 @@ def _refuse_gaps(keys: set[str], source: str) -> None:
 def refuse_relatives(keys: Iterable[str], source: str) -> None:
     """Raise CheckpointError if the names are those of a related model, for example π0."""
     keys = set(keys)
-    parts = {key.removeprefix("model.").partition(".")[0] for key in keys}
     if any(".lora_A." in key for key in keys):
         raise CheckpointError(
             f"{source} holds LoRA adapters; merge them into their base model and give that"
         )
-    has_time = any(part.startswith("time_mlp_") for part in parts)
+    has_time = any(key.removeprefix("model.").startswith("time_mlp_") for key in keys)
     if not has_time and any("state_proj." in key or "action_time_mlp_" in key for key in keys):
         raise CheckpointError(
             f"{source} is a π0 checkpoint (it has state_proj or action_time_mlp weights); only "

@@ -1,12 +1,13 @@
 """Loads weights in the layouts of z1_ros and of other projects into the network, without pickle.
 
-A checkpoint must fit exactly. All missing, unknown and misshaped tensors are listed in one error,
-by the names in the file.
+A checkpoint must fit exactly: one error lists all missing, unknown and misshaped tensors by the
+names in the file.
 """
 
 import json
 import math
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
@@ -47,16 +48,12 @@ MAX_NUMBERS = 1 << 40
 
 @dataclass(frozen=True, slots=True)
 class StoredTensor:
-    """Location, shape and type of one stored weight."""
+    """Location, shape and safetensors type (for example ``BF16``) of one stored weight."""
 
     file: Path
-    """Safetensors file of the weight."""
     key: str
-    """Name of the weight in the file."""
     shape: tuple[int, ...]
-    """Shape of the weight."""
     dtype: str
-    """Type of the weight in safetensors' notation, for example ``BF16``."""
 
 
 @dataclass(frozen=True)
@@ -106,24 +103,23 @@ def describe(path: str | Path, *, with_config: bool = True) -> Checkpoint:
         CheckpointError: The checkpoint is missing, unreadable, or of another model or format.
     """
     path = Path(path).expanduser()
-    files = find_weights(path)
-    index = path / INDEX if path.is_dir() and files[0].name != WEIGHTS else path
-    shards = read_index(index) if index.name.endswith(".index.json") else {}
+    found = find_weights(path)
+    shards = read_index(found) if found.name.endswith(".index.json") else {}
     stored: dict[str, StoredTensor] = {}
-    for file in files:
+    for file in sorted({found.parent / shard for shard in shards.values()}) or [found]:
         with open_weights(file) as stream:
             for key, shape, dtype in _headers(stream, file):
                 if shards.get(key, file.name) == file.name:
                     if key in stored:
                         raise CheckpointError(
-                            f"{index} does not name {key}, which lies in {stored[key].file.name} "
+                            f"{found} does not name {key}, which lies in {stored[key].file.name} "
                             f"and {file.name}"
                         )
                     stored[key] = StoredTensor(file, key, shape, dtype)
     lacking = sorted(shards.keys() - stored.keys())
     if lacking:
         raise CheckpointError(
-            f"{index} names {len(lacking)} tensors that its shards lack: {_some(lacking)}"
+            f"{found} names {len(lacking)} tensors that its shards lack: {_some(lacking)}"
         )
     refuse_relatives(stored, str(path))
     directory = _directory_of(path)
@@ -156,19 +152,14 @@ def by_name(
 
 
 def infer_geometry(checkpoint: Checkpoint, **stated: int) -> Geometry:
-    """Return the geometry of a checkpoint.
+    """Return the geometry of a checkpoint; of a damaged one, that which fits most of its tensors.
 
-    Args:
-        checkpoint: Result of ``describe``.
-        stated: Sizes by the names in ``Geometry``. They have priority over the ``config.json`` next
-            to the weights, which has priority over the shapes; ``load_checkpoint`` then reports
-            shapes that differ. Shapes do not determine ``vision_heads`` (except at the published
-            width), ``cameras``, ``prompt_tokens`` and ``horizon``. They do not distinguish several
-            ``kv_heads`` from a wide one, which is assumed. At the published widths the depths are
-            the published ones, so a file without its last layers is not read as a smaller network.
-
-    Returns:
-        The geometry; for a damaged checkpoint, the geometry that fits most of its tensors.
+    Sizes that are ``stated`` have priority over the ``config.json`` next to the weights, which has
+    priority over the shapes; ``load_checkpoint`` then reports shapes that differ. Shapes do not
+    determine ``vision_heads`` (except at the published width), ``cameras``, ``prompt_tokens`` and
+    ``horizon``. They do not distinguish several ``kv_heads`` from a wide one, which is assumed. At
+    the published widths the depths are the published ones, so a file without its last layers is
+    not read as a smaller network.
 
     Raises:
         CheckpointError: A size cannot be determined.
@@ -176,8 +167,7 @@ def infer_geometry(checkpoint: Checkpoint, **stated: int) -> Geometry:
     given = {**checkpoint.hints, **stated}
     told = {**_from_shapes(checkpoint, given.get("kv_heads", 1)), **given}
     names = {field.name for field in fields(Geometry)}
-    untold = sorted(names - told.keys())
-    if untold:
+    if untold := sorted(names - told.keys()):
         raise CheckpointError(
             f"{checkpoint.path} does not tell {', '.join(untold)}: neither the shapes of its "
             "weights nor a configuration beside them do, so pass "
@@ -226,13 +216,13 @@ def load_checkpoint(
     checkpoint = source if isinstance(source, Checkpoint) else describe(source)
     network = Pi05.empty(geometry)
     tensors = _fit(checkpoint, network)
-    loaded: dict[str, Tensor] = {}
-    for file in {tensor.file for tensor in tensors.values()}:
-        with open_weights(file) as stream:
-            for name, tensor in tensors.items():
-                if tensor.file == file:
-                    values = stream.get_tensor(tensor.key)
-                    loaded[name] = values if tensor.dtype in KEPT_DTYPES else values.float()
+    with ExitStack() as stack:
+        files = {tensor.file for tensor in tensors.values()}
+        streams = {file: stack.enter_context(open_weights(file)) for file in files}
+        loaded = {name: streams[t.file].get_tensor(t.key) for name, t in tensors.items()}
+    for name, tensor in tensors.items():
+        if tensor.dtype not in KEPT_DTYPES:
+            loaded[name] = loaded[name].float()
     network.load_state_dict(loaded, assign=True)
     return network if dtype is None else network.cast(dtype)
 
@@ -279,12 +269,9 @@ def _fit(checkpoint: Checkpoint, network: Pi05) -> dict[str, StoredTensor]:
 def _refuse_misfit(
     source: str, missing: Iterable[str], unknown: Iterable[str], misshaped: Iterable[str]
 ) -> None:
-    lists = {
-        "missing": sorted(missing),
-        "unexpected": sorted(unknown),
-        "of another shape or type": sorted(misshaped),
-    }
-    found = [f"{len(some)} {kind}: {_some(some)}" for kind, some in lists.items() if some]
+    lists = {"missing": missing, "unexpected": unknown, "of another shape or type": misshaped}
+    named = {kind: sorted(names) for kind, names in lists.items()}
+    found = [f"{len(some)} {kind}: {_some(some)}" for kind, some in named.items() if some]
     if found:
         raise CheckpointError(f"{source} does not fit the network; tensors {'; '.join(found)}")
 
@@ -317,15 +304,16 @@ def open_weights(path: str | Path) -> Any:
     Raises:
         CheckpointError: The file is missing, truncated or not a safetensors file.
     """
-    if Path(path).exists() and not Path(path).is_file():
+    path = Path(path)
+    if path.exists() and not path.is_file():
         raise CheckpointError(f"{path} is not a regular file")  # opening a pipe would block
     try:
         return safe_open(path, "pt")
     except FileNotFoundError as error:
         raise CheckpointError(f"no checkpoint at {path}") from error
     except (SafetensorError, OSError) as error:
-        if Path(path).is_file():
-            with Path(path).open("rb") as stream:
+        if path.is_file():
+            with path.open("rb") as stream:
                 if stream.read(40).startswith(b"version https://git-lfs"):
                     raise CheckpointError(
                         f"{path} is a Git LFS pointer, not the file; fetch it with git lfs pull"

@@ -1,7 +1,4 @@
-"""Finds the files with a model's weights.
-
-Only safetensors files are read. Other files are refused by their name, with an alternative.
-"""
+"""Finds the safetensors files with a model's weights; other files are refused by their name."""
 
 import re
 from pathlib import Path
@@ -15,16 +12,14 @@ _PICKLES = (".pt", ".pth", ".bin", ".ckpt", ".pkl")
 _CONVERT = "openpi's examples/convert_jax_model_to_pytorch.py converts it"
 
 
-def find_weights(path: str | Path) -> tuple[Path, ...]:
-    """Return the safetensors files of a checkpoint, including all shards.
+def find_weights(path: Path) -> Path:
+    """Return the safetensors file of a checkpoint, or the index of a sharded one.
 
-    Args:
-        path: A ``.safetensors`` file, the index of a sharded one, or the directory of either.
+    ``path`` is this file or its directory.
 
     Raises:
         CheckpointError: The weights are missing or in another format.
     """
-    path = Path(path).expanduser()
     if path.is_dir():
         return _find_in_directory(path)
     if not path.exists():
@@ -34,22 +29,21 @@ def find_weights(path: str | Path) -> tuple[Path, ...]:
     if path.name == "adapter_model.safetensors":
         raise CheckpointError(_adapter(path))
     if path.name.endswith(".index.json"):
-        return tuple(sorted({path.parent / shard for shard in read_index(path).values()}))
+        return path
     if path.suffix in _PICKLES:
         raise CheckpointError(_pickle(path))
     if path.suffix != ".safetensors":
         raise CheckpointError(f"{path} is not a .safetensors file, the only format that is read")
     if re.search(r"-\d{5}-of-\d{5}\.safetensors$", path.name):
         raise CheckpointError(f"{path} is one shard of several; give its directory {path.parent}")
-    return (path,)
+    return path
 
 
-def _find_in_directory(path: Path) -> tuple[Path, ...]:
+def _find_in_directory(path: Path) -> Path:
     names = {entry.name for entry in path.iterdir()}
-    if WEIGHTS in names:
-        return (path / WEIGHTS,)
-    if INDEX in names:
-        return find_weights(path / INDEX)
+    for name in (WEIGHTS, INDEX):
+        if name in names:
+            return path / name
     if names & {"manifest.ocdbt", "_METADATA", "ocdbt.process_0", "params", "_CHECKPOINT_METADATA"}:
         raise CheckpointError(
             f"{path} is a JAX (orbax) checkpoint, which is not read; {_CONVERT} to a directory "

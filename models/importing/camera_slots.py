@@ -1,7 +1,5 @@
 """Assignment of a robot's cameras to the image slots of a checkpoint."""
 
-from collections.abc import Iterable
-
 from z1_ros.errors import ConfigError, closest
 from z1_ros.models.checkpoint.foreign_config import EMPTY_CAMERA
 from z1_ros.models.importing.origin import Origin
@@ -20,18 +18,21 @@ def map_cameras(origin: Origin, robot: Embodiment, given: str) -> dict[str, str 
 
     By default, a slot uses the camera of the same name, or of the name in the checkpoint's
     rename_map. If there is none, openpi's slots use RoboCasa's cameras. LeRobot's empty cameras
-    stay empty.
-
-    Args:
-        origin: Checkpoint's input description with the slots.
-        robot: Robot with the cameras.
-        given: ``slot=camera,slot=camera`` instead of the default; other slots are masked.
+    stay empty. ``given`` is ``slot=camera,slot=camera`` instead; other slots are masked.
 
     Raises:
         ConfigError: A slot or camera is unknown, or a slot has no camera.
     """
-    if given:
-        return _parse(given, origin.slots, robot)
+    cameras = _parse(given, origin, robot) if given else _guess(origin, robot)
+    present = [camera for camera in cameras.values() if camera]
+    if len(set(present)) < len(present):
+        raise ConfigError(f"a camera fills two image slots: {', '.join(present)}")
+    if not present:
+        raise ConfigError(f"no image slot has a camera: pass --cameras. {_all(origin, robot)}")
+    return cameras
+
+
+def _guess(origin: Origin, robot: Embodiment) -> dict[str, str | None]:
     cameras: dict[str, str | None] = {}
     for slot in origin.slots:
         name = origin.renamed.get(slot, slot)
@@ -43,13 +44,13 @@ def map_cameras(origin: Origin, robot: Embodiment, given: str) -> dict[str, str 
         raise ConfigError(
             f"robot {robot.name!r} has no camera of the name of image slots {', '.join(alone)}: "
             f"pass --cameras slot=camera,slot=camera; slots that are left out are masked. "
-            f"{_all(origin.slots, robot)}"
+            f"{_all(origin, robot)}"
         )
-    return _checked(cameras, origin.slots, robot)
+    return cameras
 
 
-def _parse(given: str, slots: Iterable[str], robot: Embodiment) -> dict[str, str | None]:
-    cameras: dict[str, str | None] = dict.fromkeys(slots)
+def _parse(given: str, origin: Origin, robot: Embodiment) -> dict[str, str | None]:
+    cameras: dict[str, str | None] = dict.fromkeys(origin.slots)
     for pair in given.split(","):
         slot, equals, camera = (part.strip() for part in pair.partition("="))
         if not equals:
@@ -65,19 +66,8 @@ def _parse(given: str, slots: Iterable[str], robot: Embodiment) -> dict[str, str
         if cameras[slot]:
             raise ConfigError(f"--cameras fills slot {slot!r} twice")
         cameras[slot] = camera
-    return _checked(cameras, slots, robot)
-
-
-def _checked(
-    cameras: dict[str, str | None], slots: Iterable[str], robot: Embodiment
-) -> dict[str, str | None]:
-    present = [camera for camera in cameras.values() if camera]
-    if len(set(present)) < len(present):
-        raise ConfigError(f"a camera fills two image slots: {', '.join(present)}")
-    if not present:
-        raise ConfigError(f"no image slot has a camera: pass --cameras. {_all(slots, robot)}")
     return cameras
 
 
-def _all(slots: Iterable[str], robot: Embodiment) -> str:
-    return f"Slots: {', '.join(slots) or 'none'}. Cameras: {', '.join(robot.cameras)}."
+def _all(origin: Origin, robot: Embodiment) -> str:
+    return f"Slots: {', '.join(origin.slots) or 'none'}. Cameras: {', '.join(robot.cameras)}."

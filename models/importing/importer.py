@@ -87,7 +87,9 @@ def import_checkpoint(config: ImportConfig, console: Console) -> Bundle:
         BundleError: The tokenizer is missing, or the bundle cannot be written.
     """
     out = config.out.expanduser().absolute()
-    _check_out(out, config.overwrite)
+    require_replaceable(out)
+    if (out / MANIFEST).is_file() and not config.overwrite:
+        raise ConfigError(f"there is a bundle at {out} already; pass --overwrite to replace it")
     checkpoint = describe(config.checkpoint)
     _refuse_others(checkpoint)
     origin = read_origin(checkpoint, config.ignored_steps)
@@ -125,13 +127,8 @@ def plan(config: ImportConfig, checkpoint: Checkpoint, origin: Origin, name: str
             f"{config.checkpoint} was saved with prompts that hold no state: pass "
             f"--no-discrete-state"
         )
-    order = choose_order(
-        robot,
-        checkpoint.directory,
-        modality=config.modality,
-        state=config.state,
-        action=config.action,
-    )
+    given = {"modality": config.modality, "state": config.state, "action": config.action}
+    order = choose_order(robot, checkpoint.directory, **given)
     origin = replace(origin, renamed={**order.cameras, **origin.renamed})
     slots = map_cameras(origin, robot, config.cameras)
     stats = _read_stats(config, checkpoint)
@@ -161,7 +158,7 @@ def plan(config: ImportConfig, checkpoint: Checkpoint, origin: Origin, name: str
     if replan_steps is None:
         replan_steps = min(origin.replan_steps, geometry.horizon)
     try:
-        manifest = Manifest(
+        return Manifest(
             name=name,
             embodiment=robot.name,
             contract=contract,
@@ -181,7 +178,6 @@ def plan(config: ImportConfig, checkpoint: Checkpoint, origin: Origin, name: str
         )
     except ValueError as error:
         raise ConfigError(f"{config.checkpoint} gives no valid bundle: {error}") from error
-    return manifest
 
 
 def _made_by(
@@ -195,6 +191,7 @@ def _made_by(
 ) -> dict[str, Any]:
     """Return the manifest's ``made_by`` of the import, without hashes and size."""
     packages = ("torch", "transformers", "safetensors", "tokenizers")
+    versions = {package: version(package) for package in packages}
     return {
         "command": config.command,
         "source": {
@@ -208,8 +205,7 @@ def _made_by(
         "slots": slots,
         "order": order.source,
         "notes": [*origin.notes, *scaling.notes],
-        "versions": {package: version(package) for package in packages}
-        | {"python": platform.python_version()},
+        "versions": {**versions, "python": platform.python_version()},
     }
 
 
@@ -245,12 +241,6 @@ def _refuse_others(checkpoint: Checkpoint) -> None:
             f"{checkpoint.path} has its statistics inside the weights, as LeRobot had before 0.4: "
             f"convert it with LeRobot's src/lerobot/processor/migrate_policy_normalization.py first"
         )
-
-
-def _check_out(out: Path, overwrite: bool) -> None:
-    require_replaceable(out)
-    if (out / MANIFEST).is_file() and not overwrite:
-        raise ConfigError(f"there is a bundle at {out} already; pass --overwrite to replace it")
 
 
 def _tokenizer_source(config: ImportConfig, checkpoint: Checkpoint, origin: Origin) -> str:

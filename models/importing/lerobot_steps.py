@@ -4,9 +4,8 @@ Source: LeRobot ``src/lerobot/processor/pipeline.py``.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from z1_ros.errors import CheckpointError
 from z1_ros.files import read_json, shown
@@ -14,8 +13,7 @@ from z1_ros.files import read_json, shown
 PREPROCESSOR, POSTPROCESSOR = "policy_preprocessor.json", "policy_postprocessor.json"
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
+class Step(NamedTuple):
     """One step of a processor."""
 
     name: str

@@ -15,8 +15,6 @@ from z1_ros.models.checkpoint.foreign_config import IMAGES
 from z1_ros.specs import Embodiment, Field
 
 KINDS = ("state", "action")
-_EEF = ("end_effector_position_relative", "end_effector_rotation_relative")
-_BASE = ("base_position", "base_rotation")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -35,21 +33,19 @@ class Order:
     """Image feature -> camera name, if a modality.json defines it."""
 
 
+_EEF_STATE = ("end_effector_position_relative", "end_effector_rotation_relative")
+_BASE_STATE = ("base_position", "base_rotation")
+_EEF_ACTION = ("end_effector_position", "end_effector_rotation", "gripper_close")
+_BASE_ACTION = ("base_motion", "control_mode")
 KNOWN_ORDERS = {
     "ee-first": Order(
-        state=(*_EEF, *_BASE, "gripper_qpos"),
-        action=(
-            *("end_effector_position", "end_effector_rotation", "gripper_close"),
-            *("base_motion", "control_mode"),
-        ),
+        state=(*_EEF_STATE, *_BASE_STATE, "gripper_qpos"),
+        action=(*_EEF_ACTION, *_BASE_ACTION),
         source="ee-first: RoboCasa's HDF5 data, its openpi fork, convert_action",
     ),
     "base-first": Order(
-        state=(*_BASE, *_EEF, "gripper_qpos"),
-        action=(
-            *("base_motion", "control_mode"),
-            *("end_effector_position", "end_effector_rotation", "gripper_close"),
-        ),
+        state=(*_BASE_STATE, *_EEF_STATE, "gripper_qpos"),
+        action=(*_BASE_ACTION, *_EEF_ACTION),
         source="base-first: RoboCasa's LeRobot-format data, LeRobot's RoboCasa environment",
     ),
 }
@@ -69,25 +65,23 @@ def choose_order(
     Args:
         robot: Robot with the fields.
         checkpoint: Checkpoint directory, which may contain a modality.json.
-        modality: Name of a known order or path of a modality.json.
+        modality: Name of a known order or path of a modality.json. By default the modality.json in
+            the directory, or the robot's order.
         state: State fields separated by commas, instead of those of ``modality``.
         action: Action fields separated by commas, instead of those of ``modality``.
-
-    Returns:
-        The given order; otherwise that of the modality.json in the directory; otherwise the
-        robot's order.
 
     Raises:
         ConfigError: The order or a field is unknown.
         CheckpointError: The modality.json is malformed.
     """
+    given = Path(modality).expanduser() if modality else None
     if modality in KNOWN_ORDERS:
         order = KNOWN_ORDERS[modality]
-    elif modality and not Path(modality).expanduser().is_file():
+    elif given and not given.is_file():
         raise ConfigError(
             f"no order {modality!r}: expected {' or '.join(KNOWN_ORDERS)}, or a modality.json"
         )
-    elif file := Path(modality).expanduser() if modality else find_modality(checkpoint):
+    elif file := given or find_modality(checkpoint):
         order = read_modality(file, robot)
     else:
         order = Order(
@@ -96,20 +90,12 @@ def choose_order(
             source="the robot's own order",
             spelled_out=(),
         )
-    if state:
-        order = replace(_stated(order, "state"), state=_split(state))
-    if action:
-        order = replace(_stated(order, "action"), action=_split(action))
+    for kind, text in (("state", state), ("action", action)):
+        if text:
+            names: dict[str, Any] = {kind: tuple(name.strip() for name in text.split(","))}
+            source, stated = f"{order.source}; --{kind} as given", (*order.spelled_out, kind)
+            order = replace(order, source=source, spelled_out=stated, **names)
     return order
-
-
-def _stated(order: Order, kind: str) -> Order:
-    source = f"{order.source}; --{kind} as given"
-    return replace(order, source=source, spelled_out=(*order.spelled_out, kind))
-
-
-def _split(names: str) -> tuple[str, ...]:
-    return tuple(name.strip() for name in names.split(","))
 
 
 def find_modality(checkpoint: Path | None) -> Path | None:

@@ -14,7 +14,7 @@ import numpy as np
 
 from z1_ros.errors import CheckpointError, ConfigError, closest
 from z1_ros.files import SHOWN, read_json, shown
-from z1_ros.models.bundle.parts import Form, NormStats
+from z1_ros.models.bundle.parts import STATS_PARTS, Form, NormStats
 from z1_ros.models.checkpoint.loading import read_tensors
 from z1_ros.models.importing.lerobot_steps import POSTPROCESSOR, PREPROCESSOR, find_step, read_steps
 
@@ -23,10 +23,15 @@ NORMALIZERS = {PREPROCESSOR: "normalizer_processor", POSTPROCESSOR: "unnormalize
 PARTS = ("mean", "std", "q01", "q99", "min", "max", "q10", "q90")
 ENDS = {"QUANTILES": ("q01", "q99"), "QUANTILE10": ("q10", "q90"), "MIN_MAX": ("min", "max")}
 """Mode of LeRobot's norm_map -> names of the statistics that are mapped to -1 and 1."""
-OURS = {"quantile": "QUANTILES", "mean_std": "MEAN_STD"}
-"""Normalisation mode of z1_ros -> LeRobot's name of it."""
-KINDS = {"state": ("state", "observation.state"), "action": ("actions", "action")}
+NAMES: dict[Form, dict[str, str]] = {
+    "lerobot": {"state": "observation.state", "action": "action"},
+    "openpi": {"state": "state", "action": "actions"},
+}
 """Names of state and action in the files of openpi and LeRobot."""
+GIVE_STATS = (
+    "pass --norm-stats with a norm_stats.json, the data set's meta/stats.json, or the directory of "
+    "a LeRobot policy that was trained on the same robot"
+)
 
 Parts = Mapping[str, np.ndarray]
 """Statistic -> (D,) float64."""
@@ -64,15 +69,14 @@ def read_stats(path: Path, asset_id: str | None = None) -> Stats:
     if path.is_dir():
         return _read_directory(path, asset_id)
     if path.suffix == ".safetensors":
-        return _lerobot(_read_flat(path), path)
+        return _stats(_read_flat(path), path, "lerobot")
     if path.name in NORMALIZERS:
         return _read_processors(path.parent)
     data = read_json(path)
     data = data.get("norm_stats", data)
-    if isinstance(data, dict) and set(data) & {"observation.state", "action"}:
-        return _lerobot(data, path)
-    if isinstance(data, dict) and set(data) & {"state", "actions"}:
-        return _stats(data, path, 0, "openpi")
+    for form, names in NAMES.items():
+        if isinstance(data, dict) and set(data) & set(names.values()):
+            return _stats(data, path, form)
     raise CheckpointError(
         f"{path} holds no statistics of state and actions: expected openpi's keys state and "
         f"actions (perhaps below norm_stats) or LeRobot's observation.state and action"
@@ -86,9 +90,8 @@ def _read_directory(path: Path, asset_id: str | None) -> Stats:
         if (path / name).is_file():
             return read_stats(path / name)
     top = path / "assets" if (path / "assets").is_dir() else path
-    found = {
-        file.parent.relative_to(top).as_posix(): file for file in sorted(top.rglob(OPENPI_FILE))
-    }
+    files = sorted(top.rglob(OPENPI_FILE))
+    found = {file.parent.relative_to(top).as_posix(): file for file in files}
     ids = ", ".join(name for name in found if name != ".") or "none"
     if asset_id is not None:
         if asset_id not in found:
@@ -99,37 +102,35 @@ def _read_directory(path: Path, asset_id: str | None) -> Stats:
     if not found:
         raise CheckpointError(
             f"{path} holds no normalisation statistics ({PREPROCESSOR} or assets/…/{OPENPI_FILE}): "
-            f"pass --norm-stats with a norm_stats.json, the data set's meta/stats.json, or the "
-            f"directory of a LeRobot policy that was trained on the same robot"
+            f"{GIVE_STATS}"
         )
     return read_stats(next(iter(found.values())))
 
 
 def _read_processors(directory: Path) -> Stats:
     """Read both pipelines of a LeRobot policy; action statistics are from the postprocessor."""
-    before, modes = _normalizer(directory / PREPROCESSOR)
-    stats = _lerobot(before, directory / PREPROCESSOR)
-    if (directory / POSTPROCESSOR).is_file():
-        after, out_modes = _normalizer(directory / POSTPROCESSOR)
-        action = _lerobot(after, directory / POSTPROCESSOR).action
-        modes["action"] = out_modes["action"]
-        for part in sorted(set(stats.action) & set(action)):
-            if not np.array_equal(stats.action[part], action[part], equal_nan=True):
-                raise CheckpointError(
-                    f"{PREPROCESSOR} and {POSTPROCESSOR} in {directory} disagree about the "
-                    f"actions' {part}: pass --norm-stats with those the policy was trained with"
-                )
-        stats = replace(stats, action=action or stats.action)
-    return replace(stats, modes=modes)
+    stats = _normalizer(directory / PREPROCESSOR)
+    if not (directory / POSTPROCESSOR).is_file():
+        return stats
+    after = _normalizer(directory / POSTPROCESSOR)
+    for part in sorted(set(stats.action) & set(after.action)):
+        if not np.array_equal(stats.action[part], after.action[part], equal_nan=True):
+            raise CheckpointError(
+                f"{PREPROCESSOR} and {POSTPROCESSOR} in {directory} disagree about the "
+                f"actions' {part}: pass --norm-stats with those the policy was trained with"
+            )
+    modes = {**stats.modes, "action": after.modes["action"]}
+    return replace(stats, action=after.action or stats.action, modes=modes)
 
 
-def _normalizer(path: Path) -> tuple[Mapping[str, Any], dict[str, str]]:
-    """Return the flat statistics and the modes of one pipeline's (un)normaliser."""
+def _normalizer(path: Path) -> Stats:
+    """Return the statistics and the modes of one pipeline's (un)normaliser."""
     step = find_step(read_steps(path), NORMALIZERS[path.name])
     if step is None:
         raise CheckpointError(f"{path} has no step {NORMALIZERS[path.name]!r}")
     modes = modes_of(step.config.get("norm_map"), path)
-    return _read_flat(path.parent / step.state_file) if step.state_file else {}, modes
+    data = _read_flat(path.parent / step.state_file) if step.state_file else {}
+    return replace(_stats(data, path, "lerobot"), modes=modes)
 
 
 def modes_of(norm_map: Any, path: Path) -> dict[str, str]:
@@ -140,7 +141,7 @@ def modes_of(norm_map: Any, path: Path) -> dict[str, str]:
         raise CheckpointError(
             f"{path} normalises images by {shown(norm_map['VISUAL'])}; π0.5 does not"
         )
-    modes = {kind: norm_map.get(kind.upper(), "IDENTITY") for kind in KINDS}
+    modes = {kind: norm_map.get(kind.upper(), "IDENTITY") for kind in NAMES["lerobot"]}
     for kind, mode in modes.items():
         if mode not in known:
             raise CheckpointError(
@@ -161,24 +162,20 @@ def _read_flat(path: Path) -> dict[str, Any]:
     return nested
 
 
-def _lerobot(data: Mapping[str, Any], file: Path) -> Stats:
-    return _stats(data, file, 1, "lerobot")
-
-
-def _stats(data: Mapping[str, Any], file: Path, column: int, form: Form) -> Stats:
+def _stats(data: Mapping[str, Any], file: Path, form: Form) -> Stats:
     kinds: dict[str, Parts] = {}
-    for kind, names in KINDS.items():
-        found = data.get(names[column], {})
+    for kind, name in NAMES[form].items():
+        found = data.get(name, {})
         if not isinstance(found, Mapping):
-            raise CheckpointError(f"{file}: {names[column]} is not an object of statistics")
+            raise CheckpointError(f"{file}: {name} is not an object of statistics")
         kinds[kind] = {
-            part: _vector(value, f"{file}: {names[column]}.{part}")
+            part: _vector(value, f"{file}: {name}.{part}")
             for part, value in found.items()
             if part in PARTS and value is not None
         }
         lengths = {part: len(value) for part, value in kinds[kind].items()}
         if len(set(lengths.values())) > 1:
-            raise CheckpointError(f"{file}: {names[column]} has parts of several lengths {lengths}")
+            raise CheckpointError(f"{file}: {name} has parts of several lengths {lengths}")
     return Stats(state=kinds["state"], action=kinds["action"], form=form, file=file)
 
 
@@ -206,10 +203,10 @@ def cut(parts: Parts, size: int, what: str) -> dict[str, np.ndarray]:
         allowed = {"mean": (0,), "std": (0, 1)}.get(part, (-1, 0, 1))
         strange = np.min([np.abs(rest - a) for a in allowed], axis=0) > 1e-6
         if strange.any():
+            at = int(np.argmax(strange))
             raise CheckpointError(
                 f"{what} has statistics of {len(values)} numbers, but the fields name only {size}; "
-                f"number {size + int(np.argmax(strange))} is no padding ({part} "
-                f"{rest[np.argmax(strange)]:g})"
+                f"number {size + at} is no padding ({part} {rest[at]:g})"
             )
     return {part: values[:size] for part, values in parts.items()}
 
@@ -235,11 +232,7 @@ def norm_stats(parts: Parts, mode: str, what: str) -> NormStats:
     """
     needed = ENDS.get(mode, ("mean", "std"))
     if not parts:
-        raise CheckpointError(
-            f"the checkpoint has no statistics of {what}: pass --norm-stats with a "
-            f"norm_stats.json, the data set's meta/stats.json, or the directory of a LeRobot "
-            f"policy that was trained on the same robot"
-        )
+        raise CheckpointError(f"the checkpoint has no statistics of {what}: {GIVE_STATS}")
     lacking = [part for part in needed if part not in parts]
     if lacking:
         other = "mean_std" if mode in ENDS else "quantile"
@@ -255,14 +248,11 @@ def norm_stats(parts: Parts, mode: str, what: str) -> NormStats:
     first, second = (parts[part] for part in needed)
     wrong = second < (first if mode in ENDS else 0)
     if wrong.any():
+        at = int(np.argmax(wrong))
         raise CheckpointError(
-            f"{what}: number {int(np.argmax(wrong))} has {needed[0]} {first[np.argmax(wrong)]:g} "
-            f"and {needed[1]} {second[np.argmax(wrong)]:g}, which cannot be"
+            f"{what}: number {at} has {needed[0]} {first[at]:g} and {needed[1]} {second[at]:g}, "
+            "which cannot be"
         )
-    names = ("q01", "q99") if mode in ENDS else ("mean", "std")
-    return NormStats(
-        **{
-            name: tuple(float(v) for v in values)
-            for name, values in zip(names, (first, second), strict=True)
-        }
-    )
+    names = STATS_PARTS["quantile" if mode in ENDS else "mean_std"]
+    values = (tuple(parts[part].tolist()) for part in needed)
+    return NormStats(**dict(zip(names, values, strict=True)))

@@ -8,11 +8,16 @@ Source: LeRobot ``policies/pi05/processor_pi05.py``.
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from z1_ros.errors import CheckpointError
 from z1_ros.files import SHOWN, shown
-from z1_ros.models.checkpoint.foreign_config import IMAGES, OPENPI_SLOTS
+from z1_ros.models.checkpoint.foreign_config import (
+    DENOISE_STEPS,
+    IMAGES,
+    OPENPI_SLOTS,
+    REPLAN_STEPS,
+)
 from z1_ros.models.checkpoint.loading import Checkpoint
 from z1_ros.models.importing.lerobot_steps import (
     POSTPROCESSOR,
@@ -31,11 +36,7 @@ OLD_RELEASE = (
 _STATE_STEP = "pi05_prepare_state_tokenizer_processor_step"
 _TOKENIZER_STEP = "tokenizer_processor"
 _RENAME_STEP = "rename_observations_processor"
-_RELATIVE_STEPS = (
-    "relative_actions_processor",
-    "delta_actions_processor",
-    "absolute_actions_processor",
-)
+_RELATIVE_STEPS = tuple(f"{kind}_actions_processor" for kind in ("relative", "delta", "absolute"))
 _KNOWN_STEPS = {
     *(_STATE_STEP, _TOKENIZER_STEP, _RENAME_STEP, *_RELATIVE_STEPS),
     *("to_batch_processor", "device_processor", "normalizer_processor", "unnormalizer_processor"),
@@ -44,18 +45,16 @@ _KNOWN_STEPS = {
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Origin:
-    """Settings that a checkpoint's files define; None if they do not define one."""
+    """Settings that a checkpoint's files define; a field that they do not define is the default."""
 
-    kind: str
-    """Image preprocessing of the training: ``openpi`` or ``lerobot``."""
+    kind: Literal["openpi", "lerobot"]
+    """Image preprocessing of the training."""
     slots: tuple[str, ...] = OPENPI_SLOTS
     """Image slots in the network's order."""
     renamed: Mapping[str, str] = field(default_factory=dict)
     """Slot -> camera name of the robot, for slots with another name."""
-    denoise_steps: int = 10
-    """Euler steps."""
-    replan_steps: int = 5
-    """Actions executed before the next inference; 5 in openpi's examples."""
+    denoise_steps: int = DENOISE_STEPS
+    replan_steps: int = REPLAN_STEPS
     sizes: Mapping[str, int] = field(default_factory=dict)
     """``state`` and ``action`` -> number of dimensions without padding."""
     modes: Mapping[str, str] = field(default_factory=dict)
@@ -69,12 +68,9 @@ class Origin:
 
 
 def read_origin(checkpoint: Checkpoint, ignored_steps: tuple[str, ...] = ()) -> Origin:
-    """Read the files next to the weights.
+    """Read the files next to the weights; for a single file, the layout determines the kind.
 
-    Args:
-        checkpoint: Result of ``describe``. For a single file, the layout of its weights determines
-            the kind.
-        ignored_steps: Names of unknown LeRobot processor steps to ignore.
+    ``ignored_steps`` are the names of unknown LeRobot processor steps to ignore.
 
     Raises:
         CheckpointError: A file is malformed, or a feature is not supported.
@@ -90,18 +86,14 @@ def read_origin(checkpoint: Checkpoint, ignored_steps: tuple[str, ...] = ()) -> 
     ):
         if config.settings.get(key):
             raise CheckpointError(f"{config.path}: {key} is on; {what} are not supported")
-    stated: dict[str, Any] = {
-        "denoise_steps": config.denoise_steps,
-        "replan_steps": config.replan_steps,
-    }
-    modes = {} if config.normalization is None else modes_of(config.normalization, config.path)
     return Origin(
         kind="lerobot",
         slots=config.slots,
+        denoise_steps=config.denoise_steps,
+        replan_steps=config.replan_steps,
         sizes=config.vectors,
-        modes=modes,
+        modes={} if config.normalization is None else modes_of(config.normalization, config.path),
         notes=() if "use_relative_actions" in config.settings else (OLD_RELEASE,),
-        **{name: value for name, value in stated.items() if value is not None},
         **_read_processors(config.path.parent, ignored_steps),
     )
 
@@ -116,8 +108,7 @@ def _read_processors(path: Path, ignored: tuple[str, ...]) -> dict[str, Any]:
         _check_steps(read_steps(path / POSTPROCESSOR), path / POSTPROCESSOR, ignored)
     tokenizer, rename = find_step(steps, _TOKENIZER_STEP), find_step(steps, _RENAME_STEP)
     names = (rename.config.get("rename_map") if rename else None) or {}
-    texts = isinstance(names, dict) and all(isinstance(name, str) for name in names.values())
-    if not texts:
+    if not isinstance(names, dict) or not all(isinstance(name, str) for name in names.values()):
         raise CheckpointError(f"{path / PREPROCESSOR}: rename_map must map names to names")
     return {
         "discrete_state": find_step(steps, _STATE_STEP) is not None,

@@ -4,7 +4,7 @@ A bundle with a wrong flat order loads and moves the robot; only its statistics 
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -23,14 +23,12 @@ BOUNDS = {
 """Largest magnitude of some numbers: an arm's reach [m]; a base on the floor turns only about z."""
 
 
-@dataclass(frozen=True, slots=True)
-class Column:
+class Column(NamedTuple):
     """Statistics of one number."""
 
     name: str
     """``field.dim``."""
     unit: str
-    """Unit of the number."""
     at: int
     """Index in the flat vector."""
     stats: Mapping[str, float]
@@ -44,8 +42,12 @@ class Column:
                 return self.stats[low], self.stats[high]
         return None
 
+    def within(self, low: float, high: float) -> bool:
+        """Return whether the range, or else the mean, is within limits."""
+        values = self.range or tuple(self.stats[p] for p in ("mean",) if p in self.stats)
+        return all(low - SLACK <= value <= high + SLACK for value in values)
+
     def __str__(self) -> str:
-        """Return name, index and range as text."""
         known = self.range or (self.stats.get("mean", np.nan),) * 2
         spread = f", standard deviation {self.stats['std']:.3g}" if "std" in self.stats else ""
         return f"column {self.at} ({self.name}) has {known[0]:.3g} … {known[1]:.3g}{spread}"
@@ -53,12 +55,10 @@ class Column:
 
 def list_columns(fields: Sequence[Field], parts: Parts) -> Iterator[Column]:
     """Yield the columns of fields in flat order, without statistics that are not finite."""
-    at = 0
-    for field in fields:
-        for name in field.dim_names:
-            known = {p: float(values[at]) for p, values in parts.items() if np.isfinite(values[at])}
-            yield Column(name, field.unit, at, known)
-            at += 1
+    names = [(name, field.unit) for field in fields for name in field.dim_names]
+    for at, (name, unit) in enumerate(names):
+        known = {p: float(values[at]) for p, values in parts.items() if np.isfinite(values[at])}
+        yield Column(name, unit, at, known)
 
 
 def find_suspicious(
@@ -75,22 +75,16 @@ def find_suspicious(
     found = []
     for column in list_columns(fields.get("state", ()), parts.get("state", {})):
         bound = BOUNDS.get(column.name, 1.0 if column.unit == "quaternion" else np.inf)
-        if not _within(column, -bound, bound):
+        if not column.within(-bound, bound):
             found.append(f"{column}, expected within ±{bound:g}")
     for column in list_columns(fields["action"], parts["action"]):
+        low, high = limits[column.name.partition(".")[0]]
         if column.unit == "sign":
             if column.stats and switch_values(column) is None:
                 found.append(f"{column}, expected a switch between -1 and 1, or 0 and 1")
-            continue
-        low, high = limits[column.name.partition(".")[0]]
-        if not _within(column, low, high):
+        elif not column.within(low, high):
             found.append(f"{column}, expected within {low:g} … {high:g}")
     return found
-
-
-def _within(column: Column, low: float, high: float) -> bool:
-    values = column.range or tuple(column.stats[p] for p in ("mean",) if p in column.stats)
-    return all(low - SLACK <= value <= high + SLACK for value in values)
 
 
 def switch_values(column: Column) -> tuple[float, float] | None:
@@ -101,7 +95,7 @@ def switch_values(column: Column) -> tuple[float, float] | None:
     """
     best, best_error = None, np.inf
     for off in (-1.0, 0.0):
-        if not _within(column, off, 1.0):
+        if not column.within(off, 1.0):
             continue
         error = 0.0
         if {"mean", "std"} <= set(column.stats):

@@ -10,19 +10,13 @@ from dataclasses import dataclass
 from z1_ros.errors import CheckpointError, ConfigError
 from z1_ros.models.bundle.parts import Mode, Normalization, NormStats
 from z1_ros.models.importing.modality import KINDS, KNOWN_ORDERS, Order, fields_of, list_sizes
-from z1_ros.models.importing.norm_stats import (
-    ENDS,
-    OURS,
-    Parts,
-    Stats,
-    cut,
-    identity,
-    norm_stats,
-)
+from z1_ros.models.importing.norm_stats import ENDS, Parts, Stats, cut, identity, norm_stats
 from z1_ros.models.importing.origin import Origin
 from z1_ros.models.importing.plausibility import find_suspicious, rescale, switches_from_zero
 from z1_ros.specs import Embodiment, Field
 
+OURS = {"quantile": "QUANTILES", "mean_std": "MEAN_STD"}
+"""Normalisation mode of z1_ros -> LeRobot's name of it."""
 UNSTATED = (
     "Nothing beside the weights says how state and actions were normalised; quantile is π0.5's "
     "default (RoboCasa365's and some LIBERO checkpoints need --norm-mode mean_std)."
@@ -94,9 +88,7 @@ def plan_scaling(
             parts[kind] = identity(sum(field.size for field in fields[kind]))
     parts["action"] = rescale(parts["action"], switches)
     made = {k: norm_stats(parts[k], modes[k], f"the {k} in {stats.file.name}") for k in kinds}
-    ours: dict[str, Mode] = {
-        kind: "quantile" if modes[kind] in ENDS else "mean_std" for kind in kinds
-    }
+    ours: dict[str, Mode] = {k: "quantile" if modes[k] in ENDS else "mean_std" for k in kinds}
     names = [name for field in fields["action"] for name in field.dim_names]
     unmoved = made["action"].constant(ours["action"])
     fixed = [name for name, is_constant in zip(names, unmoved, strict=True) if is_constant]

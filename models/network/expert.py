@@ -11,8 +11,16 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from transformers.models.gemma.modeling_gemma import GemmaMLP
 
-from z1_ros.models.network.gemma import attend, rms_normalize, rope_angles, rotate, split_heads
+from z1_ros.models.network.gemma import (
+    attend,
+    gemma_config,
+    rms_normalize,
+    rope_angles,
+    rotate,
+    split_heads,
+)
 from z1_ros.models.network.geometry import Geometry
 from z1_ros.models.network.recompute import run_layer
 
@@ -88,20 +96,6 @@ class ExpertAttention(nn.Module):
         return self.o_proj(attend(rotate(q, angles), k, v, key_mask))
 
 
-class GatedMLP(nn.Module):
-    """GeGLU feed-forward block."""
-
-    def __init__(self, width: int, hidden: int):
-        super().__init__()
-        self.gate_proj = nn.Linear(width, hidden, bias=False)
-        self.up_proj = nn.Linear(width, hidden, bias=False)
-        self.down_proj = nn.Linear(hidden, width, bias=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (..., width) to the same shape."""
-        return self.down_proj(F.gelu(self.gate_proj(x), approximate="tanh") * self.up_proj(x))
-
-
 class ExpertLayer(nn.Module):
     """One layer: attends to its own keys and to the prefix keys of the same VLM layer."""
 
@@ -111,7 +105,7 @@ class ExpertLayer(nn.Module):
         self.input_layernorm = AdaRMSNorm(width)
         self.self_attn = ExpertAttention(geometry)
         self.post_attention_layernorm = AdaRMSNorm(width)
-        self.mlp = GatedMLP(width, geometry.expert_mlp)
+        self.mlp = GemmaMLP(gemma_config(geometry, width, geometry.expert_mlp))
 
     def forward(
         self,

@@ -27,15 +27,11 @@ def rms_normalize(x: Tensor) -> Tensor:
 def rope_angles(
     positions: Tensor, head_dim: int, frequency_dtype: torch.dtype = torch.float32
 ) -> Tensor:
-    """Return angles (B, T, head_dim / 2) [rad] of positions (B, T), in float32.
+    """Return angles (B, T, head_dim / 2) [rad] of whole positions (B, T), in float32.
 
     The angles are computed when they are needed and not stored in a buffer: a cast of the network
-    to bfloat16 would round a buffer, with an error of up to one radian at position 768.
-
-    Args:
-        positions: Token positions (B, T), whole numbers.
-        head_dim: Width of a head.
-        frequency_dtype: Type that the frequencies are rounded to; see ``Pi05.rope_dtype``.
+    to bfloat16 would round a buffer, with an error of up to one radian at position 768. The
+    frequencies are rounded to ``frequency_dtype``, see ``Pi05.rope_dtype``.
     """
     exponent = torch.arange(0, head_dim, 2, dtype=torch.float32, device=positions.device) / head_dim
     frequencies = (1 / ROPE_BASE**exponent).to(frequency_dtype).float()
@@ -66,7 +62,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, key_mask: Tensor) -> Tensor:
     Args:
         q: Queries (B, heads, T, head_dim).
         k: Keys (B, kv_heads, S, head_dim).
-        v: Values (B, kv_heads, S, head_dim).
+        v: Values, same shape.
         key_mask: (B, S) bool, true where a key may be attended to.
 
     Returns:
@@ -77,6 +73,22 @@ def attend(q: Tensor, k: Tensor, v: Tensor, key_mask: Tensor) -> Tensor:
     folded = q.reshape(batch, kv_heads, heads // kv_heads * length, head_dim)
     attended = F.scaled_dot_product_attention(folded, k, v, attn_mask=key_mask[:, None, None])
     return attended.reshape(batch, heads, length, head_dim).transpose(1, 2).flatten(2)
+
+
+def gemma_config(geometry: Geometry, width: int, mlp: int) -> GemmaConfig:
+    """Return the settings of transformers' Gemma layers with that width and hidden width."""
+    return GemmaConfig(
+        hidden_size=width,
+        intermediate_size=mlp,
+        num_hidden_layers=geometry.depth,
+        num_attention_heads=geometry.heads,
+        num_key_value_heads=geometry.kv_heads,
+        head_dim=geometry.head_dim,
+        vocab_size=geometry.vocab,
+        hidden_act="gelu_pytorch_tanh",
+        rms_norm_eps=RMS_EPS,
+        attn_implementation="sdpa",
+    )
 
 
 class LastLayer(nn.Module):
@@ -95,18 +107,7 @@ class PrefixEncoder(nn.Module):
 
     def __init__(self, geometry: Geometry):
         super().__init__()
-        config = GemmaConfig(
-            hidden_size=geometry.vlm_width,
-            intermediate_size=geometry.vlm_mlp,
-            num_hidden_layers=geometry.depth,
-            num_attention_heads=geometry.heads,
-            num_key_value_heads=geometry.kv_heads,
-            head_dim=geometry.head_dim,
-            vocab_size=geometry.vocab,
-            hidden_act="gelu_pytorch_tanh",
-            rms_norm_eps=RMS_EPS,
-            attn_implementation="sdpa",
-        )
+        config = gemma_config(geometry, geometry.vlm_width, geometry.vlm_mlp)
         self.head_dim = geometry.head_dim
         self.rope_dtype = torch.float32
         self.recompute = False
@@ -138,19 +139,18 @@ class PrefixEncoder(nn.Module):
         mask = valid[:, None, None].expand(-1, 1, valid.shape[1], -1)
         keys: list[Tensor] = []
         values: list[Tensor] = []
+
+        def keep(layer: Any, normed: Tensor) -> None:
+            keys.append(rotate(split_heads(layer.k_proj(normed), self.head_dim), angles))
+            values.append(split_heads(layer.v_proj(normed), self.head_dim))
+
         layer: Any
         for layer in self.layers:
             # Keys and values are projected again here: a layer with gradient checkpointing does not
             # fill the cache of transformers. One head of eight costs 1 % of the layer.
-            self._keep(keys, values, layer.input_layernorm(x), layer.self_attn, angles)
+            keep(layer.self_attn, layer.input_layernorm(x))
             x = run_layer(
                 layer, x, attention_mask=mask, position_embeddings=rope, recompute=self.recompute
             )
-        self._keep(keys, values, self.last.input_layernorm(x), self.last, angles)
+        keep(self.last, self.last.input_layernorm(x))
         return torch.stack(keys), torch.stack(values)
-
-    def _keep(
-        self, keys: list[Tensor], values: list[Tensor], x: Tensor, layer: Any, angles: Tensor
-    ) -> None:
-        keys.append(rotate(split_heads(layer.k_proj(x), self.head_dim), angles))
-        values.append(split_heads(layer.v_proj(x), self.head_dim))
