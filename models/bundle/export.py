@@ -83,14 +83,10 @@ def main(config: ExportConfig) -> None:
 
 
 def export(bundle: Bundle, graphs: Sequence[str] = ()) -> dict[str, float]:
-    """Export graphs into the bundle and update its manifest.
+    """Export graphs into a verified bundle and update its manifest.
 
     A process that loads the bundle meanwhile finds the old bundle, or one without the graphs that
-    are being replaced.
-
-    Args:
-        bundle: A verified bundle.
-        graphs: Names of the graphs to export, from ``manifest.graphs``; empty means all.
+    are being replaced. ``graphs`` are names from ``manifest.graphs``; empty means all.
 
     Returns:
         Largest relative difference between torch and onnxruntime per graph.

@@ -16,15 +16,11 @@ from z1_ros.models.network.pi05 import Pi05
 def load_bundle_network(
     bundle: Bundle, expert: str = BASE, dtype: torch.dtype | None = None
 ) -> Pi05:
-    """Return a verified bundle's network.
+    """Return a verified bundle's network with the expert of that name (``manifest.expert_for``).
 
     The expert's weights are copied from the mapped file. The rounding of a matrix product depends
     on the memory alignment of its factors, and an expert must give equal numbers from any file.
-
-    Args:
-        bundle: A verified bundle.
-        expert: Name of the action expert, see ``manifest.expert_for(instruction)``.
-        dtype: Type of the weights, see ``Pi05.cast``; None keeps the types of the file.
+    ``dtype`` is that of ``Pi05.cast``; None keeps the types of the file.
 
     Raises:
         BundleError: The bundle has no such expert.

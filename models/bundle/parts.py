@@ -103,16 +103,13 @@ class Normalization:
 
 
 def require_stats(name: str, stats: NormStats, mode: str, dims: Sequence[str]) -> None:
-    """Check that statistics are complete and plausible for a vector.
+    """Raise ValueError if statistics are incomplete or impossible for a vector.
 
     Args:
         name: Name of the statistics in error messages.
         stats: The statistics.
         mode: Normalisation mode that uses them.
         dims: Name of each number.
-
-    Raises:
-        ValueError: Statistics that the mode needs are missing, or a number is impossible.
     """
     for part in fields(stats):
         values = getattr(stats, part.name)

@@ -36,15 +36,10 @@ def write_random_bundle(
     seed: int = 0,
     experts: Sequence[str] = (),
 ) -> Bundle:
-    """Write a bundle of untrained weights for ``robot`` to an empty or new folder.
+    """Write a bundle of untrained weights and the contract of ``robot`` to an empty or new folder.
 
-    Args:
-        folder: Directory of the bundle.
-        geometry: Network sizes.
-        robot: Robot whose cameras and fields define the contract.
-        dtype: ``bfloat16`` or ``float32``; see ``Pi05.cast`` for the parts that stay float32.
-        seed: Seed of the weights.
-        experts: Names of task experts; the instruction of each is its name.
+    Weights are ``bfloat16`` or ``float32``; see ``Pi05.cast`` for the parts that stay float32.
+    ``experts`` are the names of task experts; the instruction of each is its name.
 
     Raises:
         ConfigError: The folder is not empty, or the robot does not fit the geometry.

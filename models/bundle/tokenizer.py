@@ -117,12 +117,9 @@ class PromptTokenizer:
     """A tokenizer with the fixed length that a network expects."""
 
     def __init__(self, path: str | Path, max_tokens: int, vocab: int | None = None):
-        """Load a tokenizer: a SentencePiece ``*.model``, or JSON of Hugging Face ``tokenizers``.
+        """Load a SentencePiece ``*.model``, or JSON of Hugging Face ``tokenizers``.
 
-        Args:
-            path: File of the tokenizer.
-            max_tokens: Length that prompts are padded to.
-            vocab: Number of token ids of the network; None: not checked.
+        Prompts are padded to ``max_tokens``. ``vocab`` is the number of token ids of the network.
 
         Raises:
             BundleError: The file is missing or malformed, or does not fit the network.
@@ -156,15 +153,13 @@ class PromptTokenizer:
         return [self._bos, *self._encode(text)]
 
     def encode(self, instruction: str, bins: Sequence[int] | None) -> tuple[np.ndarray, np.ndarray]:
-        """Tokenise a prompt; a too long instruction is truncated at its end, the state never is.
+        """Tokenise the prompt of an instruction and state bins (None: no state).
 
-        Args:
-            instruction: Instruction.
-            bins: State bins, or None for prompts without state.
+        A too long instruction is truncated at its end; the state after it is never truncated.
 
         Returns:
-            Token ids (max_tokens,) int64, padded with 0, and the valid-token mask (max_tokens,)
-            bool.
+            Token ids (max_tokens,) int64, padded with 0, and their mask (max_tokens,) bool, true
+            where a token is valid.
 
         Raises:
             ConfigError: Even a prompt without an instruction is too long.

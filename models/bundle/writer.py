@@ -29,11 +29,8 @@ Fill = Callable[[Path], Manifest]
 def write_bundle(out: Path, fill: Fill, *, export: Sequence[str] = ()) -> Bundle:
     """Write a bundle atomically; an older bundle stays until it is replaced.
 
-    Args:
-        out: Directory to write; its name becomes the bundle's name. If it is a link, its target is
-            replaced.
-        fill: Function that writes the files; called with the staging directory.
-        export: Graphs to export from the weights before the bundle replaces ``out``.
+    The name of ``out`` becomes the bundle's name. If it is a link, its target is replaced.
+    The graphs in ``export`` are exported from the weights before that.
 
     Raises:
         ConfigError: ``out`` contains something other than a bundle.

@@ -199,15 +199,11 @@ def _from_shapes(checkpoint: Checkpoint, kv_heads: int) -> dict[str, int]:
 def load_checkpoint(
     source: str | Path | Checkpoint, geometry: Geometry, dtype: torch.dtype | None = None
 ) -> Pi05:
-    """Return a network with a checkpoint's weights.
+    """Return a network with the weights of a checkpoint: a path or result of ``describe``.
 
     The weights are memory-mapped, not copied. A weight uses memory when it is first read, and the
-    system can free this memory again until the weight is modified.
-
-    Args:
-        source: A path as for ``describe``, or its result.
-        geometry: Sizes of the network.
-        dtype: Type of the weights, see ``Pi05.cast``; None keeps the type of each tensor.
+    system can free this memory again until the weight is modified. ``dtype`` is that of
+    ``Pi05.cast``; None keeps the type of each tensor.
 
     Raises:
         CheckpointError: The checkpoint is unreadable or does not fit; the error lists every tensor

@@ -62,13 +62,9 @@ def choose_order(
 ) -> Order:
     """Return the order of a checkpoint's columns.
 
-    Args:
-        robot: Robot with the fields.
-        checkpoint: Checkpoint directory, which may contain a modality.json.
-        modality: Name of a known order or path of a modality.json. By default the modality.json in
-            the directory, or the robot's order.
-        state: State fields separated by commas, instead of those of ``modality``.
-        action: Action fields separated by commas, instead of those of ``modality``.
+    It is ``modality`` (the name of a known order or the path of a modality.json), otherwise that of
+    the modality.json in the checkpoint's directory, otherwise the robot's. ``state`` and ``action``
+    are field names, separated by commas, that replace its fields.
 
     Raises:
         ConfigError: The order or a field is unknown.

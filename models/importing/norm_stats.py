@@ -217,15 +217,10 @@ def identity(size: int) -> Parts:
 
 
 def norm_stats(parts: Parts, mode: str, what: str) -> NormStats:
-    """Return the manifest's statistics of one vector, limited to those that its mode needs.
+    """Return the manifest's statistics of the vector ``what``: those that its mode needs.
 
-    LeRobot's MIN_MAX and QUANTILE10 use the formula of quantiles with other range ends, so their
-    ends become q01 and q99. IDENTITY is the z-score of ``identity``.
-
-    Args:
-        parts: Statistics, truncated to the contract's size.
-        mode: LeRobot's name of the mode.
-        what: Name of the vector in error messages.
+    ``mode`` is LeRobot's name. Its MIN_MAX and QUANTILE10 use the formula of quantiles with other
+    range ends, so their ends become q01 and q99. IDENTITY is the z-score of ``identity``.
 
     Raises:
         CheckpointError: Statistics that the mode needs are missing or impossible.

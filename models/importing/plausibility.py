@@ -66,10 +66,7 @@ def find_suspicious(
 ) -> list[str]:
     """Return a sentence for each column whose statistics are impossible for its field.
 
-    Args:
-        fields: ``state`` and ``action`` -> fields in the checkpoint's order.
-        parts: ``state`` and ``action`` -> statistics, truncated to the fields' size.
-        robot: Robot with the limits of the actions.
+    Both mappings are from ``state`` and ``action``; statistics are truncated to the fields' size.
     """
     limits = {field.name: (field.low, field.high) for field in robot.action}
     found = []

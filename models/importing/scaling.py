@@ -59,14 +59,8 @@ def plan_scaling(
 ) -> Scaling:
     """Combine fields, statistics and modes.
 
-    Args:
-        robot: Robot with the fields.
-        origin: Checkpoint's input description with sizes and modes.
-        stats: Statistics of the columns.
-        order: Order of the columns.
-        mode: ``quantile`` or ``mean_std`` instead of the mode in the files.
-        with_state: Whether the prompt contains the state.
-        allow_suspicious: Whether to accept statistics that look like those of another order.
+    ``mode`` is ``quantile`` or ``mean_std`` instead of the mode in the files. ``allow_suspicious``
+    accepts statistics that look like those of another known order.
 
     Raises:
         ConfigError: The sizes do not match, or a field is unknown.

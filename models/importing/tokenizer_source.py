@@ -20,10 +20,8 @@ OR_LOCAL = f"give a local {TOKENIZER} or {SENTENCEPIECE} (PaliGemma's) instead"
 def fetch_tokenizer(source: str, directory: Path) -> str:
     """Copy a tokenizer into a bundle's directory; return its file name there.
 
-    Args:
-        source: ``tokenizer.json``, a SentencePiece ``*.model``, a directory with one of them, or a
-            repository on the Hugging Face hub such as ``google/paligemma-3b-pt-224``.
-        directory: Directory to copy the tokenizer to.
+    ``source`` is a ``tokenizer.json``, a SentencePiece ``*.model``, a directory with one of them,
+    or a repository on the Hugging Face hub such as ``google/paligemma-3b-pt-224``.
 
     Raises:
         BundleError: The tokenizer is missing or malformed, or the hub is unreachable or refuses.

@@ -38,7 +38,6 @@ class Golden:
     """Content of a golden file."""
 
     path: Path
-    """The file."""
     tensors: Mapping[str, Tensor]
     """``in.*``, intermediates ``mid.*``, outputs ``out.*``, gradients ``grad.*``."""
     precision: str
@@ -54,23 +53,20 @@ class Golden:
         return tensor.float() if tensor.is_floating_point() else tensor
 
     def __contains__(self, key: str) -> bool:
-        """Return whether the file contains the tensor."""
         return key in self.tensors
 
     @property
     def prefix_inputs(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Arguments of ``Pi05.prefix``."""
-        images = torch.stack([self[f"in.image{i}"] for i in range(self.sizes["cameras"])], 1)
-        image_mask = torch.stack([self[f"in.img_mask{i}"] for i in range(self.sizes["cameras"])], 1)
+        images, image_mask = (
+            torch.stack([self[f"in.{kind}{i}"] for i in range(self.sizes["cameras"])], 1)
+            for kind in ("image", "img_mask")
+        )
         return images, image_mask.bool(), self["in.tokens"].long(), self["in.masks"].bool()
 
 
 def read_golden(path: Path, inputs: Path | None = None) -> Golden:
-    """Read golden data.
-
-    Args:
-        path: Golden file.
-        inputs: Other golden file whose ``in.*`` are used, and its sizes if ``path`` states none.
+    """Read golden data; with ``inputs`` from another file, also its sizes if ``path`` states none.
 
     Raises:
         CheckpointError: A file is unreadable, or inputs are missing.
@@ -89,8 +85,7 @@ def read_golden(path: Path, inputs: Path | None = None) -> Golden:
     cameras = sum(key.startswith("in.image") for key in tensors)
     needed = ["in.tokens", "in.masks", "in.noise", "in.time", "in.actions"]
     needed += [f"in.{kind}{i}" for i in range(max(1, cameras)) for kind in ("image", "img_mask")]
-    missing = [key for key in needed if key not in tensors]
-    if missing:
+    if missing := [key for key in needed if key not in tensors]:
         raise CheckpointError(
             f"{inputs or path} lacks {', '.join(missing)}; name the golden file that has the "
             "inputs with --inputs"

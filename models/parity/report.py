@@ -14,7 +14,7 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 import tyro
@@ -62,18 +62,15 @@ class ParityConfig:
     """JSON file to write the comparison to."""
 
 
-@dataclass(frozen=True, slots=True)
-class Comparison:
+class Comparison(NamedTuple):
     """Comparison of one key of the golden."""
 
     key: str
-    """Name of the key."""
     error: float
     """Largest difference relative to the golden's largest value; infinite if incomparable."""
     tolerance: float
     """Largest allowed error."""
     note: str = ""
-    """Note on the comparison of this key."""
 
     @property
     def ok(self) -> bool:
@@ -151,10 +148,8 @@ def _gradient_keys(golden: Golden) -> list[str]:
 def _weight_of(key: str, golden: Golden, depth: int) -> str | None:
     """Return the name in z1_ros of the weight of a ``grad.`` key, None if there is none."""
     name = from_openpi(key.removeprefix("grad.").removeprefix("model."), depth)
-    if name == HEAD and key in golden:
-        # The head has a gradient only if it is the embedding.
-        return EMBEDDING
-    return name
+    # The head has a gradient only if it is the embedding.
+    return EMBEDDING if name == HEAD and key in golden else name
 
 
 def results(
@@ -164,14 +159,10 @@ def results(
     dtype: torch.dtype,
     rope_dtype: torch.dtype,
 ) -> dict[str, Tensor]:
-    """Return the values of this network for every key that it can compute.
+    """Return the values of this network for every key of the golden data that it can compute.
 
-    Args:
-        checkpoint: Weights of the network.
-        geometry: Sizes of the network.
-        golden: Golden data with the inputs and the wanted keys.
-        dtype: Type of the weights; for gradients, type of the computation with float32 weights.
-        rope_dtype: Precision of the rotary frequencies, see ``Pi05.rope_dtype``.
+    For gradients, ``dtype`` is that of the computation, with float32 weights. ``rope_dtype`` is the
+    precision of the rotary frequencies, see ``Pi05.rope_dtype``.
     """
     network = load_checkpoint(checkpoint, geometry, dtype).eval()
     network.rope_dtype = rope_dtype
@@ -201,12 +192,7 @@ def compare(
         if key not in values:
             rows.append(Comparison(key, math.inf, tolerance, "the network has no such weight"))
         elif key in golden:
-            # No token attends to padding, so implementations may differ there.
-            mask = valid if key.startswith("mid.kv") else None
-            # A term shared by all keys does not change a softmax. The exact gradient is zero; both
-            # implementations give rounding errors of larger gradients.
-            scale = largest if key.endswith("k_proj.bias") else 0.0
-            rows.append(_compare(key, values[key], golden[key], tolerance, mask, scale))
+            rows.append(_compare(key, values[key], golden[key], tolerance, valid, largest))
         elif key.startswith("grad."):
             error = math.inf if values[key].any() else 0.0
             rows.append(Comparison(key, error, 0.0, "none in the golden"))
@@ -214,14 +200,9 @@ def compare(
 
 
 def _compare(
-    key: str,
-    value: Tensor,
-    reference: Tensor,
-    tolerance: float,
-    mask: Tensor | None,
-    scale: float,
+    key: str, value: Tensor, reference: Tensor, tolerance: float, valid: Tensor, largest: float
 ) -> Comparison:
-    """Compare where ``mask`` is true, relative to ``scale`` or, if 0, to the largest value."""
+    """Return the row of ``key``; ``largest`` is the largest value of all gradients."""
     if value.ndim == 0:
         value = value.expand_as(reference)
     if value.shape != reference.shape:
@@ -230,11 +211,14 @@ def _compare(
     if value.dtype == torch.bool:
         return Comparison(key, float((value != reference.bool()).any()), 0.0)
     value, reference = value.double(), reference.double()
-    if mask is not None:
-        value, reference = value.where(mask, 0.0), reference.where(mask, 0.0)
+    if key.startswith("mid.kv"):
+        # No token attends to padding, so implementations may differ there.
+        value, reference = value.where(valid, 0.0), reference.where(valid, 0.0)
     difference = (value - reference).abs().max().item()
-    if scale:
-        return Comparison(key, difference / scale, tolerance, "zero; relative to the largest")
+    if key.endswith("k_proj.bias") and largest:
+        # A term shared by all keys does not change a softmax. The exact gradient is zero; both
+        # implementations give rounding errors of larger gradients.
+        return Comparison(key, difference / largest, tolerance, "zero; relative to the largest")
     scale = reference.abs().max().item()
     if scale == 0:
         return Comparison(key, math.inf if difference else 0.0, tolerance, "zero in the golden")
@@ -276,7 +260,7 @@ def run(config: ParityConfig) -> dict[str, Any]:
         "made_in": golden.precision,
         "rope": rope,
         "rope_worst": {name: _worst(rows) for name, rows in tried.items()},
-        "rows": [{**asdict(row), "ok": row.ok} for row in rows],
+        "rows": [{**row._asdict(), "ok": row.ok} for row in rows],
         "not_compared": sorted(key for key in left if not key.startswith("in.")),
         "failed": sum(not row.ok for row in rows),
     }
