@@ -6,13 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from z1_ros.errors import BundleError
-from z1_ros.models.bundle.manifest import (
-    MANIFEST,
-    STATS_PARTS,
-    WEIGHTS,
-    Manifest,
-    file_sha256,
-)
+from z1_ros.models.bundle.manifest import MANIFEST, STATS_PARTS, WEIGHTS, Manifest, file_sha256
 from z1_ros.models.bundle.task_experts import TaskExpert, weights_file
 from z1_ros.models.checkpoint.loading import open_weights
 
@@ -28,11 +22,7 @@ _RANGES = {"quantile": ("range", "…"), "mean_std": ("mean ± standard deviatio
 
 
 def model_card(manifest: Manifest, directory: Path) -> str:
-    """Return the text of a bundle's README.md, with the hash of each other file in ``directory``.
-
-    Raises:
-        BundleError: The ``made_by`` of the manifest is malformed.
-    """
+    """Return the text of the bundle's README.md; raises BundleError if ``made_by`` is malformed."""
     try:
         return _card(manifest, directory)
     except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:

@@ -41,11 +41,7 @@ PREFIX = "prefix.onnx"
 
 
 def task_of(result: Bundle, known: Collection[str]) -> str:
-    """Return the task that a bundle was trained for.
-
-    Raises:
-        BundleError: The bundle was trained for none of the ``known`` tasks.
-    """
+    """Return the task of a training result; raises BundleError if it is not a ``known`` one."""
     run = result.manifest.made_by.get("z1")
     task = str(run.get("task")) if isinstance(run, Mapping) else ""
     if task not in known or result.manifest.experts:

@@ -74,10 +74,9 @@ def main(config: ExportConfig) -> None:
     """Export the graphs and print the measured differences."""
     bundle = load_bundle(config.bundle)
     differences = export(bundle)
-    for graph, difference in differences.items():
+    for graph, worst in differences.items():
         size = (bundle.path / f"{graph}.onnx").stat().st_size / 1e6
-        words = f"{graph}.onnx  {size:.1f} MB  largest difference to torch {difference:.1e}"
-        Console().print(words)
+        Console().print(f"{graph}.onnx  {size:.1f} MB  largest difference to torch {worst:.1e}")
     if config.json:
         write_json(config.json, differences)
 
@@ -103,9 +102,7 @@ def export(bundle: Bundle, graphs: Sequence[str] = ()) -> dict[str, float]:
     networks = dict.fromkeys(GRAPHS, network)
     for name in bundle.manifest.experts:
         networks[denoise_graph(name)] = with_expert(network, bundle, name)
-    networks = {name: networks[name].eval() for name in graphs or networks}
-    for made in networks.values():
-        made.requires_grad_(False)
+    networks = {name: networks[name].eval().requires_grad_(False) for name in graphs or networks}
     with staging(bundle.path) as folder:
         folder.mkdir()
         for graph, made in networks.items():

@@ -70,18 +70,12 @@ Found = Mapping[str, tuple[str, tuple[int | None, ...]]]
 def check_ports(
     graph: str, inputs: Found, outputs: Found, geometry: Geometry, source: object
 ) -> None:
-    """Compare types and shapes of a graph's inputs and outputs with those that the geometry needs.
+    """Raise BundleError if a name, type or size differs from those that the geometry needs.
 
     The sizes of outputs may be undefined in the file. ``source`` names the graph in errors.
-
-    Raises:
-        BundleError: A name, type or size differs.
     """
     kind = kind_of(graph)
-    for what, found, known in (
-        ("input", inputs, INPUTS[kind]),
-        ("output", outputs, OUTPUTS[kind]),
-    ):
+    for what, found, known in (("input", inputs, INPUTS[kind]), ("output", outputs, OUTPUTS[kind])):
         if found.keys() != known.keys():
             raise BundleError(
                 f"{source} has the {what}s {', '.join(found) or 'none'}; a graph {kind} has "

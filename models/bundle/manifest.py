@@ -96,11 +96,7 @@ class Manifest:
     """Layout version of the bundle."""
 
     def __post_init__(self) -> None:
-        """Check types, ranges and the consistency of the parts.
-
-        Raises:
-            ValueError: A check failed; ``load_bundle`` converts it to a BundleError.
-        """
+        """Raise ValueError for wrong types or ranges, and for parts that do not fit together."""
         _check_names(self.files)
         check_experts(self.experts)
         require_contract(self.contract)
@@ -163,20 +159,14 @@ class Bundle:
     """A directory whose files were checked against its manifest."""
 
     path: Path
-    """The directory."""
     manifest: Manifest
-    """The parsed manifest."""
     sha256: str
     """SHA-256 of the manifest; it identifies the bundle, as the manifest has all other hashes."""
     stamps: Mapping[str, tuple[int, ...]] = field(default_factory=dict, compare=False, repr=False)
     """File name -> file stamp at the time of hashing."""
 
     def file(self, name: str) -> Path:
-        """Return the path of one of the bundle's files.
-
-        Raises:
-            BundleError: The bundle has no such file, or the file has changed.
-        """
+        """Return the path of a file; raises BundleError if it is not in the manifest or changed."""
         if name not in self.manifest.files:
             raise BundleError(
                 f"bundle {self.path} has no {name!r}. {closest(name, self.manifest.files)}"
@@ -186,11 +176,7 @@ class Bundle:
         return self.path / name
 
     def read(self, name: str) -> bytes:
-        """Return the content of one of the bundle's files and check its hash.
-
-        Raises:
-            BundleError: The bundle has no such file, or the file was changed.
-        """
+        """Return the content of a file; raises BundleError if its hash is not the manifest's."""
         data = self.file(name).read_bytes()
         if hashlib.sha256(data).hexdigest() != self.manifest.files[name]:
             raise BundleError(f"bundle {self.path} was written while it was loaded: {name} changed")
@@ -211,11 +197,7 @@ class Bundle:
 
     @property
     def tokenizer(self) -> Path:
-        """Path of the tokenizer, ``tokenizer.json`` or ``tokenizer.model``.
-
-        Raises:
-            BundleError: The bundle has neither file.
-        """
+        """Path of ``tokenizer.json`` or ``tokenizer.model``; BundleError if there is neither."""
         for name in (TOKENIZER, SENTENCEPIECE):
             if name in self.manifest.files:
                 return self.file(name)
@@ -265,13 +247,9 @@ def bundled_path(name: str) -> Path:
 
 
 def find_bundle(path: str | Path) -> Path:
-    """Return the directory of a bundle without reading its files.
+    """Return the directory of a bundle without reading its files; raises BundleError if absent.
 
-    Args:
-        path: Directory, or the name of a bundle shipped with the package (``kitchen-sft``).
-
-    Raises:
-        BundleError: The bundle does not exist.
+    ``path`` is a directory, or the name of a bundle shipped with the package (``kitchen-sft``).
     """
     directory = given = Path(path).expanduser()
     shipped_one = bundled_path(given.name)

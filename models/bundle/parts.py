@@ -103,14 +103,7 @@ class Normalization:
 
 
 def require_stats(name: str, stats: NormStats, mode: str, dims: Sequence[str]) -> None:
-    """Raise ValueError if statistics are incomplete or impossible for a vector.
-
-    Args:
-        name: Name of the statistics in error messages.
-        stats: The statistics.
-        mode: Normalisation mode that uses them.
-        dims: Name of each number.
-    """
+    """Raise ValueError for incomplete or impossible statistics of a vector with ``dims``."""
     for part in fields(stats):
         values = getattr(stats, part.name)
         if values == () and part.name not in STATS_PARTS[mode]:

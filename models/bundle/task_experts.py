@@ -50,11 +50,7 @@ def normalize_instruction(text: str) -> str:
 
 
 def choose_expert(experts: Mapping[str, TaskExpert], instruction: str) -> str:
-    """Return the name of the expert that matches an instruction, ``BASE`` if none does.
-
-    Raises:
-        BundleError: Several experts match the instruction.
-    """
+    """Return the expert that matches an instruction, else ``BASE``; BundleError if several do."""
     found = [name for name, expert in experts.items() if expert.follows(instruction)]
     if len(found) > 1:
         raise BundleError(

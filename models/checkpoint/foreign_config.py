@@ -58,11 +58,7 @@ class ForeignConfig:
 
 
 def read_config(directory: Path) -> ForeignConfig | None:
-    """Read ``config.json`` in a checkpoint's folder; return None if it does not exist.
-
-    Raises:
-        CheckpointError: The file is malformed, or needs a feature that this network lacks.
-    """
+    """Read a folder's ``config.json``, if it has one; CheckpointError if it is not supported."""
     path = directory / CONFIG
     if not path.is_file():
         return None
@@ -93,18 +89,18 @@ def _lerobot(settings: dict[str, Any], path: Path) -> ForeignConfig:
         "max_action_dim": "action_dim",
     }
     sizes = _sizes(settings, names, path) | _image_size(settings, path)
+    vectors = {
+        kind: features[name]["shape"][0]
+        for kind, name in (("state", "observation.state"), ("action", "action"))
+        if name in features
+    }
     return ForeignConfig(
         path=path,
         kind="lerobot",
         sizes=sizes | ({"cameras": len(slots)} if slots else {}),
         slots=slots,
-        vectors={
-            kind: features[name]["shape"][0]
-            for kind, name in (("state", "observation.state"), ("action", "action"))
-            # The sizes of the base model are padding that belongs to no robot.
-            if name in features
-            and features[name]["shape"][0] != settings.get(f"max_{kind}_dim", 32)
-        },
+        # The sizes of the base model are padding that belongs to no robot.
+        vectors={k: n for k, n in vectors.items() if n != settings.get(f"max_{k}_dim", 32)},
         denoise_steps=_whole(settings, "num_inference_steps", path) or DENOISE_STEPS,
         replan_steps=_whole(settings, "n_action_steps", path) or REPLAN_STEPS,
         normalization=settings.get("normalization_mapping"),

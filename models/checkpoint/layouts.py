@@ -103,11 +103,7 @@ def is_unused(name: str, depth: int) -> bool:
 
 
 def find_layout(keys: Iterable[str], source: str) -> Layout:
-    """Return the layout of a checkpoint's ``keys``; ``source`` names the checkpoint in errors.
-
-    Raises:
-        CheckpointError: The names are not those of a π0.5 layout.
-    """
+    """Return the layout that the keys of ``source`` have; CheckpointError if it is not π0.5's."""
     keys = set(keys)
     _refuse_gaps(keys, source)
     depth = 1 + max((int(found[1]) for key in keys if (found := _LAYER.search(key))), default=0)

@@ -63,11 +63,8 @@ class Checkpoint:
     path: Path
     """Given file or directory."""
     layout: Layout
-    """Layout of the names."""
     stored: tuple[StoredTensor, ...]
-    """Every tensor of the files."""
     config: ForeignConfig | None
-    """Content of the ``config.json`` next to the weights, None if there is none."""
 
     @property
     def hints(self) -> Mapping[str, int]:
@@ -224,11 +221,7 @@ def load_checkpoint(
 
 
 def load_network(path: str | Path, geometry: Geometry, dtype: torch.dtype | None = None) -> Pi05:
-    """Return a network with the weights of a bundle; arguments as for ``load_checkpoint``.
-
-    Raises:
-        CheckpointError: As ``load_checkpoint``, or the file has the layout of another project.
-    """
+    """Return a network with a bundle's weights, as ``load_checkpoint``; refuses other layouts."""
     checkpoint = describe(path, with_config=False)  # a bundle's manifest has all settings
     if checkpoint.layout.name != "z1_ros":
         raise CheckpointError(
@@ -278,11 +271,7 @@ def _some(names: list[str]) -> str:
 
 
 def assign(own: Mapping[str, Tensor], tensors: Mapping[str, Tensor], source: str) -> None:
-    """Copy tensors into the tensors of a network; names and shapes must be equal.
-
-    Raises:
-        CheckpointError: Names or shapes differ; then no tensor is copied.
-    """
+    """Copy tensors into a network's; CheckpointError, and no copy, if names or shapes differ."""
     misshaped = [
         f"{name} {tuple(tensor.shape)} instead of {tuple(own[name].shape)}"
         for name, tensor in tensors.items()
@@ -295,11 +284,7 @@ def assign(own: Mapping[str, Tensor], tensors: Mapping[str, Tensor], source: str
 
 
 def open_weights(path: str | Path) -> Any:
-    """Return a context manager that memory-maps a safetensors file on the CPU.
-
-    Raises:
-        CheckpointError: The file is missing, truncated or not a safetensors file.
-    """
+    """Memory-map a safetensors file on the CPU; raises CheckpointError if it is unreadable."""
     path = Path(path)
     if path.exists() and not path.is_file():
         raise CheckpointError(f"{path} is not a regular file")  # opening a pipe would block
@@ -341,11 +326,7 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
 
 
 def read_facts(path: str | Path) -> dict[str, object]:
-    """Read the JSON object that ``write_tensors`` stored with the tensors.
-
-    Raises:
-        CheckpointError: The file is unreadable, or contains no JSON object.
-    """
+    """Read the JSON object that ``write_tensors`` stored; CheckpointError if it is malformed."""
     with open_weights(path) as stream:
         text = (stream.metadata() or {}).get("facts", "{}")
     try:
@@ -360,11 +341,7 @@ def read_facts(path: str | Path) -> dict[str, object]:
 def write_tensors(
     path: str | Path, tensors: Mapping[str, Tensor], facts: Mapping[str, object] | None = None
 ) -> None:
-    """Write tensors, and facts as JSON, to one safetensors file atomically.
-
-    Raises:
-        OSError: The file cannot be written.
-    """
+    """Write tensors, and facts as JSON, to one safetensors file atomically; raises OSError."""
     plain = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
     with staged_file(Path(path)) as partial:
         try:

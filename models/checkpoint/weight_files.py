@@ -9,7 +9,17 @@ from z1_ros.files import read_json, shown
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 _PICKLES = (".pt", ".pth", ".bin", ".ckpt", ".pkl")
-_CONVERT = "openpi's examples/convert_jax_model_to_pytorch.py converts it"
+_PICKLE = (
+    "is a pickle, which can run any code and is never read; convert it to safetensors where it "
+    "comes from"
+)
+_ADAPTER = (
+    "holds only a PEFT adapter; merge it into its base model (merge_and_unload) and save that"
+)
+_JAX = (
+    "is a JAX (orbax) checkpoint, which is not read; openpi's "
+    f"examples/convert_jax_model_to_pytorch.py converts it to a directory with {WEIGHTS}"
+)
 
 
 def find_weights(path: Path) -> Path:
@@ -27,11 +37,11 @@ def find_weights(path: Path) -> Path:
             f"no checkpoint at {path}: expected a .safetensors file or a directory with {WEIGHTS}"
         )
     if path.name == "adapter_model.safetensors":
-        raise CheckpointError(_adapter(path))
+        raise CheckpointError(f"{path} {_ADAPTER}")
     if path.name.endswith(".index.json"):
         return path
     if path.suffix in _PICKLES:
-        raise CheckpointError(_pickle(path))
+        raise CheckpointError(f"{path} {_PICKLE}")
     if path.suffix != ".safetensors":
         raise CheckpointError(f"{path} is not a .safetensors file, the only format that is read")
     if re.search(r"-\d{5}-of-\d{5}\.safetensors$", path.name):
@@ -45,32 +55,15 @@ def _find_in_directory(path: Path) -> Path:
         if name in names:
             return path / name
     if names & {"manifest.ocdbt", "_METADATA", "ocdbt.process_0", "params", "_CHECKPOINT_METADATA"}:
-        raise CheckpointError(
-            f"{path} is a JAX (orbax) checkpoint, which is not read; {_CONVERT} to a directory "
-            f"with {WEIGHTS}"
-        )
+        raise CheckpointError(f"{path} {_JAX}")
     if names & {"adapter_model.safetensors", "adapter_config.json"}:
-        raise CheckpointError(_adapter(path))
+        raise CheckpointError(f"{path} {_ADAPTER}")
     for name in sorted(names):
         if name.endswith((*_PICKLES, ".bin.index.json")):
-            raise CheckpointError(_pickle(path / name))
+            raise CheckpointError(f"{path / name} {_PICKLE}")
     found = (*path.glob("*.safetensors"), *(f.parent for f in path.glob(f"*/{WEIGHTS}")))
     hint = f"; did you mean {min(found)}?" if found else ""
     raise CheckpointError(f"{path} has no {WEIGHTS} and no {INDEX}{hint}")
-
-
-def _pickle(path: Path) -> str:
-    return (
-        f"{path} is a pickle, which can run any code and is never read; convert it to "
-        "safetensors where it comes from"
-    )
-
-
-def _adapter(path: Path) -> str:
-    return (
-        f"{path} holds only a PEFT adapter; merge it into its base model (merge_and_unload) and "
-        "save that"
-    )
 
 
 def read_index(path: Path) -> dict[str, str]:

@@ -91,14 +91,23 @@ def import_checkpoint(config: ImportConfig, console: Console) -> Bundle:
     if (out / MANIFEST).is_file() and not config.overwrite:
         raise ConfigError(f"there is a bundle at {out} already; pass --overwrite to replace it")
     checkpoint = describe(config.checkpoint)
-    _refuse_others(checkpoint)
+    if checkpoint.layout.name == "z1_ros":
+        raise CheckpointError(f"{checkpoint.path} is in the layout of a bundle already")
+    if any(stored.key.startswith(STATS_BUFFERS) for stored in checkpoint.stored):
+        raise CheckpointError(
+            f"{checkpoint.path} has its statistics inside the weights, as LeRobot had before 0.4: "
+            f"convert it with LeRobot's src/lerobot/processor/migrate_policy_normalization.py first"
+        )
     origin = read_origin(checkpoint, config.ignored_steps)
     manifest = plan(config, checkpoint, origin, out.name)
+    contract, prompt = manifest.contract, manifest.prompt
     network = load_checkpoint(checkpoint, Geometry(**manifest.geometry))
 
     def fill(folder: Path) -> Manifest:
-        tokenizer = fetch_tokenizer(_tokenizer_source(config, checkpoint, origin), folder)
-        _check_prompt(folder / tokenizer, manifest)
+        name = fetch_tokenizer(_tokenizer_source(config, checkpoint, origin), folder)
+        tokenizer = PromptTokenizer(folder / name, prompt.max_tokens, manifest.geometry["vocab"])
+        # Raises an error if a prompt cannot hold the longest state.
+        tokenizer.encode("", [255] * contract.state_size if prompt.discrete_state else None)
         _print_plan(console, manifest)
         with console.status("reading and copying the weights"):
             parameters = _copy_weights(network, DTYPES[config.dtype], folder / WEIGHTS)
@@ -115,11 +124,7 @@ def import_checkpoint(config: ImportConfig, console: Console) -> Bundle:
 
 
 def plan(config: ImportConfig, checkpoint: Checkpoint, origin: Origin, name: str) -> Manifest:
-    """Return the manifest of the bundle, without writing files.
-
-    Raises:
-        CheckpointError, ConfigError, ContractMismatch: See ``import_checkpoint``.
-    """
+    """Return the manifest of the bundle, without writing files; raises as ``import_checkpoint``."""
     robot = embodiment(config.embodiment)
     geometry = _geometry(config, checkpoint, origin)
     if config.discrete_state and not origin.discrete_state:
@@ -212,9 +217,8 @@ def _made_by(
 def _geometry(config: ImportConfig, checkpoint: Checkpoint, origin: Origin) -> Geometry:
     hints = checkpoint.hints
     stated = {"cameras": len(origin.slots), "prompt_tokens": hints.get("prompt_tokens", 200)}
-    for name in ("horizon", "prompt_tokens", "vision_heads"):
-        if (value := getattr(config, name)) is not None:
-            stated[name] = value
+    flags = {name: getattr(config, name) for name in ("horizon", "prompt_tokens", "vision_heads")}
+    stated |= {name: value for name, value in flags.items() if value is not None}
     if "horizon" not in {**hints, **stated}:
         raise ConfigError(
             f"{config.checkpoint} does not say how many actions a chunk has: pass --horizon (50 "
@@ -233,16 +237,6 @@ def _read_stats(config: ImportConfig, checkpoint: Checkpoint) -> Stats:
     return read_stats(path.expanduser(), config.asset_id)
 
 
-def _refuse_others(checkpoint: Checkpoint) -> None:
-    if checkpoint.layout.name == "z1_ros":
-        raise CheckpointError(f"{checkpoint.path} is in the layout of a bundle already")
-    if any(stored.key.startswith(STATS_BUFFERS) for stored in checkpoint.stored):
-        raise CheckpointError(
-            f"{checkpoint.path} has its statistics inside the weights, as LeRobot had before 0.4: "
-            f"convert it with LeRobot's src/lerobot/processor/migrate_policy_normalization.py first"
-        )
-
-
 def _tokenizer_source(config: ImportConfig, checkpoint: Checkpoint, origin: Origin) -> str:
     if config.tokenizer:
         return config.tokenizer
@@ -250,13 +244,6 @@ def _tokenizer_source(config: ImportConfig, checkpoint: Checkpoint, origin: Orig
     if directory is not None and any((directory / name).is_file() for name in FILES):
         return str(directory)
     return origin.tokenizer or PALIGEMMA
-
-
-def _check_prompt(path: Path, manifest: Manifest) -> None:
-    """Raise an error if the tokenizer does not fit the network or the prompt is too short."""
-    tokenizer = PromptTokenizer(path, manifest.prompt.max_tokens, manifest.geometry["vocab"])
-    bins = [255] * manifest.contract.state_size if manifest.prompt.discrete_state else None
-    tokenizer.encode("", bins)
 
 
 def _copy_weights(network: Pi05, dtype: torch.dtype | None, path: Path) -> int:

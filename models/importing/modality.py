@@ -19,12 +19,10 @@ KINDS = ("state", "action")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Order:
-    """Field names in the order of the flat columns."""
+    """Names of the state and action fields in the order of the flat columns."""
 
     state: tuple[str, ...]
-    """Field names of the state."""
     action: tuple[str, ...]
-    """Field names of the actions."""
     source: str
     """Source of the order, in words."""
     spelled_out: tuple[str, ...] = KINDS
@@ -71,13 +69,14 @@ def choose_order(
         CheckpointError: The modality.json is malformed.
     """
     given = Path(modality).expanduser() if modality else None
+    places = [checkpoint / name for name in ("modality.json", "meta/modality.json") if checkpoint]
     if modality in KNOWN_ORDERS:
         order = KNOWN_ORDERS[modality]
     elif given and not given.is_file():
         raise ConfigError(
             f"no order {modality!r}: expected {' or '.join(KNOWN_ORDERS)}, or a modality.json"
         )
-    elif file := given or find_modality(checkpoint):
+    elif file := given or next(filter(Path.is_file, places), None):
         order = read_modality(file, robot)
     else:
         order = Order(
@@ -92,14 +91,6 @@ def choose_order(
             source, stated = f"{order.source}; --{kind} as given", (*order.spelled_out, kind)
             order = replace(order, source=source, spelled_out=stated, **names)
     return order
-
-
-def find_modality(checkpoint: Path | None) -> Path | None:
-    """Return the path of the modality.json in a checkpoint directory, None if there is none."""
-    for name in ("modality.json", "meta/modality.json"):
-        if checkpoint is not None and (checkpoint / name).is_file():
-            return checkpoint / name
-    return None
 
 
 def read_modality(path: Path, robot: Embodiment) -> Order:
@@ -165,11 +156,7 @@ def _span(field: Any, what: str) -> tuple[int, int]:
 
 
 def fields_of(names: Sequence[str], robot: Embodiment, kind: str) -> tuple[Field, ...]:
-    """Return the robot's fields with the given names.
-
-    Raises:
-        ConfigError: The robot has no such field, or a name occurs twice.
-    """
+    """Return the robot's fields; raises ConfigError if a name is unknown or occurs twice."""
     known: Mapping[str, Field] = {field.name: field for field in getattr(robot, kind)}
     for at, name in enumerate(names):
         if name not in known:

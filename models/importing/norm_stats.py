@@ -39,16 +39,13 @@ Parts = Mapping[str, np.ndarray]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Stats:
-    """Statistics of a file, not yet truncated to the size of a contract."""
+    """Statistics of a file, not yet truncated to the size of a contract; empty if it has none."""
 
     state: Parts
-    """Statistics of the state; empty if the file has none."""
     action: Parts
-    """Statistics of the actions; empty if the file has none."""
     form: Form
     """Formulas that the statistics were made for: ``openpi`` or ``lerobot``."""
     file: Path
-    """File of the statistics."""
     modes: Mapping[str, str] = field(default_factory=dict)
     """``state`` and ``action`` -> LeRobot's mode name; empty if the file does not define it."""
 

@@ -64,10 +64,7 @@ def list_columns(fields: Sequence[Field], parts: Parts) -> Iterator[Column]:
 def find_suspicious(
     fields: Mapping[str, Sequence[Field]], parts: Mapping[str, Parts], robot: Embodiment
 ) -> list[str]:
-    """Return a sentence for each column whose statistics are impossible for its field.
-
-    Both mappings are from ``state`` and ``action``; statistics are truncated to the fields' size.
-    """
+    """Return a sentence for each column whose statistics are impossible for its field."""
     limits = {field.name: (field.low, field.high) for field in robot.action}
     found = []
     for column in list_columns(fields.get("state", ()), parts.get("state", {})):

@@ -38,13 +38,11 @@ class Scaling:
     state: tuple[Field, ...]
     """State fields; empty if the prompt contains no state."""
     action: tuple[Field, ...]
-    """Action fields."""
     normalization: Normalization
     """Statistics in the order of the fields."""
     modes: Mapping[str, str]
     """``state`` and ``action`` -> LeRobot's name of the mode."""
     notes: tuple[str, ...]
-    """Notes for the user."""
 
 
 def plan_scaling(

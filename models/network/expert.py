@@ -29,10 +29,7 @@ MAX_PERIOD = 4.0
 
 
 def turn_rates(width: int) -> Tensor:
-    """Return turns per unit of flow time of each sine (3, width / 2): total, coarse part, rest.
-
-    See ``time_features``; the coarse part has 12 bits.
-    """
+    """Return turns per unit of time of each sine (3, width / 2): total, 12-bit part, rest."""
     fraction = np.linspace(0, 1, width // 2)
     turns = 1 / (MIN_PERIOD * (MAX_PERIOD / MIN_PERIOD) ** fraction)
     scale = 2.0 ** (12 - np.ceil(np.log2(turns)))

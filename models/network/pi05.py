@@ -29,11 +29,8 @@ class Prefix(NamedTuple):
 
     def repeat(self, times: int) -> "Prefix":
         """Return the prefix of a batch that repeats each sample ``times`` times in a row."""
-        return Prefix(
-            self.k.repeat_interleave(times, 1),
-            self.v.repeat_interleave(times, 1),
-            self.valid.repeat_interleave(times, 0),
-        )
+        k, v = (part.repeat_interleave(times, 1) for part in (self.k, self.v))
+        return Prefix(k, v, self.valid.repeat_interleave(times, 0))
 
 
 class Pi05(nn.Module):
@@ -71,8 +68,7 @@ class Pi05(nn.Module):
         kept += [m for m in self.modules() if isinstance(m, (AdaRMSNorm, GemmaRMSNorm))]
         exact = {id(parameter) for module in kept for parameter in module.parameters()}
         for parameter in self.parameters():
-            wanted = torch.float32 if id(parameter) in exact else dtype
-            parameter.data = parameter.data.to(wanted)
+            parameter.data = parameter.data.to(torch.float32 if id(parameter) in exact else dtype)
         return self
 
     @property
@@ -148,20 +144,17 @@ class Pi05(nn.Module):
             if name.endswith("bias") or "norm" in name or name == "action_out_proj.weight":
                 is_layer_norm = name.startswith("vision") and name.endswith("weight")
                 parameter.fill_(1.0 if is_layer_norm else 0.0)
-                continue
-            fan_in = parameter[0].numel()
-            values = torch.randn(parameter.shape, generator=generator) * fan_in**-0.5
-            parameter.copy_(values)
+            else:
+                values = torch.randn(parameter.shape, generator=generator)
+                parameter.copy_(values * parameter[0].numel() ** -0.5)
         return self
 
 
 def noisy_actions(actions: Tensor, noise: Tensor, time: Tensor) -> tuple[Tensor, Tensor]:
     """Return x_t and the velocity target of flow matching.
 
-    Args:
-        actions: Normalised actions (B, H, action_dim).
-        noise: Standard normal, same shape.
-        time: (B,) in [0, 1]; 1 is noise.
+    ``actions`` (B, H, action_dim) are normalised, ``noise`` is standard normal of the same shape,
+    and ``time`` (B,) is in [0, 1]; 1 is noise.
     """
     t = time[:, None, None]
     return t * noise + (1 - t) * actions, noise - actions

@@ -66,10 +66,9 @@ class Golden:
 
 
 def read_golden(path: Path, inputs: Path | None = None) -> Golden:
-    """Read golden data; with ``inputs`` from another file, also its sizes if ``path`` states none.
+    """Read golden data; raises CheckpointError if it is unreadable or lacks inputs.
 
-    Raises:
-        CheckpointError: A file is unreadable, or inputs are missing.
+    From ``inputs``, another golden file, come ``in.*``, and the sizes if ``path`` states none.
     """
     tensors, metadata = read_tensors(path), _read_metadata(path)
     if not any(key.startswith(GOLDEN_KINDS) for key in tensors):

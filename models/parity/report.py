@@ -121,8 +121,7 @@ def _loss(network: Pi05, golden: Golden, prefix: Prefix) -> Tensor:
 def gradients(network: Pi05, golden: Golden, dtype: torch.dtype) -> Iterator[tuple[str, Tensor]]:
     """Yield the gradients of the mean loss, with the keys of the golden.
 
-    As in training, ``network`` has float32 weights. If ``dtype`` is bfloat16, autocast to bfloat16
-    is used.
+    As in training, ``network`` has float32 weights, and a bfloat16 ``dtype`` means autocast.
     """
     depth = network.geometry.depth
     weights = {key: _weight_of(key, golden, depth) for key in _gradient_keys(golden)}
@@ -226,11 +225,7 @@ def _compare(
 
 
 def run(config: ParityConfig) -> dict[str, Any]:
-    """Compare and return the report.
-
-    Raises:
-        CheckpointError: Golden or checkpoint is unreadable, or they do not belong together.
-    """
+    """Compare and return the report; raises CheckpointError for unreadable or unrelated files."""
     golden = read_golden(config.golden, config.inputs)
     checkpoint = describe(config.checkpoint)
     precision = config.dtype or golden.precision
