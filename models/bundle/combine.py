@@ -9,7 +9,7 @@ import shlex
 import shutil
 import sys
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import torch
@@ -26,17 +26,8 @@ from z1_ros.models.bundle.task_experts import (
 from z1_ros.models.bundle.writer import write_bundle
 from z1_ros.models.checkpoint.loading import open_weights, write_tensors
 
-SHARED = (
-    "embodiment",
-    "contract",
-    "image",
-    "prompt",
-    "normalization",
-    "geometry",
-    "denoise_steps",
-    "replan_steps",
-)
-"""Manifest fields that must be equal in the base and in every bundle to combine."""
+OWN = ("name", "experts", "made_by", "files", "format")
+"""Manifest fields that may differ between the base and the bundles to combine with it."""
 PREFIX = "prefix.onnx"
 
 
@@ -59,7 +50,7 @@ def require_same_base(result: Bundle, base: Bundle) -> None:
 
 
 def _differences(result: Bundle, base: Bundle) -> Iterator[str]:
-    for name in SHARED:
+    for name in [field.name for field in fields(Manifest) if field.name not in OWN]:
         one, two = (getattr(bundle.manifest, name) for bundle in (result, base))
         if differs := first_difference(name, one, two):
             yield f"they differ in {differs}"

@@ -35,11 +35,8 @@ _KINDS: dict[type, tuple[str, Callable[[Any], bool]]] = {
 def from_json(cls: type, data: Any, optional: Collection[str] = (), name: str = "") -> Any:
     """Build a dataclass from parsed JSON; its type annotations define the checks.
 
-    Args:
-        cls: Dataclass.
-        data: Parsed JSON.
-        optional: ``Class.key`` of the keys that may be missing; then their default is used.
-        name: Position of ``data`` in the file, for errors; empty for the whole file.
+    ``optional`` are the ``Class.key`` of the keys that may be missing; then their default is used.
+    ``name`` is the position of ``data`` in the file, for errors; empty for the whole file.
 
     Raises:
         ValueError: A key is unknown or missing, or a value has the wrong type.

@@ -85,17 +85,12 @@ def all_sizes(geometry: Geometry) -> dict[str, int]:
 
 
 def count_sizes(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, int]:
-    """Return the sizes that follow from a file's shapes, by a majority vote of all tensors.
+    """Return the sizes that follow from the shapes of named weights, by a majority vote.
 
     With a vote, one tensor of a wrong shape is reported and does not determine a size. In a tie,
     the published size is used, otherwise the first. The published size is also used if the only
-    tensor with a size is missing or empty.
-
-    Args:
-        shapes: Name of a weight in z1_ros -> shape.
-
-    Returns:
-        Values by the names of ``all_sizes``, and ``vision_depth``, which is counted.
+    tensor with a size is missing or empty. The names are those of ``all_sizes``, and
+    ``vision_depth``, which is counted.
     """
     published = all_sizes(FULL)
     votes: defaultdict[str, Counter[int]] = defaultdict(Counter)

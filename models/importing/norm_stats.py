@@ -51,15 +51,11 @@ class Stats:
 
 
 def read_stats(path: Path, asset_id: str | None = None) -> Stats:
-    """Read statistics in any known format.
+    """Read statistics in any known format; raises CheckpointError if missing or malformed.
 
-    Args:
-        path: ``norm_stats.json``, a LeRobot dataset's ``stats.json``, a LeRobot processor's JSON
-            or safetensors, or a directory (checkpoint, assets, dataset) that contains one of them.
-        asset_id: Selects one of several ``assets/<asset_id>/norm_stats.json``.
-
-    Raises:
-        CheckpointError: The statistics are missing, ambiguous or malformed.
+    ``path`` is a ``norm_stats.json``, a LeRobot dataset's ``stats.json``, a LeRobot processor's
+    JSON or safetensors, or a directory (checkpoint, assets, dataset) that contains one of them.
+    ``asset_id`` selects one of several ``assets/<asset_id>/norm_stats.json``.
     """
     if not path.exists():
         raise CheckpointError(f"no normalisation statistics at {path}: there is no such path")

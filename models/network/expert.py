@@ -133,17 +133,10 @@ class ActionExpert(nn.Module):
         self.norm = AdaRMSNorm(geometry.expert_width)
 
     def forward(self, x: Tensor, condition: Tensor, k: Tensor, v: Tensor, valid: Tensor) -> Tensor:
-        """Run the suffix over an encoded prefix.
+        """Map embedded noisy actions x (B, H, width) to the same shape.
 
-        Args:
-            x: Embedded noisy actions (B, H, width).
-            condition: Time condition (B, width).
-            k: Prefix keys (depth, B, kv_heads, P, head_dim).
-            v: Prefix values, same shape.
-            valid: (B, P) bool, true where a prefix token is valid.
-
-        Returns:
-            (B, H, width).
+        The time condition is (B, width), prefix keys and values are (depth, B, kv_heads, P, head_dim),
+        and ``valid`` (B, P) is true where a prefix token is valid.
         """
         # The residual stream stays float32; for so few tokens the cost is negligible.
         x = x.float()

@@ -59,14 +59,8 @@ def attend(q: Tensor, k: Tensor, v: Tensor, key_mask: Tensor) -> Tensor:
     suffix. A mask over keys is therefore sufficient, no row is ever fully masked, and the query
     heads of a group can be merged into the query axis.
 
-    Args:
-        q: Queries (B, heads, T, head_dim).
-        k: Keys (B, kv_heads, S, head_dim).
-        v: Values, same shape.
-        key_mask: (B, S) bool, true where a key may be attended to.
-
-    Returns:
-        (B, T, heads * head_dim).
+    Queries are (B, heads, T, head_dim), keys and values (B, kv_heads, S, head_dim), and the mask
+    (B, S) is true where a key may be attended to. The result is (B, T, heads * head_dim).
     """
     batch, heads, length, head_dim = q.shape
     kv_heads = k.shape[1]
@@ -122,11 +116,7 @@ class PrefixEncoder(nn.Module):
         return embedded * embedded.shape[-1] ** 0.5
 
     def forward(self, x: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
-        """Encode a prefix.
-
-        Args:
-            x: Embedded images and text (B, P, width).
-            valid: (B, P) bool, true where a token is valid.
+        """Encode embedded images and text x (B, P, width); ``valid`` (B, P) is false on padding.
 
         Returns:
             Keys and values, each (depth, B, kv_heads, P, head_dim).

@@ -93,11 +93,8 @@ class Pi05(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Return the embedded prefix (B, P, width) and the mask of its valid tokens (B, P).
 
-        Args:
-            images: (B, cameras, 3, size, size) in [-1, 1].
-            image_mask: (B, cameras) bool, false where a camera is missing.
-            tokens: Prompt (B, L) int64.
-            token_mask: (B, L) bool, false on padding.
+        Images are (B, cameras, 3, size, size) in [-1, 1] and prompts (B, L) int64. Their masks
+        (B, cameras) and (B, L) are false where a camera is missing and on padding.
         """
         batch = images.shape[0]
         patches = self.projector(vision_features(self.vision, images.flatten(0, 1), self.recompute))
