@@ -14,11 +14,8 @@ from z1_ros.specs import Embodiment, Field
 SLACK = 0.05
 """Tolerance by which statistics may exceed the possible range of a number."""
 BOUNDS = {
-    "end_effector_position_relative.x": 1.5,
-    "end_effector_position_relative.y": 1.5,
-    "end_effector_position_relative.z": 1.5,
-    "base_rotation.x": 0.1,
-    "base_rotation.y": 0.1,
+    **{f"end_effector_position_relative.{axis}": 1.5 for axis in "xyz"},
+    **{f"base_rotation.{axis}": 0.1 for axis in "xy"},
 }
 """Largest magnitude of some numbers: an arm's reach [m]; a base on the floor turns only about z."""
 

@@ -135,8 +135,8 @@ class ActionExpert(nn.Module):
     def forward(self, x: Tensor, condition: Tensor, k: Tensor, v: Tensor, valid: Tensor) -> Tensor:
         """Map embedded noisy actions x (B, H, width) to the same shape.
 
-        The time condition is (B, width), prefix keys and values are (depth, B, kv_heads, P, head_dim),
-        and ``valid`` (B, P) is true where a prefix token is valid.
+        The condition is (B, width), keys and values of the prefix are (depth, B, kv_heads, P,
+        head_dim), and ``valid`` (B, P) is true where a prefix token is valid.
         """
         # The residual stream stays float32; for so few tokens the cost is negligible.
         x = x.float()
