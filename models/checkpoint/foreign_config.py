@@ -1,19 +1,22 @@
-"""Reads the ``config.json`` of LeRobot or openpi next to a checkpoint's weights.
+"""Reads the files of LeRobot or openpi next to a checkpoint's weights.
 
-LeRobot's file describes most of the inputs, openpi's only two sizes. Sources: LeRobot
-``policies/pi05/configuration_pi05.py``; openpi ``src/openpi/models/{model,pi0_config}.py``.
+LeRobot's ``config.json`` describes most of the inputs, openpi's only two sizes. Sources: LeRobot
+``policies/pi05/configuration_pi05.py`` and ``processor/pipeline.py``; openpi
+``src/openpi/models/{model,pi0_config}.py``.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from z1_ros.errors import CheckpointError
 from z1_ros.files import read_json, shown
 from z1_ros.models.network.geometry import LARGEST, MAX_WIDTH
 
 CONFIG = "config.json"
+PREPROCESSOR, POSTPROCESSOR = "policy_preprocessor.json", "policy_postprocessor.json"
+"""Files with the steps of the processors that LeRobot saves with a policy."""
 IMAGES = "observation.images."
 """Prefix of LeRobot's names of image features."""
 EMPTY_CAMERA = "empty_camera_"
@@ -158,3 +161,39 @@ def _whole(settings: dict[str, Any], key: str, path: Path, least: int = 1) -> in
             f"{path}: {key} is {shown(value)}, expected a whole number from {least} to {MAX_SIZE}"
         )
     return value
+
+
+class Step(NamedTuple):
+    """One step of a processor."""
+
+    name: str
+    """Name under which LeRobot registers the step, or its class name."""
+    config: Mapping[str, Any]
+    """Settings of the step."""
+    state_file: str | None
+    """File with the step's tensors, in the same directory; its name depends on the release."""
+
+
+def read_steps(path: Path) -> list[Step]:
+    """Return the steps of a processor's JSON file; raises CheckpointError if it is malformed."""
+    steps = read_json(path).get("steps")
+    if not isinstance(steps, list) or not all(isinstance(step, dict) for step in steps):
+        raise CheckpointError(f"{path} has no list of steps")
+    return [_step(step, f"{path}: step {i}") for i, step in enumerate(steps)]
+
+
+def _step(step: dict[str, Any], what: str) -> Step:
+    name = step.get("registry_name") or step.get("class")
+    config, state_file = step.get("config", {}), step.get("state_file")
+    if not isinstance(name, str) or not isinstance(config, dict):
+        raise CheckpointError(f"{what} needs a registry_name and an object as config")
+    # The named file is read, so it must be in the directory of the JSON file.
+    plain = isinstance(state_file, str) and Path(state_file).name == state_file
+    if state_file is not None and not plain:
+        raise CheckpointError(f"{what} has state_file {shown(state_file)}, not a plain file name")
+    return Step(name, config, state_file)
+
+
+def find_step(steps: list[Step], name: str) -> Step | None:
+    """Return the step called ``name``, or None."""
+    return next((step for step in steps if step.name == name), None)

@@ -15,8 +15,13 @@ import numpy as np
 from z1_ros.errors import CheckpointError, ConfigError, closest
 from z1_ros.files import SHOWN, read_json, shown
 from z1_ros.models.bundle.parts import STATS_PARTS, Form, NormStats
+from z1_ros.models.checkpoint.foreign_config import (
+    POSTPROCESSOR,
+    PREPROCESSOR,
+    find_step,
+    read_steps,
+)
 from z1_ros.models.checkpoint.loading import read_tensors
-from z1_ros.models.importing.lerobot_steps import POSTPROCESSOR, PREPROCESSOR, find_step, read_steps
 
 OPENPI_FILE = "norm_stats.json"
 NORMALIZERS = {PREPROCESSOR: "normalizer_processor", POSTPROCESSOR: "unnormalizer_processor"}

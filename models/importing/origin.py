@@ -16,16 +16,14 @@ from z1_ros.models.checkpoint.foreign_config import (
     DENOISE_STEPS,
     IMAGES,
     OPENPI_SLOTS,
-    REPLAN_STEPS,
-)
-from z1_ros.models.checkpoint.loading import Checkpoint
-from z1_ros.models.importing.lerobot_steps import (
     POSTPROCESSOR,
     PREPROCESSOR,
+    REPLAN_STEPS,
     Step,
     find_step,
     read_steps,
 )
+from z1_ros.models.checkpoint.loading import Checkpoint
 from z1_ros.models.importing.norm_stats import modes_of
 
 OLD_RELEASE = (
