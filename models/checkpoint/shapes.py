@@ -6,15 +6,20 @@ from collections.abc import Mapping
 
 from z1_ros.models.network.geometry import FULL, Geometry
 
-_LAYER_SHAPES = {
-    "self_attn.q_proj": ("queries", "{width}"),
-    "self_attn.k_proj": ("keys", "{width}"),
-    "self_attn.v_proj": ("keys", "{width}"),
-    "self_attn.o_proj": ("{width}", "queries"),
-    "mlp.gate_proj": ("{mlp}", "{width}"),
-    "mlp.up_proj": ("{mlp}", "{width}"),
-    "mlp.down_proj": ("{width}", "{mlp}"),
-}
+
+def _gemma_layers(part: str) -> dict[str, tuple[str, ...]]:
+    layer, width, mlp = f"{part}.layers.#.", f"{part}_width", f"{part}_mlp"
+    return {
+        layer + "self_attn.q_proj": ("queries", width),
+        layer + "self_attn.k_proj": ("keys", width),
+        layer + "self_attn.v_proj": ("keys", width),
+        layer + "self_attn.o_proj": (width, "queries"),
+        layer + "mlp.gate_proj": (mlp, width),
+        layer + "mlp.up_proj": (mlp, width),
+        layer + "mlp.down_proj": (width, mlp),
+    }
+
+
 _VISION_LAYER = "vision.encoder.layers.#."
 _SHAPES: dict[str, tuple[str, ...]] = {
     "vision.embeddings.patch_embedding": ("vision_width", "colors", "patch", "patch"),
@@ -41,13 +46,8 @@ _SHAPES: dict[str, tuple[str, ...]] = {
     "expert.norm.dense": ("modulation", "expert_width"),
     "expert.layers.#.input_layernorm.dense": ("modulation", "expert_width"),
     "expert.layers.#.post_attention_layernorm.dense": ("modulation", "expert_width"),
-    **{
-        f"{part}.layers.#.{name}": tuple(
-            size.format(width=f"{part}_width", mlp=f"{part}_mlp") for size in shape
-        )
-        for part in ("vlm", "expert")
-        for name, shape in _LAYER_SHAPES.items()
-    },
+    **_gemma_layers("vlm"),
+    **_gemma_layers("expert"),
     "time.time_mlp_in": ("expert_width", "expert_width"),
     "time.time_mlp_out": ("expert_width", "expert_width"),
     "action_in_proj": ("expert_width", "action_dim"),
