@@ -9,10 +9,11 @@ from support.inline_worker import inline_pool
 from support.reach_env import ReachEnv
 
 from z1_ros.learning.distill.config import CloneConfig, DaggerConfig, DistillConfig, TeacherConfig
-from z1_ros.learning.distill.dagger import episode_jobs
+from z1_ros.learning.distill.numpy_teacher import Relabel, TeacherRequest
 from z1_ros.learning.distill.teacher import Critic, Teacher, clone, first_noise
 from z1_ros.learning.distill.train import Distillation
-from z1_ros.learning.distill.worker import PrivilegedWorker, Relabel, TeacherRequest
+from z1_ros.learning.distill.worker import PrivilegedWorker
+from z1_ros.learning.rollout.collector import episode_jobs
 from z1_ros.specs import PANDA
 
 DIMS = PANDA.action_dim

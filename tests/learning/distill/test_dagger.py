@@ -75,10 +75,10 @@ def test_every_state_is_a_sample_of_what_the_teacher_would_do_there(tiny_sampler
     worker.handle(Request(begin=Begin(seed=50)))
     for i, request in enumerate(acted):
         chunk, valid = worker.handle(request).relabelled
-        _, label, counts = samples.take(i)
-        assert torch.equal(counts[0], torch.from_numpy(valid))
-        torch.testing.assert_close(label[0], tiny_sampler.normalized(chunk))
-    counted = sum(int(samples.take(i)[2].sum()) for i in range(len(samples)))
+        *_, label, counts = samples.take(i)
+        assert torch.equal(counts, torch.from_numpy(valid))
+        torch.testing.assert_close(label, tiny_sampler.normalized(chunk))
+    counted = sum(int(samples.take(i)[-1].sum()) for i in range(len(samples)))
     assert samples.label_steps == counted
 
 

@@ -27,9 +27,7 @@ def test_samples_come_back_from_their_tensors():
     again = DaggerSamples.from_tensors(samples.tensors())
     assert len(again) == 3 and again.label_steps == samples.label_steps == 1 + 2 + 3
     for i in range(3):
-        for one, two in zip(again.take(i)[0], samples.take(i)[0], strict=True):
-            assert torch.equal(one, two)
-        for one, two in zip(again.take(i)[1:], samples.take(i)[1:], strict=True):
+        for one, two in zip(again.take(i), samples.take(i), strict=True):
             assert torch.equal(one, two)
 
 

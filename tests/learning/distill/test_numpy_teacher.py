@@ -5,7 +5,7 @@ import pytest
 import torch
 from support.teaching import DIMS, made_teacher
 
-from z1_ros.learning.distill.numpy_teacher import relabel, roll_out
+from z1_ros.learning.distill.numpy_teacher import Relabel, TeacherRequest, relabel, roll_out
 from z1_ros.types import Step
 
 
@@ -65,16 +65,8 @@ def test_rollouts_hold_each_action_and_are_named_by_their_keys(noise):
     line, teacher = Line(), made_teacher().to_numpy
 
     def rolled_out(*keys):
-        return roll_out(
-            teacher,
-            keys,
-            line.begin,
-            line.execute,
-            line.read,
-            hold_steps=4,
-            steps_before=0,
-            noise=noise,
-        )
+        request = TeacherRequest(teacher=teacher, keys=keys, hold_steps=4, noise=noise)
+        return roll_out(request, line.begin, line.execute, line.read)
 
     found = rolled_out((0, 1), (0, 2))
     assert found.lengths.tolist() == [5, 5] and found.steps.tolist() == [20, 20]
@@ -95,16 +87,8 @@ def test_steps_are_counted_from_where_a_rollout_begins():
         line.begin()
         line.steps = 8
 
-    found = roll_out(
-        teacher,
-        ((0,),),
-        begin,
-        line.execute,
-        line.read,
-        hold_steps=4,
-        steps_before=8,
-        noise=True,
-    )
+    request = TeacherRequest(teacher=teacher, keys=((0,),), hold_steps=4, steps_before=8)
+    found = roll_out(request, begin, line.execute, line.read)
     assert (
         found.steps_before == 8 and found.steps.tolist() == [12] and found.lengths.tolist() == [3]
     )
@@ -113,7 +97,8 @@ def test_steps_are_counted_from_where_a_rollout_begins():
 @pytest.mark.parametrize(("horizon", "valid"), [(10, 10), (30, 20)])
 def test_a_label_is_what_the_teacher_executes_until_the_end_of_the_episode(horizon, valid):
     line, teacher = Line(), made_teacher().to_numpy
-    chunk, counts = relabel(teacher, line.execute, line.read, horizon=horizon, hold_steps=4)
+    wanted = Relabel(teacher=teacher, horizon=horizon, hold_steps=4)
+    chunk, counts = relabel(wanted, line.execute, line.read)
     assert chunk.shape == (horizon, DIMS) and chunk.dtype == np.float32
     assert counts.sum() == valid and counts[:valid].all() and not chunk[valid:].any()
     again = Line()

@@ -9,9 +9,10 @@ from support.reach_env import ReachEnv
 from support.teaching import DIMS, HOLD, TEACHER, made_teacher, rolled_out
 
 from z1_ros.errors import TrainingError
+from z1_ros.learning.distill.numpy_teacher import TeacherRequest
 from z1_ros.learning.distill.ppo import TeacherUpdate, advantages, decision_times
 from z1_ros.learning.distill.teacher import Critic
-from z1_ros.learning.distill.worker import PrivilegedWorker, TeacherRequest
+from z1_ros.learning.distill.worker import PrivilegedWorker
 from z1_ros.learning.rollout.env_worker import Begin, Request
 
 

@@ -14,7 +14,8 @@ from support.teaching import (
 )
 
 from z1_ros.errors import ConfigError
-from z1_ros.learning.distill.worker import PrivilegedRequest, PrivilegedWorker, TeacherRequest
+from z1_ros.learning.distill.numpy_teacher import TeacherRequest
+from z1_ros.learning.distill.worker import PrivilegedRequest, PrivilegedWorker
 from z1_ros.learning.rollout.env_worker import Begin, EnvWorker, Reply, Request
 from z1_ros.specs import PANDA
 

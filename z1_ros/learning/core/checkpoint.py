@@ -39,13 +39,8 @@ class TrainingCheckpoint:
     ):
         """Set up; nothing is read or written yet.
 
-        Args:
-            path: Path of the file.
-            trained: Trained parameters, by name.
-            optimizer: AdamW optimiser of these parameters.
-            average: Average of these parameters.
-            fingerprint: All settings that influence the results of the run, as JSON data; a
-                checkpoint with another fingerprint is refused.
+        ``fingerprint`` contains all settings that influence the results of the run, as JSON data; a
+        checkpoint with another fingerprint is refused.
         """
         self.path = path
         self._trained = trained
@@ -54,12 +49,7 @@ class TrainingCheckpoint:
         self.fingerprint = json.loads(json.dumps(fingerprint))
 
     def save(self, facts: Mapping[str, Any], extra: Mapping[str, Tensor] | None = None) -> None:
-        """Write the file atomically.
-
-        Args:
-            facts: Counters, as JSON data.
-            extra: Further tensors to save, by ``kind.name``.
-        """
+        """Write the file atomically, with counters and further tensors by ``kind.name``."""
         tensors = {f"model.{name}": p for name, p in self._trained.items()}
         tensors |= {f"ema.{name}": p for name, p in self._average.tensors.items()}
         steps = 0
@@ -100,11 +90,7 @@ class TrainingCheckpoint:
         return facts, groups
 
     def put_weights(self, tensors: Mapping[str, Tensor], source: Path) -> None:
-        """Copy weights into the trained parameters.
-
-        Raises:
-            CheckpointError: The weights do not fit.
-        """
+        """Copy weights into the trained parameters; raises CheckpointError if they do not fit."""
         assign(self._trained, tensors, str(source))
 
 

@@ -11,14 +11,10 @@ class WeightAverage:
     """The average of parameters that are being trained."""
 
     def __init__(self, parameters: Mapping[str, Tensor], decay: float, warmup: int = 10):
-        """Start the average with the current values.
+        """Start the average with the current values; with decay 0, no average is stored.
 
-        Args:
-            parameters: Parameters to average, by name.
-            decay: Decay of the average; 0: no average is stored, the current weights are used.
-            warmup: After n updates, the decay is at most n / (n + warmup). With 1, the average is
-                the plain mean of all values so far, including the initial ones, until ``decay`` is
-                smaller.
+        After n updates, the decay is at most n / (n + warmup). With warmup 1, the average is the
+        plain mean of all values so far, including the initial ones, until ``decay`` is smaller.
         """
         self.tensors = {n: p.detach().clone() for n, p in parameters.items()} if decay else {}
         self._parameters = parameters

@@ -13,12 +13,7 @@ class FeatureStore:
     """Keys, values and validity of encoded observations in main memory, by row number."""
 
     def __init__(self, limit_gb: float = math.inf, dtype: torch.dtype | None = None):
-        """Start empty.
-
-        Args:
-            limit_gb: Largest amount of memory to use [GB].
-            dtype: Precision of keys and values in memory; None: as given.
-        """
+        """Start empty, for at most ``limit_gb`` of memory [GB]; None stores in the given dtype."""
         self._limit = limit_gb * 1e9
         self._dtype = dtype
         self.clear()
@@ -60,9 +55,7 @@ class FeatureStore:
     def fetch(self, rows: Tensor, encode: Callable[[Tensor], Prefix]) -> Prefix:
         """Return a prefix for rows (B,), on their device.
 
-        Args:
-            rows: Row numbers, in the store or not.
-            encode: Function that encodes the missing rows, given their indices (M,) in ``rows``.
+        ``encode`` encodes the rows that are not stored, given their indices (M,) in ``rows``.
         """
         numbers = rows.tolist()
         held = torch.tensor([row in self._rows for row in numbers])

@@ -25,16 +25,9 @@ TARGETS = {
 def add_adapters(
     network: Pi05, parts: Sequence[str], *, rank: int, alpha: float, seed: int
 ) -> None:
-    """Add adapters to linear layers and make only the adapters trainable.
+    """Add adapters of scale alpha / rank to parts (keys of ``TARGETS``); train only the adapters.
 
     New adapters do not change the network's output.
-
-    Args:
-        network: Network to change.
-        parts: Parts that get adapters, as keys of ``TARGETS``.
-        rank: Rank of the adapters.
-        alpha: Numerator of the adapters' scale alpha / rank.
-        seed: Seed of the adapters' initial weights.
 
     Raises:
         ConfigError: peft is not installed.
@@ -43,11 +36,8 @@ def add_adapters(
         from peft import LoraConfig, inject_adapter_in_model
     except ImportError as error:
         raise ConfigError("lora_rank needs peft: pip install 'z1_ros[lora]'") from error
-    lora = LoraConfig(
-        r=rank,
-        lora_alpha=alpha,
-        target_modules="|".join(TARGETS[part] for part in parts),
-    )
+    layers = "|".join(TARGETS[part] for part in parts)
+    lora = LoraConfig(r=rank, lora_alpha=alpha, target_modules=layers)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         inject_adapter_in_model(lora, network, ADAPTER)

@@ -1,9 +1,12 @@
-"""Losses of training: flow matching, and the clipped surrogate of policy gradients."""
+"""Losses of training (flow matching, clipped surrogate of policy gradients) and their descent."""
+
+import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from z1_ros.errors import TrainingError
+from z1_ros.errors import Diverged, TrainingError
 from z1_ros.models.network.pi05 import Pi05, Prefix, noisy_actions
 
 MAX_MISMATCH = 0.01
@@ -48,10 +51,7 @@ def flow_loss(
 def clipped_loss(ratio: Tensor, advantage: Tensor, clip: float) -> Tensor:
     """Return PPO's clipped surrogate of each row, to be minimised (arXiv 1707.06347, Eq. 7).
 
-    Args:
-        ratio: New probability divided by old probability.
-        advantage: Advantages, of a shape that broadcasts with ``ratio``.
-        clip: The ratio is clipped to 1 - clip … 1 + clip.
+    ``ratio`` is the new probability divided by the old one, clipped to 1 - clip … 1 + clip.
     """
     return -torch.minimum(ratio * advantage, ratio.clamp(1 - clip, 1 + clip) * advantage)
 
@@ -68,3 +68,19 @@ def require_same_policy(mismatch: float) -> None:
             f"log-probabilities of the rollouts differ by {mismatch:.3g} when they are recomputed, "
             f"expected at most {MAX_MISMATCH}: rollouts and update are not of the same policy"
         )
+
+
+def take_step(
+    optimizer: torch.optim.Optimizer, parameters: Sequence[Tensor], clip_norm: float
+) -> float:
+    """Take an optimiser step with clipped gradients and reset them; return their norm.
+
+    Raises:
+        Diverged: A gradient is not finite.
+    """
+    norm = torch.nn.utils.clip_grad_norm_(parameters, clip_norm).item()
+    if not math.isfinite(norm):
+        raise Diverged("its gradient is not finite")
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    return norm

@@ -11,10 +11,10 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -51,28 +51,25 @@ class Counters:
     """Iteration before which the best weights were evaluated."""
 
 
-class Extra(Protocol):
-    """State of a training method that is saved in addition to the policy."""
+class Extra:
+    """State of a training method that is saved in addition to the policy; by default none."""
 
     def begin(self) -> None:
         """Remove files of an earlier run from the folder."""
-        ...
 
     def facts(self) -> dict[str, Any]:
         """Return the counters to save, as JSON data."""
-        ...
+        return {}
 
     def tensors(self) -> dict[str, Tensor]:
         """Return the tensors to save, by ``kind.name``."""
-        ...
+        return {}
 
     def load(self, facts: Mapping[str, Any], groups: Groups, iteration: int) -> None:
         """Restore the state from saved counters and tensors; ``iteration`` is the next one."""
-        ...
 
     def saved(self, iteration: int) -> None:
         """Remove files that are no longer needed after ``iteration`` completed iterations."""
-        ...
 
 
 class TrainingRun:
@@ -89,17 +86,10 @@ class TrainingRun:
         average_decay: float = 0.0,
         extra: Extra | None = None,
     ):
-        """Begin at iteration 0.
+        """Begin at iteration 0; the network's parameters with ``requires_grad`` are trained.
 
-        Args:
-            folder: Folder of checkpoints and logs.
-            config: Settings of the run, including its budgets.
-            network: Network to train; only its parameters with ``requires_grad`` are trained.
-            optimizer: Optimiser of these parameters.
-            fingerprint: All settings that influence the results; a checkpoint with another
-                fingerprint is refused.
-            average_decay: Decay of the average of the weights; 0: no average.
-            extra: State of the training method to save in addition to the policy.
+        ``fingerprint`` contains all settings that influence the results; a checkpoint with another
+        one is refused. With ``average_decay`` 0, the weights are not averaged.
         """
         self.folder = folder
         self.config = config
@@ -111,36 +101,34 @@ class TrainingRun:
         self._checkpoint = TrainingCheckpoint(
             folder / CHECKPOINT, self._trained, optimizer, self.average, fingerprint
         )
-        self._extra = extra
-
-    @property
-    def best_path(self) -> Path:
+        self._extra = extra or Extra()
+        self.best_path = folder / BEST
         """Path of the file with the best weights."""
-        return self.folder / BEST
 
     @property
     def finished(self) -> bool:
         """Whether one of the budgets is used up."""
+        return any(used >= budget for used, budget in self._budgets())
+
+    def _budgets(self) -> list[tuple[float, float]]:
+        """Return the used part and the total of each budget."""
         config, spent = self.config, self.counters
         pairs = (
             (spent.elapsed_s, 60 * config.minutes),
             (spent.iteration, config.iterations),
             (spent.env_steps, config.env_steps),
         )
-        return any(used >= budget > 0 for used, budget in pairs)
+        return [(used, budget) for used, budget in pairs if budget]
 
     @property
     def facts(self) -> dict[str, Any]:
         """All counters, as JSON data."""
-        own = {name: getattr(self.counters, name) for name in Counters.__slots__}
-        return own | (self._extra.facts() if self._extra else {})
+        return asdict(self.counters) | self._extra.facts()
 
     def start(self, command: str, name: str) -> None:
         """Continue from the folder's checkpoint, or begin a new run; print which of the two.
 
-        Args:
-            command: Name of the command that the user called.
-            name: Name of the initial bundle.
+        ``command`` is the command that the user called, ``name`` that of the initial bundle.
 
         Raises:
             TrainingError: The checkpoint was made with other settings.
@@ -148,7 +136,13 @@ class TrainingRun:
         """
         config = self.config
         self.log.say(f"{command}: {config.task} in {config.robot}, from {name} to {config.out}")
-        self.log.say(f"checkpoints and log: {self.folder}; budget: {self._budget()}")
+        parts = (
+            (config.minutes, f"{config.minutes:g} min"),
+            (config.iterations, f"{config.iterations} iterations"),
+            (config.env_steps, f"{config.env_steps} control steps"),
+        )
+        budget = " or ".join(text for value, text in parts if value)
+        self.log.say(f"checkpoints and log: {self.folder}; budget: {budget}")
         if config.resume and self._checkpoint.path.exists():
             self._resume()
             self.log.say(f"continues after iteration {self.counters.iteration}")
@@ -159,30 +153,19 @@ class TrainingRun:
             f"{config.eval_episodes} episodes, comes next"
         )
 
-    def _budget(self) -> str:
-        config = self.config
-        parts = (
-            (config.minutes, f"{config.minutes:g} min"),
-            (config.iterations, f"{config.iterations} iterations"),
-            (config.env_steps, f"{config.env_steps} control steps"),
-        )
-        return " or ".join(text for value, text in parts if value)
-
     def _clear(self) -> None:
         """Remove files of an earlier run from the folder."""
         for name in (CHECKPOINT, BEST, LOG):
             (self.folder / name).unlink(missing_ok=True)
         shutil.rmtree(self.folder / TENSORBOARD, ignore_errors=True)
-        if self._extra:
-            self._extra.begin()
+        self._extra.begin()
 
     def _resume(self) -> None:
         facts, groups = self._checkpoint.load()
         try:
             for name in Counters.__slots__:
                 setattr(self.counters, name, facts[name])
-            if self._extra:
-                self._extra.load(facts, groups, self.counters.iteration)
+            self._extra.load(facts, groups, self.counters.iteration)
         except KeyError as error:
             raise CheckpointError(
                 f"{self._checkpoint.path} is no checkpoint of this command: it lacks {error}"
@@ -228,14 +211,8 @@ class TrainingRun:
 
     def remaining(self) -> str:
         """Return a text about the remaining time of the run; empty if it is unknown."""
-        config, spent = self.config, self.counters
-        estimates = [60 * config.minutes - spent.elapsed_s] if config.minutes else []
-        for used, budget in (
-            (spent.iteration, config.iterations),
-            (spent.env_steps, config.env_steps),
-        ):
-            if budget and used:
-                estimates.append((budget - used) * spent.elapsed_s / used)
+        elapsed_s = self.counters.elapsed_s
+        estimates = [(total - used) * elapsed_s / used for used, total in self._budgets() if used]
         if not estimates:
             return ""
         left_s = max(0.0, min(estimates))
@@ -260,19 +237,11 @@ class TrainingRun:
 
     def save(self) -> None:
         """Write the checkpoint."""
-        extra = self._extra.tensors() if self._extra else {}
-        self._checkpoint.save(self.facts, extra)
-        if self._extra:
-            self._extra.saved(self.counters.iteration)
+        self._checkpoint.save(self.facts, self._extra.tensors())
+        self._extra.saved(self.counters.iteration)
 
     def write_bundle(self, command: str, start: Bundle, *, frozen_vlm: bool) -> Bundle:
-        """Write the network as a bundle.
-
-        Args:
-            command: Name of the command that the user called.
-            start: Initial bundle.
-            frozen_vlm: Whether the VLM is frozen; then its graph is copied from the initial bundle.
-        """
+        """Write the network as a bundle; the graph of a frozen VLM is copied from ``start``."""
         config = self.config
         kept = config.export and frozen_vlm and f"{PREFIX_GRAPH}.onnx" in start.manifest.files
         origin = made_by(command, self.facts | self._checkpoint.fingerprint, start)
@@ -314,9 +283,13 @@ def made_by(command: str, facts: dict[str, Any], start: Bundle) -> dict[str, Any
             "expert": start_expert(start, facts["task"]),
         },
         "z1": facts,
-        "versions": {name: version(name) for name in ("torch", "numpy", "mujoco", "transformers")}
-        | {"python": platform.python_version()},
+        "versions": versions("torch", "numpy", "mujoco", "transformers"),
     }
+
+
+def versions(*packages: str) -> dict[str, str]:
+    """Return the versions of packages and of Python."""
+    return {name: version(name) for name in packages} | {"python": platform.python_version()}
 
 
 def start_expert(bundle: Bundle, task: str) -> str:

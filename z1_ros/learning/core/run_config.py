@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+
 from z1_ros.errors import ConfigError
 from z1_ros.sim.registry import DEFAULT_SIMULATOR, find_simulator
 from z1_ros.specs import TRAIN_SEED_END
@@ -56,9 +58,16 @@ class RunConfig:
         require_at_least(self, 0, "minutes", "iterations", "env_steps", "seed")
         if not (self.minutes or self.iterations or self.env_steps):
             raise ConfigError("without minutes, iterations and env_steps training would never end")
-        most = TRAIN_SEED_END - VALIDATION_SEED
-        if self.eval_episodes > most:
-            raise ConfigError(f"eval_episodes is {self.eval_episodes}, expected at most {most}")
+        require_at_most(self, TRAIN_SEED_END - VALIDATION_SEED, "eval_episodes")
+
+    def scenes(self, iteration: int, count: int) -> list[int]:
+        """Return the training scenes of an iteration's episodes, in random order."""
+        seeds = np.random.default_rng([self.seed, iteration]).permutation(VALIDATION_SEED)
+        return [int(seeds[i % len(seeds)]) for i in range(count)]
+
+    def batch_seed(self, iteration: int) -> int:
+        """Return the seed of an iteration's batches."""
+        return self.seed * 1_000_003 + iteration
 
 
 def require_at_least(config: Any, least: int, *names: str) -> None:

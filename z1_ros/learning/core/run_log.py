@@ -35,9 +35,7 @@ SHOWN = (
 def run_folder(out: Path, run: Path | None = None) -> Path:
     """Return the folder for checkpoints and logs; create it if it does not exist.
 
-    Args:
-        out: Bundle that the run will write; the whole directory is replaced.
-        run: Folder that the user chose; None: ``<out>-run``.
+    It is ``run``, or ``<out>-run`` for the bundle ``out`` that the run will write.
 
     Raises:
         ConfigError: ``out`` contains something else than a bundle, or the run's folder is inside
@@ -59,12 +57,7 @@ class RunLog:
     """Writes a run's metrics to its log, to the terminal, and to TensorBoard if installed."""
 
     def __init__(self, folder: Path, board: Any = None):
-        """Set up; no file is opened yet.
-
-        Args:
-            folder: Folder of the run.
-            board: TensorBoard writer; None: none.
-        """
+        """Set up for a run's folder and a TensorBoard writer, if any; no file is opened yet."""
         self._path = folder / LOG
         self._console = Console(soft_wrap=True)
         self.board = board
@@ -87,21 +80,23 @@ class RunLog:
     def write(self, record: dict[str, Any], remaining: str = "") -> None:
         """Log the metrics of an iteration and print the most important ones.
 
-        Args:
-            record: Metrics by name, numbers or lists; numbers that are not finite are left out.
-            remaining: Text about the remaining time of the run.
+        Metrics are numbers or lists; numbers that are not finite are left out.
         """
         record = {k: v for k, v in record.items() if isinstance(v, list) or math.isfinite(v)}
+        self.append(record, record["iteration"])
+        parts = [f"{k} {record[k]:.4g}" for k in SHOWN if k in record]
+        self.say("  ".join([f"iteration {record['iteration']:.0f}", *parts, remaining]).rstrip())
+
+    def append(self, record: dict[str, Any], step: int) -> None:
+        """Append a record to the log, and its numbers to TensorBoard at ``step``."""
         if self.board is not None:
             for name, value in record.items():
                 if not isinstance(value, list):
-                    self.board.add_scalar(name, value, record["iteration"])
+                    self.board.add_scalar(name, value, step)
         with self._path.open("a+b") as log:
             # A killed process may have left an incomplete last line.
             torn = log.tell() and not self._path.read_bytes().endswith(b"\n")
             log.write(b"\n" * bool(torn) + json.dumps(record).encode() + b"\n")
-        parts = [f"{k} {record[k]:.4g}" for k in SHOWN if k in record]
-        self.say("  ".join([f"iteration {record['iteration']:.0f}", *parts, remaining]).rstrip())
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +112,7 @@ class Point:
     success: float
     """Success rate."""
     n: int
-    """Number of evaluated episodes; 1 for the success rate of training rollouts."""
+    """Number of episodes; 1 for the success rate of training rollouts."""
 
     @property
     def interval(self) -> tuple[float, float]:

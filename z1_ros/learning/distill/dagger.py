@@ -10,15 +10,9 @@ from functools import partial
 import numpy as np
 
 from z1_ros.learning.distill.dataset import DaggerSamples
-from z1_ros.learning.distill.worker import PrivilegedReply, PrivilegedRequest, Relabel
-from z1_ros.learning.rollout.collector import (
-    WHOLE_EPISODE,
-    Collector,
-    Group,
-    GroupJob,
-    Move,
-    Turn,
-)
+from z1_ros.learning.distill.numpy_teacher import Relabel
+from z1_ros.learning.distill.worker import PrivilegedReply, PrivilegedRequest
+from z1_ros.learning.rollout.collector import Collector, Group, GroupJob, Move, Turn
 from z1_ros.learning.rollout.env_worker import Reply
 from z1_ros.learning.rollout.sampler import Sampler
 from z1_ros.models.network.pi05 import Prefix
@@ -36,11 +30,6 @@ class Episode:
     """Number of control steps so far and snapshot, after each chunk except the last."""
     success: bool = False
     """Whether the episode reached the task."""
-
-
-def episode_jobs(iteration: int, seeds: Sequence[int]) -> list[GroupJob]:
-    """Return the jobs of an iteration: one whole episode for each scene seed."""
-    return [GroupJob((iteration, i), WHOLE_EPISODE, int(seed)) for i, seed in enumerate(seeds)]
 
 
 def record_episodes(

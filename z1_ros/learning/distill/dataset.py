@@ -12,7 +12,8 @@ from z1_ros.learning.core.feature_store import FeatureStore
 from z1_ros.models.checkpoint.loading import read_tensors, write_tensors
 from z1_ros.models.network.pi05 import Prefix
 
-_FEATURES = ("k", "v", "valid")
+_COLUMNS = ("k", "v", "valid", "chunk", "chunk_valid")
+"""Tensors of a file: prefix features, the teacher's actions and which of them were executed."""
 
 
 class DaggerSamples:
@@ -24,8 +25,7 @@ class DaggerSamples:
     def __init__(self) -> None:
         """Start empty."""
         self.features = FeatureStore(dtype=torch.float16)
-        self._chunks: dict[int, Tensor] = {}
-        self._valid: dict[int, Tensor] = {}
+        self._labels: dict[int, tuple[Tensor, Tensor]] = {}
 
     def __len__(self) -> int:
         return len(self.features)
@@ -37,48 +37,38 @@ class DaggerSamples:
         return number
 
     def label(self, number: int, chunk: Tensor, valid: np.ndarray) -> None:
-        """Set the label of a sample.
+        """Set the label of a sample: the teacher's normalised actions (H, action_dim).
 
-        Args:
-            number: Sample number from ``observe``.
-            chunk: The teacher's normalised actions (H, action_dim).
-            valid: Which actions were executed before the episode ended (H,) bool.
+        ``valid`` marks the actions that were executed before the episode ended (H,) bool.
         """
-        self._chunks[number] = chunk
-        self._valid[number] = torch.from_numpy(valid)
+        self._labels[number] = chunk, torch.from_numpy(valid)
 
     @property
     def label_steps(self) -> int:
         """Number of control steps that were simulated to compute the labels."""
-        return int(sum(valid.sum() for valid in self._valid.values()))
+        return int(sum(valid.sum() for _, valid in self._labels.values()))
 
-    def take(self, number: int) -> tuple[Prefix, Tensor, Tensor]:
-        """Return a sample: prefix, chunk (1, H, action_dim) and validity of actions (1, H)."""
-        k, v, valid = self.features.row(number)
-        prefix = Prefix(k.float()[:, None], v.float()[:, None], valid[None])
-        return prefix, self._chunks[number][None], self._valid[number][None]
+    def take(self, number: int) -> tuple[Tensor, ...]:
+        """Return a sample: k, v and validity of the features, chunk (H, action_dim), validity."""
+        return *self.features.row(number), *self._labels[number]
 
     def tensors(self) -> dict[str, Tensor]:
         """Return all samples as tensors to write."""
         if not len(self):
             return {}
-        rows = range(len(self))
-        columns = zip(*(self.features.row(row) for row in rows), strict=True)
-        stacked = {n: torch.stack(c) for n, c in zip(_FEATURES, columns, strict=True)}
-        return stacked | {
-            "chunk": torch.stack([self._chunks[row] for row in rows]),
-            "chunk_valid": torch.stack([self._valid[row] for row in rows]),
-        }
+        columns = zip(*(self.take(row) for row in range(len(self))), strict=True)
+        return {name: torch.stack(column) for name, column in zip(_COLUMNS, columns, strict=True)}
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, Tensor]) -> "DaggerSamples":
         """Return the samples in tensors that ``tensors`` returned."""
         samples = cls()
-        for row in range(len(tensors.get("k", ()))):
-            k, v, valid = (tensors[name][row : row + 1] for name in _FEATURES)
-            samples.features.put(row, Prefix(k.movedim(0, 1), v.movedim(0, 1), valid), 0)
-            samples._chunks[row] = tensors["chunk"][row]
-            samples._valid[row] = tensors["chunk_valid"][row]
+        if tensors:
+            k, v, valid, chunks, chunk_valid = (tensors[name] for name in _COLUMNS)
+            prefix = Prefix(k.movedim(0, 1), v.movedim(0, 1), valid)
+            for row, label in enumerate(zip(chunks, chunk_valid, strict=True)):
+                samples.features.put(row, prefix, row)
+                samples._labels[row] = label
         return samples
 
 
@@ -90,12 +80,7 @@ class DaggerDataset:
     """
 
     def __init__(self, folder: Path, window: int):
-        """Start empty.
-
-        Args:
-            folder: Folder of the files.
-            window: Number of rounds that are kept.
-        """
+        """Start empty; ``window`` is the number of rounds that are kept."""
         self._folder = folder
         self._window = window
         self._rounds: dict[int, DaggerSamples] = {}
@@ -144,13 +129,10 @@ class DaggerDataset:
         """
         every = [(samples, i) for samples in self._rounds.values() for i in range(len(samples))]
         at = torch.randint(len(every), (count,), generator=random).tolist()
-        prefixes, chunks, valid = zip(*(every[i][0].take(every[i][1]) for i in at), strict=True)
-        prefix = Prefix(
-            torch.cat([p.k for p in prefixes], 1),
-            torch.cat([p.v for p in prefixes], 1),
-            torch.cat([p.valid for p in prefixes]),
-        )
-        return prefix, torch.cat(chunks), torch.cat(valid)
+        taken = (every[i][0].take(every[i][1]) for i in at)
+        k, v, valid, chunks, chunk_valid = zip(*taken, strict=True)
+        prefix = Prefix(torch.stack(k, 1).float(), torch.stack(v, 1).float(), torch.stack(valid))
+        return prefix, torch.stack(chunks), torch.stack(chunk_valid)
 
     def _file(self, number: int) -> Path:
         return self._folder / f"round-{number:05d}.safetensors"

@@ -1,4 +1,4 @@
-"""The privileged teacher in NumPy, for the environment workers.
+"""The privileged teacher in NumPy, for the environment workers: its rollouts and its labels.
 
 The workers need no torch, and the weights are small enough to be sent with each request.
 """
@@ -57,11 +57,49 @@ def _silu(x: np.ndarray) -> np.ndarray:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class TeacherRollouts:
-    """Results of G rollouts of a teacher from one state.
+class Relabel:
+    """Settings for relabelling: asks for the chunk that a teacher executes in the current state."""
 
-    The N decisions of all rollouts are concatenated.
-    """
+    teacher: NumpyTeacher
+    """Teacher that chooses the actions, without noise."""
+    horizon: int
+    """Number of actions in the chunk."""
+    hold_steps: int
+    """Number of control steps for which each action is repeated."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TeacherRequest:
+    """Asks for rollouts of a teacher from one state; the next request must begin an episode."""
+
+    teacher: NumpyTeacher
+    """Teacher that chooses the actions."""
+    seed: int = 0
+    """Seed of the scene in which the rollouts begin; not used with a snapshot."""
+    start: bytes = b""
+    """Snapshot from which the rollouts begin; empty: the start of the scene."""
+    steps_before: int = 0
+    """Control steps of the episode before the snapshot."""
+    keys: tuple[tuple[int, ...], ...]
+    """Key of each rollout, as integers; a key seeds the noise of its rollout."""
+    hold_steps: int
+    """Number of control steps for which each action is repeated."""
+    noise: bool = True
+    """Whether to add noise to the actions; False executes the mean action."""
+
+    @property
+    def begins(self) -> bool:
+        """Always true: the request does not depend on earlier requests."""
+        return True
+
+    def to_replay(self) -> "TeacherRequest":
+        """Return the request itself; no request follows it within an episode."""
+        return self
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TeacherRollouts:
+    """Results of G rollouts of a teacher from one state; their N decisions are concatenated."""
 
     steps_before: int
     """Control steps of the episode before the rollouts begin."""
@@ -80,53 +118,32 @@ class TeacherRollouts:
 
 
 def roll_out(
-    teacher: NumpyTeacher,
-    keys: tuple[tuple[int, ...], ...],
-    begin: Callable[[], None],
-    execute: Execute,
-    read: Read,
-    *,
-    hold_steps: int,
-    steps_before: int,
-    noise: bool,
+    request: TeacherRequest, begin: Callable[[], None], execute: Execute, read: Read
 ) -> TeacherRollouts:
-    """Run several rollouts of a teacher from one start state.
-
-    Args:
-        teacher: Teacher that chooses the actions.
-        keys: Key of each rollout, as integers; a key seeds the noise of its rollout.
-        begin: Function that resets the environment to the start state.
-        execute: Function that executes actions and returns the step result.
-        read: Function that returns the current privileged state.
-        hold_steps: Number of control steps for which each action is repeated.
-        steps_before: Control steps of the episode before the start state.
-        noise: Whether to add noise to the actions; False executes the mean action.
-
-    Returns:
-        The decisions and the outcome of all rollouts.
-    """
+    """Run the requested rollouts; ``begin`` resets the environment to their start state."""
+    teacher = request.teacher
     states: list[np.ndarray] = []
     actions, log_probs, ends = [], [], []
-    for key in keys:
+    for key in request.keys:
         begin()
         random = np.random.default_rng(key)
         first = len(states)
         while True:
             privileged = read()
             action = mean = teacher.mean(privileged)
-            if noise:
+            if request.noise:
                 drawn = random.standard_normal(len(mean), np.float32)
                 action = (mean + teacher.std * drawn).astype(np.float32)
             states.append(privileged)
             actions.append(action)
             log_probs.append(teacher.log_prob(action, mean))
-            step = execute(np.repeat(teacher.limited(action)[None], hold_steps, 0))
+            step = execute(np.repeat(teacher.limited(action)[None], request.hold_steps, 0))
             if step.done:
                 break
-        ends.append((len(states) - first, step.steps - steps_before, step.success))
+        ends.append((len(states) - first, step.steps - request.steps_before, step.success))
     lengths, steps, success = zip(*ends, strict=True)
     return TeacherRollouts(
-        steps_before=steps_before,
+        steps_before=request.steps_before,
         privileged=np.stack(states),
         action=np.stack(actions),
         log_prob=np.array(log_probs, np.float32),
@@ -136,27 +153,18 @@ def roll_out(
     )
 
 
-def relabel(
-    teacher: NumpyTeacher, execute: Execute, read: Read, *, horizon: int, hold_steps: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Let a teacher act from the current state and return its action chunk.
-
-    Args:
-        teacher: Teacher that chooses the actions; it acts without noise.
-        execute: Function that executes actions and returns the step result. The caller must
-            restore the environment afterwards.
-        read: Function that returns the current privileged state.
-        horizon: Number of actions in the chunk.
-        hold_steps: Number of control steps for which each action is repeated.
+def relabel(wanted: Relabel, execute: Execute, read: Read) -> tuple[np.ndarray, np.ndarray]:
+    """Let a teacher act from the current state; the caller must restore the environment.
 
     Returns:
         The chunk (horizon, action_dim) float32, and which of its actions were executed before the
         episode ended (horizon,) bool. The other actions are zero.
     """
+    teacher, horizon = wanted.teacher, wanted.horizon
     chunk: list[np.ndarray] = []
     while len(chunk) < horizon:
         action = teacher.limited(teacher.mean(read()))
-        held = [action] * min(hold_steps, horizon - len(chunk))
+        held = [action] * min(wanted.hold_steps, horizon - len(chunk))
         chunk += held
         if execute(np.stack(held)).done:
             break

@@ -30,8 +30,8 @@ def advantages(
         values: The critic's value before each decision, rollouts concatenated (N,).
         lengths: Number of decisions in each rollout (G,).
         success: Whether each rollout succeeded (G,).
-        gamma: Discount per decision.
-        decay: λ of generalised advantage estimation.
+        gamma: Discount γ per decision.
+        decay: λ of the estimation.
     """
     found = np.zeros(len(values))
     ends = np.cumsum(lengths)
@@ -55,13 +55,7 @@ class TeacherUpdate:
     """Trains a teacher and its critic on the teacher's rollouts."""
 
     def __init__(self, teacher: Teacher, critic: Critic, config: TeacherConfig):
-        """Set up.
-
-        Args:
-            teacher: Teacher to train.
-            critic: Critic to train; it reads the same privileged state, and the time.
-            config: Settings of PPO.
-        """
+        """Set up with a teacher and a critic to train."""
         self.teacher = teacher
         self.critic = critic
         self._config = config
@@ -79,13 +73,10 @@ class TeacherUpdate:
     def run(
         self, rollouts: Sequence[TeacherRollouts], seed: int, *, policy: bool
     ) -> dict[str, float]:
-        """Train on rollouts; return metrics.
+        """Train on rollouts from several start states; return metrics.
 
-        Args:
-            rollouts: Rollouts from several start states.
-            seed: Seed of the minibatches.
-            policy: Whether to train the teacher; False trains only the critic, as needed while the
-                critic is still untrained.
+        ``seed`` is that of the minibatches. With ``policy`` False, only the critic is trained, as
+        needed while the critic is still untrained.
         """
         config = self._config
         states = torch.from_numpy(np.concatenate([r.privileged for r in rollouts]))

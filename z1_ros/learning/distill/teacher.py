@@ -33,14 +33,10 @@ class Teacher(nn.Module):
     scale: Tensor
 
     def __init__(self, inputs: int, low: np.ndarray, high: np.ndarray, sigma: np.ndarray):
-        """Set up.
+        """Set up for privileged states of dimension ``inputs``.
 
-        Args:
-            inputs: Dimension of the privileged state.
-            low: Lower limit of actions (action_dim,); the limits are those of the policy's
-                training range.
-            high: Upper limit of actions (action_dim,).
-            sigma: Initial standard deviation (action_dim,).
+        ``low`` and ``high`` are the limits of actions (those of the policy's training range),
+        ``sigma`` is the initial standard deviation, all (action_dim,).
         """
         super().__init__()
         self.first = nn.Linear(inputs, _HIDDEN)
@@ -104,14 +100,10 @@ def first_noise(robot: Embodiment, sigma: float) -> np.ndarray:
 
 
 def held_actions(actions: Sequence[np.ndarray], hold_steps: int) -> np.ndarray:
-    """Return the action labels of an episode for a teacher that holds each action.
+    """Return the action labels (T, action_dim) float32 of an episode's actions (action_dim,).
 
-    Args:
-        actions: Executed actions, each (action_dim,).
-        hold_steps: Number of control steps for which the teacher repeats each action.
-
-    Returns:
-        For each step, the mean of the next ``hold_steps`` actions (T, action_dim) float32.
+    The label of a step is the mean of the next ``hold_steps`` actions, because a teacher repeats
+    each action for so many steps.
     """
     every = np.stack(actions)
     means = [every[at : at + hold_steps].mean(0) for at in range(len(every))]
@@ -126,19 +118,11 @@ def clone(
     config: CloneConfig,
     seed: int,
 ) -> dict[str, float]:
-    """Train a teacher to imitate episodes; set the input scale of teacher and critic.
+    """Train a teacher to imitate episodes; return metrics.
 
-    Args:
-        teacher: Teacher to train.
-        critic: Critic that gets the same input scale; it is not trained.
-        episodes: Privileged states and decisions of each episode. If there are ten or more, every
-            tenth is held out.
-        robot: Embodiment that defines the action fields.
-        config: Steps, batch size and dropout.
-        seed: Seed of batches and dropout.
-
-    Returns:
-        Metrics of the training.
+    An episode consists of privileged states and decisions. If there are ten or more, every tenth is
+    held out. The critic is not trained, but it gets the same input scale as the teacher. ``seed``
+    is that of batches and dropout.
     """
     held = set(range(0, len(episodes), 10)) if len(episodes) >= 10 else set()
 

@@ -17,7 +17,6 @@ Source: Learning by Cheating (arXiv 1912.12294); labels in the learner's own sta
 (arXiv 1011.0686).
 """
 
-import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -28,19 +27,24 @@ from typing import Any
 import numpy as np
 import torch
 
-from z1_ros.errors import Diverged, TrainingError
-from z1_ros.learning.core.loss import flow_loss
+from z1_ros.errors import TrainingError
+from z1_ros.learning.core.loss import flow_loss, take_step
 from z1_ros.learning.core.run import TrainingRun, start_expert
 from z1_ros.learning.core.run_config import VALIDATION_SEED
 from z1_ros.learning.distill.config import DistillConfig
-from z1_ros.learning.distill.dagger import episode_jobs, record_episodes, relabel_episodes
+from z1_ros.learning.distill.dagger import record_episodes, relabel_episodes
 from z1_ros.learning.distill.dataset import DaggerDataset
-from z1_ros.learning.distill.numpy_teacher import NumpyTeacher, TeacherRollouts
+from z1_ros.learning.distill.numpy_teacher import (
+    NumpyTeacher,
+    Relabel,
+    TeacherRequest,
+    TeacherRollouts,
+)
 from z1_ros.learning.distill.ppo import TeacherUpdate
 from z1_ros.learning.distill.state import DistillState, Starts
 from z1_ros.learning.distill.teacher import Critic, Teacher, clone, first_noise, held_actions
-from z1_ros.learning.distill.worker import PrivilegedWorker, Relabel, TeacherReply, TeacherRequest
-from z1_ros.learning.rollout.collector import Collector
+from z1_ros.learning.distill.worker import PrivilegedWorker, TeacherReply
+from z1_ros.learning.rollout.collector import Collector, episode_jobs
 from z1_ros.learning.rollout.env_pool import EnvPool, OpenPool, local_workers
 from z1_ros.learning.rollout.evaluate import evaluate
 from z1_ros.learning.rollout.sampler import Sampler
@@ -66,11 +70,7 @@ class Distillation:
     def __init__(self, config: DistillConfig, bundle: Bundle, pool: EnvPool, folder: Path):
         """Load the policy; this does not train, and does not read or write the folder.
 
-        Args:
-            config: Settings.
-            bundle: Policy to start from.
-            pool: Privileged environment workers.
-            folder: Folder of checkpoints and logs.
+        The workers of ``pool`` must be privileged.
         """
         self.config = config
         self.robot = embodiment(bundle.manifest.embodiment)
@@ -150,7 +150,7 @@ class Distillation:
         """Collect episodes of the policy; train a new teacher to imitate the successful ones."""
         config, counts = self.config, self.collector.counts
         before = counts.env_steps
-        jobs = episode_jobs(0, self.scenes(0, config.clone.clone_episodes))
+        jobs = episode_jobs(0, config.scenes(0, config.clone.clone_episodes))
         episodes = record_episodes(self.collector, self.sampler, jobs)
         self.run.counters.env_steps += counts.env_steps - before
         hold_steps = config.teacher.hold_steps
@@ -181,21 +181,15 @@ class Distillation:
         assert made is not None
         recoveries = round(config.recovery_share * config.teacher_starts)
         beginnings = self.recoveries(self.state.train_starts, recoveries, iteration)
-        scenes = np.random.default_rng([self.config.seed, iteration]).permutation(VALIDATION_SEED)
-        beginnings += [{"seed": int(seed)} for seed in scenes]
-        requests = [
-            TeacherRequest(
-                teacher=made.teacher.to_numpy,
-                keys=tuple(
-                    (self.config.seed, iteration, i, j) for j in range(config.teacher_rollouts)
-                ),
-                hold_steps=config.hold_steps,
-                **beginning,
-            )
-            for i, beginning in enumerate(beginnings[: config.teacher_starts])
-        ]
+        scenes = self.config.scenes(iteration, config.teacher_starts)
+        beginnings += [{"seed": seed} for seed in scenes]
+        ask = partial(TeacherRequest, teacher=made.teacher.to_numpy, hold_steps=config.hold_steps)
+        requests = []
+        for i, beginning in enumerate(beginnings[: config.teacher_starts]):
+            keys = [(self.config.seed, iteration, i, j) for j in range(config.teacher_rollouts)]
+            requests.append(ask(keys=tuple(keys), **beginning))
         rollouts = self.roll_out_teacher(requests)
-        metrics = made.run(rollouts, self.batch_seed(iteration), policy=iteration > 1)
+        metrics = made.run(rollouts, self.config.batch_seed(iteration), policy=iteration > 1)
         if iteration % config.teacher_eval_every == 0 or iteration == config.teacher_iterations:
             metrics |= self.evaluate_teacher(iteration)
         return metrics
@@ -208,13 +202,8 @@ class Distillation:
         config, state = self.config.teacher, self.state
         assert state.teacher is not None
         half = config.teacher_eval_episodes // 2
-        ask = partial(
-            TeacherRequest,
-            teacher=state.teacher.teacher.to_numpy,
-            keys=((0,),),
-            hold_steps=config.hold_steps,
-            noise=False,
-        )
+        teacher = state.teacher.teacher.to_numpy
+        ask = partial(TeacherRequest, teacher=teacher, hold_steps=config.hold_steps, noise=False)
         beginnings: dict[str, list[Beginning]] = {
             "teacher_success": [{"seed": VALIDATION_SEED + i} for i in range(half)],
             "teacher_recovery_success": self.recoveries(state.eval_starts, half, 0),
@@ -222,7 +211,7 @@ class Distillation:
         rates = {}
         for name, starts in beginnings.items():
             if starts:  # empty if every held-out episode ends in its first chunk
-                rollouts = self.roll_out_teacher([ask(**start) for start in starts])
+                rollouts = self.roll_out_teacher([ask(keys=((0,),), **start) for start in starts])
                 rates[name] = float(np.mean([r.success[0] for r in rollouts]))
         success = float(np.mean(list(rates.values())))
         state.note_teacher(success)
@@ -256,7 +245,7 @@ class Distillation:
             horizon=self.network.geometry.horizon,
             hold_steps=self.config.teacher.hold_steps,
         )
-        jobs = episode_jobs(iteration, self.scenes(iteration, dagger.dagger_episodes))
+        jobs = episode_jobs(iteration, self.config.scenes(iteration, dagger.dagger_episodes))
         with self.run.average.in_place():
             groups, samples = relabel_episodes(self.collector, self.sampler, jobs, wanted)
         self.state.dataset.add(iteration, samples)
@@ -283,7 +272,7 @@ class Distillation:
             Diverged: A gradient is not finite.
         """
         dagger, dims = self.config.dagger, self.sampler.real_dims
-        random = torch.Generator().manual_seed(self.batch_seed(iteration))
+        random = torch.Generator().manual_seed(self.config.batch_seed(iteration))
         done = (iteration - self.state.dagger_from) * dagger.dagger_steps
         losses, norms = [], []
         for step in range(dagger.dagger_steps):
@@ -293,25 +282,10 @@ class Distillation:
             flow_time = draw_time((count,), random)
             loss = flow_loss(self.network, prefix, chunks, valid, noise, flow_time, dims=dims)
             loss.backward()
-            norm = torch.nn.utils.clip_grad_norm_(self.trained, dagger.clip_norm).item()
-            if not math.isfinite(norm):
-                raise Diverged("its gradient is not finite")
-            self.optimizer.step()
-            self.optimizer.zero_grad(set_to_none=True)
+            norms.append(take_step(self.optimizer, self.trained, dagger.clip_norm))
             self.run.average.update(done + step + 1)
             losses.append(loss.item())
-            norms.append(norm)
         return {"flow_loss": float(np.mean(losses)), "grad_norm": float(np.mean(norms))}
-
-    def scenes(self, iteration: int, count: int) -> list[int]:
-        """Return the training scenes of an iteration's episodes."""
-        random = np.random.default_rng([self.config.seed, iteration])
-        seeds = random.permutation(VALIDATION_SEED)
-        return [int(seeds[i % len(seeds)]) for i in range(count)]
-
-    def batch_seed(self, iteration: int) -> int:
-        """Return the seed of an iteration's batches."""
-        return self.config.seed * 1_000_003 + iteration
 
 
 def fingerprint(config: DistillConfig, bundle: Bundle) -> dict[str, Any]:
@@ -338,8 +312,6 @@ def open_privileged(maker: EnvMaker, count: int) -> EnvPool:
 def main(config: DistillConfig, open_pool: OpenPool = open_privileged) -> dict[str, Any]:
     """Train, write the bundle and return the final metrics; see ``train_bundle``.
 
-    Args:
-        config: Settings.
-        open_pool: Function that opens the pool of workers; they must be privileged.
+    The workers that ``open_pool`` opens must be privileged.
     """
     return train_bundle("z1-teach", config, Distillation, open_pool, frozen_vlm=True)

@@ -11,7 +11,8 @@ import numpy as np
 
 from z1_ros.errors import ConfigError
 from z1_ros.learning.distill.numpy_teacher import (
-    NumpyTeacher,
+    Relabel,
+    TeacherRequest,
     TeacherRollouts,
     relabel,
     roll_out,
@@ -19,18 +20,6 @@ from z1_ros.learning.distill.numpy_teacher import (
 from z1_ros.learning.rollout.env_worker import Begin, EnvWorker, Reply, Request
 from z1_ros.sim.env import Env, PrivilegedEnv
 from z1_ros.types import Step
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Relabel:
-    """Settings for relabelling: asks for the chunk that a teacher executes in the current state."""
-
-    teacher: NumpyTeacher
-    """Teacher that chooses the actions, without noise."""
-    horizon: int
-    """Number of actions in the chunk."""
-    hold_steps: int
-    """Number of control steps for which each action is repeated."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -57,38 +46,6 @@ class PrivilegedReply(Reply):
     episode ended (horizon,) bool; None if it was not requested."""
     privileged: np.ndarray | None = None
     """Privileged state before each executed action (k, n) float32; None if not requested."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class TeacherRequest:
-    """Asks for rollouts of a teacher from one state.
-
-    The next request must begin an episode.
-    """
-
-    teacher: NumpyTeacher
-    """Teacher that chooses the actions."""
-    seed: int = 0
-    """Seed of the scene in which the rollouts begin; not used with a snapshot."""
-    start: bytes = b""
-    """Snapshot from which the rollouts begin; empty: the start of the scene."""
-    steps_before: int = 0
-    """Control steps of the episode before the snapshot."""
-    keys: tuple[tuple[int, ...], ...]
-    """Key of each rollout, as integers; a key seeds the noise of its rollout."""
-    hold_steps: int
-    """Number of control steps for which each action is repeated."""
-    noise: bool = True
-    """Whether to add noise to the actions; False executes the mean action."""
-
-    @property
-    def begins(self) -> bool:
-        """Always true: the request does not depend on earlier requests."""
-        return True
-
-    def to_replay(self) -> "TeacherRequest":
-        """Return the request itself; no request follows it within an episode."""
-        return self
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -158,13 +115,7 @@ class PrivilegedWorker(EnvWorker):
         here, guard = self.env.snapshot(), self.guard
         self.guard = guard.twin() if guard is not None else None
         try:
-            return relabel(
-                wanted.teacher,
-                self.execute,
-                self._privileged_state,
-                horizon=wanted.horizon,
-                hold_steps=wanted.hold_steps,
-            )
+            return relabel(wanted, self.execute, self._privileged_state)
         finally:
             self.guard = guard
             self.env.restore(here)
@@ -176,14 +127,7 @@ class PrivilegedWorker(EnvWorker):
             self.begin(Begin(seed=request.seed))
             start = Begin(snapshot=self.env.snapshot())
         rollouts = roll_out(
-            request.teacher,
-            request.keys,
-            lambda: self.begin(start),
-            self.execute,
-            self._privileged_state,
-            hold_steps=request.hold_steps,
-            steps_before=request.steps_before,
-            noise=request.noise,
+            request, lambda: self.begin(start), self.execute, self._privileged_state
         )
-        self.end()
+        self._over = True  # the next request must begin an episode
         return rollouts

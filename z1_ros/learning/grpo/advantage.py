@@ -17,13 +17,10 @@ EPSILON = 1e-6
 def calibrated_returns(
     success: np.ndarray, chunks: np.ndarray, gamma: float, calibration: Calibration
 ) -> np.ndarray:
-    """Return the reward of each rollout (G,) float64.
+    """Return the reward of each rollout (G,) float64: 0 for a failure.
 
-    Args:
-        success: Whether each rollout reached its task (G,).
-        chunks: Number of chunks until success (G,); not used for failures.
-        gamma: Decay per chunk, in (0, 1].
-        calibration: ``none`` (1 or 0), or ``decay`` and ``penalty`` (γ^chunks or 0).
+    A success (G,) after some chunks (G,) has the reward 1 (calibration ``none``), or γ^chunks
+    (``decay`` and ``penalty``) with the decay per chunk 0 < γ ≤ 1.
     """
     if not 0 < gamma <= 1:
         raise ConfigError(f"gamma is {gamma}, expected more than 0, at most 1")
@@ -40,12 +37,7 @@ def group_advantages(
     Returns are centred and divided by their population standard deviation. If all rollouts succeed,
     they differ only in speed. With ``decay``, they are then compared with the slowest rollout,
     A = R - min R, so that no success gets a negative advantage. With ``penalty``, such a group is
-    normalised like any other group.
-
-    Args:
-        returns: Calibrated rewards (G,).
-        success: Whether each rollout reached its task (G,).
-        calibration: Type of the rewards, as in ``calibrated_returns``.
+    normalised like any other group. Returns and success are those of ``calibrated_returns`` (G,).
     """
     returns = np.asarray(returns, np.float64)
     if calibration == "decay" and np.all(success):
@@ -63,14 +55,9 @@ def alive_advantages(
     A rollout that still runs after others of its group have ended can only reach a low return. Its
     later chunks are therefore compared only with other rollouts that still run.
 
-    Args:
-        advantages: Advantage of each rollout, from ``group_advantages`` (G,).
-        returns: Calibrated rewards (G,).
-        success: Whether each rollout reached its task (G,).
-        lengths: Number of chunks in each rollout (G,).
-
-    Returns:
-        Advantages (G, longest) float64; 0 after the end of a rollout.
+    From the advantages of ``group_advantages``, the calibrated rewards, the success and the number
+    of chunks of each rollout, all (G,), follow advantages (G, longest) float64; 0 after the end of
+    a rollout.
     """
     advantages, returns = np.asarray(advantages, np.float64), np.asarray(returns, np.float64)
     alive = np.arange(int(np.max(lengths))) < np.asarray(lengths)[:, None]

@@ -17,7 +17,6 @@ import torch
 from z1_ros.errors import Diverged
 from z1_ros.learning.core.lora import add_adapters
 from z1_ros.learning.core.run import TrainingRun, start_expert
-from z1_ros.learning.core.run_config import VALIDATION_SEED
 from z1_ros.learning.grpo.config import GrpoConfig, Z1Config
 from z1_ros.learning.grpo.update import Update, make_batch, score
 from z1_ros.learning.rollout.collector import Collector, Group, GroupJob, sampling
@@ -40,14 +39,7 @@ class GrpoTraining:
     update_threads = torch.get_num_threads()
 
     def __init__(self, config: Z1Config, bundle: Bundle, pool: EnvPool, folder: Path):
-        """Load the policy; this does not train, and does not read or write the folder.
-
-        Args:
-            config: Settings.
-            bundle: Policy to start from.
-            pool: Environment workers.
-            folder: Folder of checkpoints and logs.
-        """
+        """Load the policy; this does not train, and does not read or write the folder."""
         self.config = config
         manifest = bundle.manifest
         expert = start_expert(bundle, config.task)
@@ -116,7 +108,7 @@ class GrpoTraining:
         # Update: a few clipped steps on the prefix features that the rollouts computed.
         if batch is not None:
             set_learning_rates(self.optimizer, grpo, iteration)
-            generator = torch.Generator().manual_seed(config.seed * 1_000_003 + iteration)
+            generator = torch.Generator().manual_seed(config.batch_seed(iteration))
             metrics |= self.update.run(batch, generator)
         self.run.average.update(iteration + 1)
         return metrics | {"update_s": time.perf_counter() - rolled}
@@ -125,23 +117,14 @@ class GrpoTraining:
         """Run and return an iteration's groups; each group has its own scene."""
         grpo = self.config.grpo
         plan = plan_group(grpo.group_size, grpo.sharing, grpo.shared_chunks)
-        random = np.random.default_rng([self.config.seed, iteration])
-        seeds = random.permutation(VALIDATION_SEED)
-        jobs = [
-            GroupJob((iteration, i), plan, int(seeds[i % VALIDATION_SEED]))
-            for i in range(grpo.groups)
-        ]
+        scenes = self.config.scenes(iteration, grpo.groups)
+        jobs = [GroupJob((iteration, i), plan, seed) for i, seed in enumerate(scenes)]
         policy = sampling(self.sampler, self.sde, self.features)
         return self.collector.run(jobs, policy, max_chunks=self.config.max_chunks)
 
 
 def main(config: Z1Config, open_pool: OpenPool = local_workers) -> dict[str, Any]:
-    """Train, write the bundle and return the final metrics; see ``train_bundle``.
-
-    Args:
-        config: Settings.
-        open_pool: Function that opens the pool of environment workers.
-    """
+    """Train, write the bundle and return the final metrics; see ``train_bundle``."""
     frozen = config.grpo.trained == "expert"
     return train_bundle("z1-train", config, GrpoTraining, open_pool, frozen_vlm=frozen)
 
@@ -151,11 +134,7 @@ def make_optimizer(network: Pi05, config: GrpoConfig, seed: int) -> torch.optim.
     network.requires_grad_(config.trained == "joint")
     if config.trained == "lora":
         add_adapters(
-            network,
-            ("vlm", "vision"),
-            rank=config.lora_rank,
-            alpha=config.lora_alpha,
-            seed=seed,
+            network, ("vlm", "vision"), rank=config.lora_rank, alpha=config.lora_alpha, seed=seed
         )
     expert = [p for part in EXPERT_PARTS for p in getattr(network, part).parameters()]
     for parameter in expert:

@@ -14,8 +14,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from z1_ros.errors import Diverged
-from z1_ros.learning.core.loss import clipped_loss, flow_loss, kl_estimate, require_same_policy
+from z1_ros.learning.core.loss import (
+    clipped_loss,
+    flow_loss,
+    kl_estimate,
+    require_same_policy,
+    take_step,
+)
 from z1_ros.learning.grpo.advantage import (
     alive_advantages,
     calibrated_returns,
@@ -62,11 +67,9 @@ class Scored:
     """A group of rollouts with its rewards and advantages."""
 
     group: Group
-    """Results of the rollouts."""
     returns: np.ndarray
     """Calibrated reward of each rollout (G,)."""
     samples: Samples
-    """Training samples of the group."""
     kept: bool
     """Whether the group passes the filter and has an advantage that is not 0."""
 
@@ -143,15 +146,10 @@ class Update:
         sde: FlowSde,
         prefix_of: Callable[[Tensor], Prefix],
     ):
-        """Set up.
+        """Set up for chunks that were sampled with ``sde``.
 
-        Args:
-            network: Network to train.
-            optimizer: Optimiser of its trainable parameters.
-            config: Epochs, minibatches, clipping.
-            sde: Settings with which the chunks were sampled.
-            prefix_of: Function that returns the encoded observations of rows (B,), with gradients
-                if the VLM is trained.
+        ``prefix_of`` returns the encoded observations of rows (B,), with gradients if the VLM is
+        trained.
         """
         self._network = network
         self._optimizer = optimizer
@@ -188,7 +186,7 @@ class Update:
                 better = useful[batch.advantage[useful] > 0]
                 if config.flow_weight and len(better):
                     flow_losses.append(self._match_flow(batch, better, generator))
-                norms.append(self._step())
+                norms.append(take_step(self._optimizer, self._trained, config.clip_norm))
         metrics = summarise(sums, self._sde.steps)
         if flow_losses:
             metrics["flow_loss"] = float(np.mean(flow_losses))
@@ -245,15 +243,6 @@ class Update:
             total += loss.item()
         return total
 
-    def _step(self) -> float:
-        """Take an optimiser step; return the gradient's norm."""
-        norm = torch.nn.utils.clip_grad_norm_(self._trained, self._config.clip_norm).item()
-        if not math.isfinite(norm):
-            raise Diverged("its gradient is not finite")
-        self._optimizer.step()
-        self._optimizer.zero_grad(set_to_none=True)
-        return norm
-
     @torch.no_grad()
     def _moved(self, batch: Batch, rows: Tensor) -> float:
         """Return the KL divergence per step that the whole update caused on some rows."""
@@ -278,11 +267,9 @@ def useful_rows(batch: Batch) -> Tensor:
 
 
 def summarise(sums: Mapping[str, Tensor], steps: int) -> dict[str, float]:
-    """Return mean values over all rows and for each denoise step, from sums and counts.
+    """Return mean values over all rows and for each denoise step.
 
-    Args:
-        sums: Sum and count of each quantity, by denoise step (steps, 2).
-        steps: Number of denoise steps.
+    ``sums`` holds sum and count of each quantity, by denoise step (steps, 2).
     """
     metrics = {}
     for name, by_step in sums.items():

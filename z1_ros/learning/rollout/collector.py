@@ -34,9 +34,13 @@ class GroupJob:
     key: tuple[int, ...]
     """Key of the group, as integers; it seeds the group's noise."""
     plan: Plan
-    """Segments of the group."""
     seed: int
     """Seed of the scene."""
+
+
+def episode_jobs(iteration: int, seeds: Sequence[int]) -> list[GroupJob]:
+    """Return the jobs of an iteration: one whole episode for each scene seed."""
+    return [GroupJob((iteration, i), WHOLE_EPISODE, seed) for i, seed in enumerate(seeds)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,13 +48,11 @@ class Turn:
     """An observation for which the policy has to act."""
 
     job: GroupJob
-    """Group to which the observation belongs."""
     segment: int
     """Number of the segment in the group's plan."""
     chunk: int
     """Number of the next chunk, counted from the start of the episode."""
     observation: Observation
-    """Current observation."""
 
     @property
     def key(self) -> tuple[int, ...]:
@@ -91,10 +93,9 @@ class Executed:
 
 @dataclass(slots=True)
 class Rollout:
-    """Result of one segment."""
+    """Result of one segment: its executed chunks, in order."""
 
     executed: list[Executed] = field(default_factory=list)
-    """Executed chunks, in order."""
     success: bool = False
     """Whether the task was reached in this segment."""
     over: bool = False
@@ -106,7 +107,6 @@ class Group:
     """Results of a group of rollouts."""
 
     job: GroupJob
-    """Job that was run."""
     segments: list[Rollout]
     """Result of each segment, in the order of the plan. The descendants of a segment in which the
     episode ended have no chunks."""
@@ -126,16 +126,12 @@ class Group:
 
 @dataclass(slots=True)
 class Counts:
-    """Number of operations that rollouts needed."""
+    """Numbers of chunks, executed control steps, restored snapshots, rendered observations."""
 
     chunks: int = 0
-    """Number of chunks from the policy."""
     env_steps: int = 0
-    """Number of executed control steps."""
     restores: int = 0
-    """Number of restored snapshots."""
     renders: int = 0
-    """Number of rendered observations."""
 
 
 @dataclass(slots=True)
@@ -163,17 +159,10 @@ class Collector:
     def run(
         self, jobs: Sequence[GroupJob], act: Act, *, max_chunks: int = 0, note: Note | None = None
     ) -> list[Group]:
-        """Run the rollouts of groups.
+        """Run groups and return their results, in the order of ``jobs``.
 
-        Args:
-            jobs: Groups to run.
-            act: Policy function that chooses the actions.
-            max_chunks: Number of chunks after which an episode ends as a failure; 0: only the
-                task's horizon ends it.
-            note: Function that is called with each move and the worker's reply to it.
-
-        Returns:
-            The results of the groups, in the order of ``jobs``.
+        ``act`` chooses the actions; ``note`` is called with each move and the worker's reply to it.
+        After ``max_chunks`` an episode ends as a failure; 0: only the task's horizon ends it.
         """
         groups = [Group(job, [Rollout() for _ in job.plan.segments]) for job in jobs]
         waiting: deque[_Task] = deque()
@@ -259,10 +248,7 @@ class Collector:
 def sampling(sampler: Sampler, sde: FlowSde, features: RolloutFeatures | None = None) -> Act:
     """Return a policy function that samples chunks with exploration noise.
 
-    Args:
-        sampler: Samples action chunks from the policy.
-        sde: Settings of the flow-SDE.
-        features: Stores the observations of the chunks that will be trained on; None: no storage.
+    ``features`` stores the observations of the chunks that will be trained on.
     """
     replan_steps = sampler.manifest.replan_steps
 

@@ -44,7 +44,6 @@ class WorkerHandle(Protocol):
 
     def send(self, request: Message) -> None:
         """Send a request without waiting for its reply."""
-        ...
 
     def receive(self, timeout_s: float) -> Reply:
         """Wait for the next reply.
@@ -53,19 +52,15 @@ class WorkerHandle(Protocol):
             WorkerLost: The process died, or no reply arrived within ``timeout_s``.
             Z1Error: The environment raised this error.
         """
-        ...
 
     def restart(self) -> None:
         """Replace a lost process by a new one."""
-        ...
 
     def hang_up(self) -> None:
         """Ask the process to end, without waiting for it."""
-        ...
 
     def close(self) -> None:
         """End the process."""
-        ...
 
 
 class WorkerProcess:
@@ -87,8 +82,7 @@ class WorkerProcess:
             image_bytes: Size of the images of one observation [bytes].
             kind: Class that handles the requests.
             guard: Whether actions pass a guard; False if the environment has its own guard.
-            end_s: Time for the process to close its environment after it is asked to end; then it
-                is killed [s].
+            end_s: Time for the process to close its environment before it is killed [s].
         """
         self._make_worker = partial(kind, make_env, guard=guard)
         self._end_s = end_s
@@ -147,11 +141,8 @@ class WorkerProcess:
         context = multiprocessing.get_context("spawn")
         self._pipe, theirs = context.Pipe()
         with one_thread_each():
-            self._process = context.Process(
-                target=_serve,
-                args=(theirs, self._make_worker, self._memory.name),
-                daemon=True,
-            )
+            args = (theirs, self._make_worker, self._memory.name)
+            self._process = context.Process(target=_serve, args=args, daemon=True)
             self._process.start()
         theirs.close()
         # A thread sends the requests: if the process hangs and the pipe is full, sending blocks.
@@ -234,10 +225,7 @@ def _read_images(
 
 
 class EnvPool:
-    """A pool of numbered workers.
-
-    It replaces lost worker processes and sends them their requests again.
-    """
+    """A pool of numbered workers; it replaces lost processes and repeats their requests."""
 
     def __init__(
         self,
@@ -245,13 +233,10 @@ class EnvPool:
         timeout_s: float = 60.0,
         start_timeout_s: float = START_TIMEOUT_S,
     ):
-        """Take ownership of workers.
+        """Take ownership of workers, which the pool closes.
 
-        Args:
-            workers: Workers of the pool; the pool closes them.
-            timeout_s: Time without a reply after which a worker counts as lost [s].
-            start_timeout_s: The same for the first reply of a new process, which must first load
-                and build its environment [s].
+        A worker without a reply for ``timeout_s`` counts as lost; before the first reply of a new
+        process, which must build its environment, ``start_timeout_s`` [s].
         """
         self._workers = list(workers)
         self._timeout_s = timeout_s
@@ -281,9 +266,7 @@ class EnvPool:
         why = ""
         for attempt in range(LOST_IN_A_ROW):
             try:
-                if attempt:
-                    return self._replay(worker)
-                return self._reply(worker)
+                return self._replay(worker) if attempt else self._reply(worker)
             except WorkerLost as error:
                 self.replaced += 1
                 self._started[worker] = False

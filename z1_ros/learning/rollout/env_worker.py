@@ -23,11 +23,9 @@ class Message(Protocol):
     @property
     def begins(self) -> bool:
         """Whether the request begins an episode and so does not depend on earlier requests."""
-        ...
 
     def to_replay(self) -> "Message":
         """Return a request that repeats the actions in another process, without any output."""
-        ...
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -79,12 +77,7 @@ class EnvWorker:
     """An environment whose actions pass a guard, as in the node graph."""
 
     def __init__(self, make_env: Callable[[], Env], *, guard: bool = True):
-        """Make the environment.
-
-        Args:
-            make_env: Function that makes the environment; called once.
-            guard: Whether actions pass a guard. An environment behind ROS already has guard_node.
-        """
+        """Make the environment; if it is behind ROS, it already has a guard (guard_node)."""
         self.env = make_env()
         self.guard = Guard(self.env.embodiment, GuardConfig()) if guard else None
         self._over = True
@@ -121,10 +114,6 @@ class EnvWorker:
         if self.guard is not None:
             self.guard.new_episode()
         self._over = False
-
-    def end(self) -> None:
-        """End the episode: the next request must begin a new one."""
-        self._over = True
 
     def execute(self, actions: np.ndarray) -> Step:
         """Execute actions (k, action_dim) through the guard."""

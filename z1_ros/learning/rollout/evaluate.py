@@ -10,13 +10,7 @@ import torch
 
 from z1_ros.learning.core.run import TrainingRun
 from z1_ros.learning.core.run_config import VALIDATION_SEED
-from z1_ros.learning.rollout.collector import (
-    WHOLE_EPISODE,
-    Collector,
-    Group,
-    GroupJob,
-    following,
-)
+from z1_ros.learning.rollout.collector import Collector, Group, episode_jobs, following
 from z1_ros.learning.rollout.sampler import Sampler
 from z1_ros.sim.evaluation import success_summary
 
@@ -28,7 +22,7 @@ def evaluate(run: TrainingRun, collector: Collector, sampler: Sampler) -> dict[s
     """
     began, count = time.perf_counter(), run.config.eval_episodes
     torch.set_num_threads(1)
-    jobs = [GroupJob((0, i), WHOLE_EPISODE, VALIDATION_SEED + i) for i in range(count)]
+    jobs = episode_jobs(0, range(VALIDATION_SEED, VALIDATION_SEED + count))
     with run.average.in_place():
         groups = collector.run(jobs, following(sampler))
         summary = success_summary([bool(group.success[0]) for group in groups])

@@ -16,10 +16,8 @@ class RolloutFeatures:
     def __init__(self, network: Pi05, *, joint: bool, limit_gb: float = 8.0):
         """Start empty.
 
-        Args:
-            network: Network that encodes stored inputs when features are needed.
-            joint: Whether the VLM is trained; then inputs are stored instead of features.
-            limit_gb: Memory for features [GB]; when it is full, inputs are stored instead.
+        If the VLM is trained (``joint``), or if ``limit_gb`` of memory [GB] is full, inputs are
+        stored instead of features; the network encodes them when features are needed.
         """
         self._network = network
         self._joint = joint
@@ -32,11 +30,7 @@ class RolloutFeatures:
         self._inputs: dict[int, tuple[Tensor, ...]] = {}
 
     def keep(self, prefix: Prefix, inputs: Inputs, wanted: Sequence[bool]) -> list[int]:
-        """Store the wanted observations of a batch.
-
-        Returns:
-            The row of each observation, -1 if it was not wanted.
-        """
+        """Store the wanted observations of a batch; return the row of each, -1 if not wanted."""
         self._names = sorted(inputs)
         rows = []
         for at, is_wanted in enumerate(wanted):

@@ -6,6 +6,7 @@ episode.
 Source: Z-1 (arXiv 2606.31846) §3.2 shared prefix, §3.3 tree.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -77,12 +78,7 @@ def branch_points(size: int, shared_chunks: int) -> list[int]:
 
 
 def plan_group(size: int, sharing: Sharing, shared_chunks: int) -> Plan:
-    """Return the plan of a group.
-
-    Args:
-        size: Number of rollouts G, at least 2.
-        sharing: ``none`` (G whole episodes), ``prefix`` (one common start) or ``tree``.
-        shared_chunks: Number of chunks P in the longest shared part; 0: nothing is shared.
+    """Return the plan of a group of G ≥ 2 rollouts, whose longest shared part has P ≥ 0 chunks.
 
     Raises:
         ConfigError: A value is out of range, or the size of a tree is not a power of two.
@@ -92,34 +88,26 @@ def plan_group(size: int, sharing: Sharing, shared_chunks: int) -> Plan:
             f"a group has {size} rollouts and {shared_chunks} shared chunks, expected at least 2, "
             "and at least 0"
         )
-    splits: dict[int, int] = {}
-    if sharing == "prefix":
-        splits = {shared_chunks: size}
-    elif sharing == "tree":
-        for point in branch_points(size, shared_chunks):
-            splits[point] = 2 * splits.get(point, 1)
-    elif sharing == "none":
-        splits = {0: size}
+    # Into how many parts each cluster splits, by chunk.
+    splits = {shared_chunks if sharing == "prefix" else 0: size}
+    if sharing == "tree":
+        splits = {p: 2**n for p, n in Counter(branch_points(size, shared_chunks)).items()}
     segments: list[Segment] = []
     # (parent, start, rollouts) of the clusters whose next segment is to be added
     clusters = [(-1, 0, range(size))]
-    if 0 in splits:
-        clusters = _split(clusters[0], splits.pop(0))
     for point, ways in sorted(splits.items()):
         following = []
         for parent, start, members in clusters:
-            segments.append(Segment(parent, start, point, members[0], members[-1] + 1))
-            following += _split((len(segments) - 1, point, members), ways)
+            if point > start:  # else nothing is shared
+                segments.append(Segment(parent, start, point, members[0], members[-1] + 1))
+                parent = len(segments) - 1
+            share = len(members) // ways
+            parts = [members[i : i + share] for i in range(0, len(members), share)]
+            following += [(parent, point, part) for part in parts]
         clusters = following
     for parent, start, members in clusters:
         segments.append(Segment(parent, start, None, members[0], members[-1] + 1))
     return Plan(size, tuple(segments))
-
-
-def _split(cluster: tuple[int, int, range], ways: int) -> list[tuple[int, int, range]]:
-    parent, start, members = cluster
-    share = len(members) // ways
-    return [(parent, start, members[i * share : (i + 1) * share]) for i in range(ways)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,12 +123,7 @@ class Samples:
 
 
 def trainable(plan: Plan, lengths: Sequence[int]) -> np.ndarray:
-    """Return which chunks of each rollout are trained on: (G, longest) bool.
-
-    Args:
-        plan: Plan of the group.
-        lengths: Number of chunks in each rollout, including shared chunks (G,).
-    """
+    """Return which chunks of rollouts with ``lengths`` (G,) are trained on: (G, longest) bool."""
     counts = np.asarray(lengths)
     chunk = np.arange(int(counts.max(initial=0)))
     return (chunk >= plan.masked) & (chunk < counts[:, None])
@@ -150,12 +133,8 @@ def samples_of(plan: Plan, lengths: Sequence[int], advantages: np.ndarray) -> Sa
     """Return the training samples of a group.
 
     A chunk that several rollouts share, but not all, gives one row for each of these rollouts, with
-    the advantage of that rollout.
-
-    Args:
-        plan: Plan of the group.
-        lengths: Number of chunks in each rollout, including shared chunks (G,).
-        advantages: Advantage of each rollout (G,), or of each of its chunks (G, longest).
+    the advantage of that rollout. ``lengths`` are the numbers of chunks of the rollouts (G,), with
+    shared chunks; ``advantages`` are those of rollouts (G,), or of their chunks (G, longest).
     """
     advantages = np.asarray(advantages, np.float64)
     if advantages.ndim == 1:
@@ -168,9 +147,5 @@ def samples_of(plan: Plan, lengths: Sequence[int], advantages: np.ndarray) -> Sa
         for chunk in range(max(segment.start, plan.masked), stop):
             own = advantages[segment.first : segment.last, chunk]
             rows += [(number, chunk, advantage) for advantage in own]
-    table = np.array(rows, np.float64).reshape(-1, 3)
-    return Samples(
-        segment=table[:, 0].astype(np.int64),
-        chunk=table[:, 1].astype(np.int64),
-        advantage=table[:, 2],
-    )
+    segments, chunks, values = np.array(rows, np.float64).reshape(-1, 3).T
+    return Samples(segments.astype(np.int64), chunks.astype(np.int64), values)

@@ -44,14 +44,9 @@ class Sampler:
     """Computes action chunks, sampled with the flow-SDE or by the deterministic flow."""
 
     def __init__(self, network: Pi05, bundle: Bundle, robot: Embodiment, seed: int):
-        """Prepare preprocessing and the order of actions.
+        """Prepare preprocessing as in the bundle, and actions in the order of the robot.
 
-        Args:
-            network: Network of the policy; the next call uses its current weights.
-            bundle: Bundle that defines how to convert observations to inputs and outputs to
-                actions.
-            robot: Embodiment that defines the order and limits of actions.
-            seed: Seed of all noise.
+        Each call uses the current weights of the network; ``seed`` is that of all noise.
         """
         self.network = network
         self.manifest = bundle.manifest
@@ -60,6 +55,8 @@ class Sampler:
         dims = self.manifest.contract.action_dims
         self.real_dims = len(dims)
         self._order = [dims.index(name) for name in robot.action_dims]
+        scaling = self.manifest.normalization
+        self._scaling = (scaling.action, scaling.action_mode or scaling.mode, scaling.form)
         self.limits = robot.action_limits()
         self._seed = seed
 
@@ -93,14 +90,10 @@ class Sampler:
         sde: FlowSde,
         keep: Callable[[Prefix, Inputs], Sequence[int]],
     ) -> list[SampledChunk]:
-        """Sample a chunk for each observation.
+        """Sample a chunk for each observation; its key seeds its noise.
 
-        Args:
-            observations: Current observations.
-            keys: Key of each chunk; it seeds the chunk's noise.
-            sde: Settings of the flow-SDE.
-            keep: Function that stores the encoded observations or their inputs and returns the row
-                of each, -1 if not stored.
+        ``keep`` stores the encoded observations or their inputs and returns the row of each, -1 if
+        not stored.
 
         Raises:
             Diverged: The network's actions are not finite.
@@ -129,19 +122,16 @@ class Sampler:
         They correspond to normalised actions of -1 and 1, in the robot's units, clipped to the
         robot's limits.
         """
-        ends = torch.ones(2, 1, self.network.geometry.action_dim)
-        ends[0] *= -1
-        one, other = (chunk[0] for chunk in self._in_robot_units(ends))
+        one = torch.ones(1, self.network.geometry.action_dim)
+        ends = np.sort(self._in_robot_units(torch.stack([-one, one])), 0)[:, 0]
         low, high = self.limits
-        return np.maximum(np.minimum(one, other), low), np.minimum(np.maximum(one, other), high)
+        return np.maximum(ends[0], low), np.minimum(ends[1], high)
 
     def normalized(self, chunks: np.ndarray) -> Tensor:
         """Normalise a robot's chunks (…, horizon, action_dim) to the network's output format."""
-        scaling = self.manifest.normalization
-        mode = scaling.action_mode or scaling.mode
         wanted = np.empty_like(chunks)
         wanted[..., self._order] = chunks
-        actions = normalize(wanted, scaling.action, mode, scaling.form)
+        actions = normalize(wanted, *self._scaling)
         padded = torch.zeros(*chunks.shape[:-1], self.network.geometry.action_dim)
         padded[..., : self.real_dims] = torch.from_numpy(actions)
         return padded
@@ -149,10 +139,8 @@ class Sampler:
     def _in_robot_units(self, actions: Tensor) -> list[np.ndarray]:
         if not actions.isfinite().all():
             raise Diverged("it gives actions that are not finite")
-        scaling = self.manifest.normalization
-        mode = scaling.action_mode or scaling.mode
         wanted = actions[..., : self.real_dims].numpy()
-        return list(unnormalize(wanted, scaling.action, mode, scaling.form)[..., self._order])
+        return list(unnormalize(wanted, *self._scaling)[..., self._order])
 
     def _noise(self, keys: Keys, count: int) -> Tensor:
         """Return standard normal noise (B, count, H, action_dim), seeded by each chunk's key."""

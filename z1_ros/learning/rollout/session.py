@@ -24,19 +24,11 @@ class Training(Protocol):
     """A training method: GRPO (``learning/grpo``) or distillation (``learning/distill``)."""
 
     run: TrainingRun
-    """Budget, log and files of the run."""
     collector: Collector
-    """Collector that runs the policy's rollouts."""
     sampler: Sampler
-    """Sampler of the policy's action chunks."""
 
     def train(self) -> None:
-        """Iterate until a budget is used up.
-
-        Raises:
-            Diverged: Training made the policy useless.
-        """
-        ...
+        """Iterate until a budget is used up; raises Diverged if the policy became useless."""
 
 
 def train_bundle(
@@ -47,14 +39,9 @@ def train_bundle(
     *,
     frozen_vlm: bool,
 ) -> dict[str, Any]:
-    """Train a policy, write the bundle and return the final metrics.
+    """Train a policy by the method that ``make`` makes, write the bundle; return final metrics.
 
-    Args:
-        command: Name of the command that the user called.
-        config: Settings.
-        make: Function that makes the training method from configuration, bundle, pool and folder.
-        open_pool: Function that opens the pool of environment workers.
-        frozen_vlm: Whether the VLM is frozen; then its graph is copied from the initial bundle.
+    The exported graph of a frozen VLM is copied from the initial bundle.
 
     Raises:
         Diverged: Training made the policy useless; the bundle contains the best weights.
@@ -78,14 +65,7 @@ def train_bundle(
 
 
 def _train(training: Training) -> Diverged | None:
-    """Train and evaluate the policy.
-
-    Returns:
-        The error if the policy diverged and there are best weights; else None.
-
-    Raises:
-        Diverged: The policy diverged and there are no best weights.
-    """
+    """Train and evaluate the policy; return the error if it diverged and there are best weights."""
     run = training.run
     try:
         training.train()

@@ -5,7 +5,7 @@ All images are in one uint8 tensor, on the GPU if they fit; they are augmented o
 
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -64,14 +64,8 @@ class Frames:
 
     def to(self, device: torch.device, images_too: bool) -> "Frames":
         """Move everything, or everything but the images, to a device."""
-        return Frames(
-            images=self.images.to(device) if images_too else self.images,
-            tokens=self.tokens.to(device),
-            chunks=self.chunks.to(device),
-            valid=self.valid.to(device),
-            starts=self.starts.to(device),
-            counts=self.counts.to(device),
-        )
+        names = [f.name for f in fields(self) if images_too or f.name != "images"]
+        return replace(self, **{name: getattr(self, name).to(device) for name in names})
 
     def draw(self, batch: int, generator: torch.Generator) -> Tensor:
         """Draw sample indices (batch,); all tasks are equally likely."""
@@ -102,18 +96,13 @@ class Frames:
             at = index.to(self.images.device)
             return self.images[at].to(index.device, non_blocking=True)
         cameras, size = self.images.shape[1:3]
-        offset = torch.randint(
-            -shift,
-            shift + 1,
-            (2, len(index), cameras, 1),
-            generator=generator,
-            device=generator.device,
-        )
-        line = torch.arange(size, device=generator.device)
-        rows, columns = (line + offset).clamp(0, size - 1)
+        on: dict[str, Any] = {"device": generator.device}
+        shape = (2, len(index), cameras, 1)
+        offset = torch.randint(-shift, shift + 1, shape, generator=generator, **on)
+        rows, columns = (torch.arange(size, **on) + offset).clamp(0, size - 1)
         place = (
             index[:, None, None, None],
-            torch.arange(cameras, device=generator.device)[None, :, None, None],
+            torch.arange(cameras, **on)[None, :, None, None],
             rows[..., :, None],
             columns[..., None, :],
         )
@@ -180,21 +169,12 @@ def guarded_stats(values: np.ndarray) -> NormStats:
     stats = stats_of(values)
     low, high = values.min(0), values.max(0)
     narrow = np.subtract(stats.q99, stats.q01) < RARELY_MOVING * (high - low)
-    return NormStats(
-        mean=stats.mean,
-        std=stats.std,
-        q01=tuple(float(x) for x in np.where(narrow, low, stats.q01).astype(np.float32)),
-        q99=tuple(float(x) for x in np.where(narrow, high, stats.q99).astype(np.float32)),
-    )
+    q01, q99 = np.where(narrow, (low, high), (stats.q01, stats.q99)).astype(np.float32).tolist()
+    return replace(stats, q01=tuple(q01), q99=tuple(q99))
 
 
 def columns(stored: Sequence[dict[str, Any]], wanted: Sequence[Field]) -> list[int]:
-    """Return the column indices of fields in stored vectors, matched by name.
-
-    Args:
-        stored: Description of ``state`` or ``action`` in the header.
-        wanted: Fields of a contract.
-    """
+    """Return the columns of fields in the stored vectors that part of a header describes."""
     names = [f"{field['name']}.{dim}" for field in stored for dim in field["dims"]]
     return [names.index(name) for field in wanted for name in field.dim_names]
 
@@ -208,16 +188,10 @@ def load_frames(
     action_dim: int,
     discrete_state: bool = True,
 ) -> Frames:
-    """Read episodes, sorted by task, into memory.
+    """Read successful episodes, sorted by task, into memory.
 
-    Args:
-        directory: Folder of demonstrations.
-        episodes: Successful episodes to read.
-        contract: Cameras, state, actions and horizon to use.
-        normalization: Scaling of state and actions.
-        tokenizer: Tokenizer of the prompts.
-        action_dim: Action dimension of the network; dimensions beyond the contract are padding.
-        discrete_state: Whether the prompts contain the state.
+    Dimensions of ``action_dim`` beyond the contract are padding. With ``discrete_state``, the
+    prompts contain the state.
 
     Raises:
         ConfigError: No frame is usable, or an action does not fit the network.
@@ -305,13 +279,8 @@ def undisturbed(disturbed: np.ndarray, frames: np.ndarray, horizon: int) -> np.n
     The expert's action at t + k depends on the state at t + k. If noise was executed in between, a
     policy that observes frame t cannot predict this action.
 
-    Args:
-        disturbed: Whether each control step executed noise (T,) bool.
-        frames: Control step of each frame (F,).
-        horizon: Number of label steps per frame.
-
-    Returns:
-        Validity of each label step (F, horizon) bool.
+    From the disturbance of each control step (T,) bool and the control step of each frame (F,)
+    follows the validity of each label step (F, horizon) bool.
     """
     calm = np.concatenate([disturbed, np.zeros(horizon, bool)])
     pushed = np.cumsum(calm[frames[:, None] + np.arange(horizon)], axis=1)

@@ -14,6 +14,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -141,14 +142,14 @@ def collect_episode(
         actions.append(action)
         disturbed.append(pushed)
         done = step.done
-    arrays: dict[str, Any] = {
+    arrays = {
         "images": np.asarray(images, np.uint8),
         "state": np.asarray(states, np.float32),
         "frame_steps": np.asarray(frames, np.int32),
         "actions": np.asarray(actions, np.float32),
         "disturbed": np.asarray(disturbed, bool),
     }
-    outcome: dict[str, Any] = {
+    outcome = {
         "task": env.task,
         "seed": seed,
         "instruction": env.instruction,
@@ -164,34 +165,28 @@ def collect_episode(
 def main(config: DemosConfig) -> dict[str, dict[str, int]]:
     """Collect the missing episodes; return the numbers of episodes and successes per task."""
     with locked(config.out):
-        return _collect(config)
-
-
-def _collect(config: DemosConfig) -> dict[str, dict[str, int]]:
-    tasks = parse_tasks(config.tasks, find_simulator(config.robot).tasks)
-    _write_header(config)
-    for task in tasks:
-        sweep(config.out / task)
-    seeds = range(config.seed_start, config.seed_start + config.episodes)
-    # Tasks alternate in blocks: a collection that stops early has episodes of all tasks, and a
-    # worker rarely has to build another environment.
-    jobs = sorted(
-        ((task, seed) for seed in seeds for task in tasks),
-        key=lambda job: (job[1] // BLOCK, job),
-    )
-    missing = [job for job in jobs if not _outcome_path(config.out, *job).exists()]
-    workers = min(config.workers or os.cpu_count() or 1, max(1, len(missing)))
-    console = Console(soft_wrap=True)
-    console.print(f"z1-demos: {len(missing)} of {len(jobs)} episodes to collect in {config.out}")
-    with Progress(console, {task: config.episodes for task in tasks}) as progress:
-        for task, _ in set(jobs) - set(missing):
-            progress.advance(task, earlier=True)
-        for outcome in _run(config, missing, workers):
-            progress.advance(outcome["task"])
-    table = summary(config.out, tasks)
-    won = sum(row["successes"] for row in table.values())
-    console.print(f"{won} of {len(jobs)} episodes succeeded and are demonstrations")
-    return table
+        tasks = parse_tasks(config.tasks, find_simulator(config.robot).tasks)
+        _write_header(config)
+        for task in tasks:
+            sweep(config.out / task)
+        seeds = range(config.seed_start, config.seed_start + config.episodes)
+        # Tasks alternate in blocks: a collection that stops early has episodes of all tasks, and a
+        # worker rarely has to build another environment.
+        jobs = sorted(product(tasks, seeds), key=lambda job: (job[1] // BLOCK, job))
+        missing = [job for job in jobs if not _outcome_path(config.out, *job).exists()]
+        console = Console(soft_wrap=True)
+        console.print(
+            f"z1-demos: {len(missing)} of {len(jobs)} episodes to collect in {config.out}"
+        )
+        with Progress(console, dict.fromkeys(tasks, config.episodes)) as progress:
+            for task, _ in set(jobs) - set(missing):
+                progress.advance(task, earlier=True)
+            for outcome in _run(config, missing):
+                progress.advance(outcome["task"])
+        table = summary(config.out, tasks)
+        won = sum(row["successes"] for row in table.values())
+        console.print(f"{won} of {len(jobs)} episodes succeeded and are demonstrations")
+        return table
 
 
 def summary(directory: Path, tasks: list[str]) -> dict[str, dict[str, int]]:
@@ -235,14 +230,12 @@ def read_outcomes(directory: Path, task: str) -> list[dict[str, Any]]:
         try:
             outcome = json.loads(path.read_text("utf-8"))
             missing = [name for name in OUTCOME if name not in outcome]
+            if missing:
+                raise ValueError(f"no {missing[0]!r}")
         except (OSError, ValueError, TypeError) as error:
             raise ConfigError(
                 f"{path} is damaged, remove it to collect it again: {error}"
             ) from error
-        if missing:
-            raise ConfigError(
-                f"{path} is damaged, remove it to collect it again: no {missing[0]!r}"
-            )
         outcomes.append(outcome)
     return outcomes
 
@@ -307,15 +300,13 @@ def _outcome_path(directory: Path, task: str, seed: int) -> Path:
     return directory / task / f"{seed:05d}.json"
 
 
-def _run(
-    config: DemosConfig, jobs: list[tuple[str, int]], workers: int
-) -> Iterator[dict[str, Any]]:
-    """Yield outcomes when episodes end; with one worker, episodes run in this process."""
-    if workers == 1:
-        collector = Collector(config)
-        yield from (collector.run(*job) for job in jobs)
-        return
-    yield from run_jobs(workers, _start_worker, (config,), _run_in_worker, jobs)
+def _run(config: DemosConfig, jobs: list[tuple[str, int]]) -> Iterator[dict[str, Any]]:
+    """Return outcomes when episodes end; with one worker, episodes run in this process."""
+    workers = min(config.workers or os.cpu_count() or 1, max(1, len(jobs)))
+    if workers > 1:
+        return run_jobs(workers, _start_worker, (config,), _run_in_worker, jobs)
+    collector = Collector(config)
+    return (collector.run(*job) for job in jobs)
 
 
 class Collector:
@@ -324,16 +315,13 @@ class Collector:
     def __init__(
         self,
         config: DemosConfig,
-        make_env: Callable[[str, Embodiment], Env] | None = None,
+        make_env: Callable[[], Env] | None = None,
         expert_of: Callable[[Env], ScriptedExpert] | None = None,
     ):
         self._config = config
-        self._make_env = make_env or self._simulate
+        self._make_env = make_env
         self._expert_of = expert_of or find_simulator(config.robot).make_expert
         self._env: Env | None = None
-
-    def _simulate(self, task: str, robot: Embodiment) -> Env:
-        return EnvMaker(simulator=self._config.robot, task=task, embodiment=robot.name)()
 
     def run(self, task: str, seed: int) -> dict[str, Any]:
         """Run and store one episode; return its outcome."""
@@ -341,7 +329,9 @@ class Collector:
         if self._env is None or self._env.task != task:
             if self._env is not None:
                 self._env.close()
-            self._env = self._make_env(task, embodiment(self._config.embodiment))
+            name, robot = self._config.robot, self._config.embodiment
+            make_env = self._make_env or EnvMaker(simulator=name, task=task, embodiment=robot)
+            self._env = make_env()
         env = self._env
         env.reset(seed)
         arrays, outcome = collect_episode(env, self._expert_of(env), seed, self._config)

@@ -1,16 +1,13 @@
 """``z1-sft``: supervised training of a π0.5 from demonstrations, to a model bundle."""
 
-import json
 import os
 import platform
 import shlex
 import shutil
 import sys
-from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -21,8 +18,8 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 
 from z1_ros.errors import ConfigError
 from z1_ros.files import write_json
-from z1_ros.learning.core.run import open_tensorboard
-from z1_ros.learning.core.run_log import run_folder
+from z1_ros.learning.core.run import open_tensorboard, versions
+from z1_ros.learning.core.run_log import CHECKPOINT, RunLog, run_folder
 from z1_ros.learning.sft import demos
 from z1_ros.learning.sft.config import TrainConfig, without_schedule
 from z1_ros.learning.sft.dataset import Frames, load_frames, split_seeds
@@ -118,8 +115,8 @@ def _train_bundle(config: SFTConfig, run: Path) -> dict[str, Any]:
     console = Console(soft_wrap=True)
     console.print(f"z1-sft: {', '.join(tasks)} to {config.bundle}; checkpoints and log: {run}")
     start, directory = _start(config, run)
-    start = _settled(config, start)
-    device = _device(config.device)
+    on_gpu = torch.cuda.is_available() if config.device == "auto" else config.device == "cuda"
+    device = torch.device("cuda" if on_gpu else "cpu")
     data = _load(config, start, directory, tasks, device)
     fingerprint = {
         "tasks": tasks,
@@ -135,10 +132,10 @@ def _train_bundle(config: SFTConfig, run: Path) -> dict[str, Any]:
     network = start.network(config.train.seed)
     parameters = sum(p.numel() for p in network.parameters())
     trainer = Trainer(network, config.train, len(start.contract.action_dims), device, fingerprint)
-    checkpoint = run / "checkpoint.safetensors"
+    checkpoint = run / CHECKPOINT
     if config.resume and checkpoint.exists():
         trainer.resume(checkpoint)
-    metrics: dict[str, Any] = _train(start.denoise_steps, trainer, data, run, checkpoint)
+    metrics: dict[str, Any] = _train(start.denoise_steps, trainer, data, run)
 
     metrics |= {
         "tasks": tasks,
@@ -181,8 +178,7 @@ def _fill(
         "demonstrations": {
             name: header[name] for name in ("frame_stride", "noisy", "image_size", "embodiment")
         },
-        "versions": {name: version(name) for name in ("torch", "numpy", "mujoco", "tokenizers")}
-        | {"python": platform.python_version()},
+        "versions": versions("torch", "numpy", "mujoco", "tokenizers"),
     }
     return Manifest(
         name=config.bundle.name,
@@ -209,13 +205,21 @@ def _start(config: SFTConfig, run: Path) -> tuple[Start, Path]:
     """Return the start of training and the folder of demonstrations; collect missing ones."""
     if config.init is None:
         directory = _demonstrations(config, run, preset(config.geometry).image_size)
-        return from_nothing(demos.read_header(directory), config.geometry, run), directory
-    bundle = load_bundle(config.init)
-    if config.demos is None:  # check the contract first, because collecting takes long
-        manifest = bundle.manifest
-        check_contract(manifest.contract, embodiment(config.embodiment), manifest.name)
-    directory = _demonstrations(config, run, bundle.manifest.image.size)
-    return from_bundle(bundle, demos.read_header(directory)), directory
+        start = from_nothing(demos.read_header(directory), config.geometry, run)
+    else:
+        bundle = load_bundle(config.init)
+        if config.demos is None:  # check the contract first, because collecting takes long
+            manifest = bundle.manifest
+            check_contract(manifest.contract, embodiment(config.embodiment), manifest.name)
+        directory = _demonstrations(config, run, bundle.manifest.image.size)
+        start = from_bundle(bundle, demos.read_header(directory))
+    replan_steps = config.replan_steps or start.replan_steps
+    if replan_steps > start.contract.horizon:
+        raise ConfigError(
+            f"replan_steps is {replan_steps}, but a chunk has {start.contract.horizon} actions"
+        )
+    denoise_steps = config.denoise_steps or start.denoise_steps
+    return replace(start, denoise_steps=denoise_steps, replan_steps=replan_steps), directory
 
 
 def _demonstrations(config: SFTConfig, run: Path, image_size: int) -> Path:
@@ -231,21 +235,6 @@ def _demonstrations(config: SFTConfig, run: Path, image_size: int) -> Path:
     )
     demos.main(wanted)
     return wanted.out
-
-
-def _settled(config: SFTConfig, start: Start) -> Start:
-    """Return the start with the user's denoise_steps and replan_steps, if given."""
-    start = replace(
-        start,
-        denoise_steps=config.denoise_steps or start.denoise_steps,
-        replan_steps=config.replan_steps or start.replan_steps,
-    )
-    if start.replan_steps > start.contract.horizon:
-        raise ConfigError(
-            f"replan_steps is {start.replan_steps}, but a chunk has {start.contract.horizon} "
-            "actions"
-        )
-    return start
 
 
 class _Data(NamedTuple):
@@ -272,12 +261,6 @@ def _load(
     return _Data(frames, held_frames, normalization, len(episodes), len(held))
 
 
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(name)
-
-
 def _place(frames: Frames, device: torch.device) -> Frames:
     """Move frames to the device; also the images if they need less than half of its free memory."""
     if device.type != "cuda":
@@ -286,31 +269,22 @@ def _place(frames: Frames, device: torch.device) -> Frames:
     return frames.to(device, images_too=frames.images.nbytes < free / 2)
 
 
-def _train(
-    denoise_steps: int, trainer: Trainer, data: _Data, run: Path, checkpoint: Path
-) -> dict[str, float]:
+def _train(denoise_steps: int, trainer: Trainer, data: _Data, run: Path) -> dict[str, float]:
     """Run the training loop with a progress bar and a log; return the last validation."""
-
-    def validate(trainer: Trainer) -> dict[str, float]:
-        return validation(trainer, data.held, denoise_steps)
-
+    validate = partial(validation, frames=data.held, denoise_steps=denoise_steps)
     final: dict[str, float] = {}
     columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn())
     with ExitStack() as stack:
         progress = stack.enter_context(Progress(*columns, TimeRemainingColumn()))
         encoding = progress.add_task("encoding frames", total=1.0, visible=False)
-        for done in trainer.fill_features(data.frames) if trainer.progress < 1 else ():
-            progress.update(encoding, completed=done, visible=True)
-        bar = progress.add_task("training", total=1.0)
-        progress.update(bar, completed=trainer.progress)
-        log = stack.enter_context((run / "log.jsonl").open("a", encoding="utf-8"))
-        board = open_tensorboard(run, stack)
-        for record in _with_final_validation(trainer, data.frames, checkpoint, validate):
-            log.write(json.dumps(record) + "\n")
-            log.flush()
-            for name, value in record.items():
-                if board is not None:
-                    board.add_scalar(name, value, record["step"])
+        if trainer.progress < 1:
+            trainer.fill_features(
+                data.frames, lambda share: progress.update(encoding, completed=share, visible=True)
+            )
+        bar = progress.add_task("training", total=1.0, completed=trainer.progress)
+        log = RunLog(run, open_tensorboard(run, stack))
+        for record in trainer.train(data.frames, run / CHECKPOINT, validate):
+            log.append(record, trainer.step)
             final |= {k: v for k, v in record.items() if k.startswith("held_out")}
             text = f"training  step {trainer.step}"
             if "loss" in record:
@@ -319,13 +293,3 @@ def _train(
                 text += f"  held out {final['held_out_loss']:.4f}"
             progress.update(bar, completed=trainer.progress, description=text)
     return final
-
-
-def _with_final_validation(
-    trainer: Trainer, frames: Frames, checkpoint: Path, validate: Any
-) -> Iterator[dict[str, float]]:
-    """Train and validate; if the run is already complete, only validate."""
-    if trainer.progress >= 1:
-        yield {"step": trainer.step, **validate(trainer)}
-    else:
-        yield from trainer.train(frames, checkpoint, validate)

@@ -44,15 +44,10 @@ class Trainer:
         device: torch.device,
         fingerprint: dict[str, Any],
     ):
-        """Set up a run.
+        """Set up a run, which changes the network in place; action dimensions may be padding.
 
-        Args:
-            network: Network with the initial weights; it is changed in place.
-            config: Settings of the optimisation.
-            real_dims: Number of action dimensions that are not padding.
-            device: Device to train on.
-            fingerprint: All settings that influence the result, as JSON data, including the
-                weights that are not trained; a checkpoint with another fingerprint is refused.
+        ``fingerprint`` contains all settings that influence the result, as JSON data, including the
+        weights that are not trained; a checkpoint with another fingerprint is refused.
         """
         self.config = config
         self.device = device
@@ -95,8 +90,10 @@ class Trainer:
         Raises:
             TrainingError: The loss is not finite.
         """
-        for _ in self.fill_features(frames):
-            pass
+        if self.progress >= 1:  # a complete run that was started again
+            yield {"step": self.step, **validate(self)}
+            return
+        self.fill_features(frames)
         last = saved = time.perf_counter()
         total, since, since_time = torch.zeros((), device=self.device), 0, last
         while self.progress < 1:
@@ -163,14 +160,13 @@ class Trainer:
         enabled = self.config.precision == "bfloat16"
         return torch.autocast(self.device.type, torch.bfloat16, enabled=enabled)
 
-    def fill_features(self, frames: Frames) -> Iterator[float]:
+    def fill_features(
+        self, frames: Frames, report: Callable[[float], object] = lambda share: None
+    ) -> None:
         """Fill the feature store with the frames that fit, if it is configured and not yet filled.
 
         Frames are always encoded in the same batches: rounding depends on the batch, and a resumed
-        run must get the same numbers.
-
-        Yields:
-            The completed share, from 0 to 1.
+        run must get the same numbers. ``report`` gets the completed share, from 0 to 1.
 
         Raises:
             TrainingError: Not even one frame fits.
@@ -194,7 +190,7 @@ class Trainer:
                         f"not one encoded frame fits into a feature store of "
                         f"{config.feature_store_gb} GB; there are {total}"
                     )
-                yield min(1.0, int(rows[-1] + 1) / total) if fits else 1.0
+                report(min(1.0, int(rows[-1] + 1) / total) if fits else 1.0)
                 if not fits:
                     break
         self.features = store
@@ -203,8 +199,7 @@ class Trainer:
         config = self.config
         if not config.feature_store_gb:
             return self.encode(frames.inputs(index, config.augmentation, generator))
-        for _ in self.fill_features(frames):
-            pass
+        self.fill_features(frames)
         rows, augmentation = index, None
         if config.feature_variants > 1:
             random: dict[str, Any] = {"generator": generator, "device": self.device}
@@ -233,15 +228,14 @@ class Trainer:
                 for name, weight in plain_weights(network).items()
             }
 
-    def checkpoint(self, path: Path) -> TrainingCheckpoint:
-        """Return the checkpoint from which a resumed run continues."""
+    def _checkpoint(self, path: Path) -> TrainingCheckpoint:
         return TrainingCheckpoint(
             path, self.parameters, self._optimizer, self.average, self._fingerprint
         )
 
     def save(self, path: Path) -> None:
-        """Write the checkpoint atomically to one file."""
-        self.checkpoint(path).save({"step": self.step, "elapsed_s": self.elapsed_s})
+        """Write the checkpoint, from which a resumed run continues, atomically to one file."""
+        self._checkpoint(path).save({"step": self.step, "elapsed_s": self.elapsed_s})
 
     def resume(self, path: Path) -> None:
         """Continue from a checkpoint.
@@ -250,7 +244,7 @@ class Trainer:
             TrainingError: The checkpoint was made with other settings.
             CheckpointError: The checkpoint is unreadable or does not fit.
         """
-        facts, _ = self.checkpoint(path).load()
+        facts, _ = self._checkpoint(path).load()
         self.step, self.elapsed_s = facts["step"], facts["elapsed_s"]
 
     def _record(self, **values: float) -> dict[str, float]:
@@ -269,13 +263,8 @@ def prepare(network: Pi05, config: TrainConfig) -> Pi05:
         getattr(network, part).requires_grad_(False)
     trained = {n for n, p in network.named_parameters() if p.requires_grad}
     if config.lora_rank:
-        add_adapters(
-            network,
-            config.lora_parts,
-            rank=config.lora_rank,
-            alpha=config.lora_alpha,
-            seed=config.seed,
-        )
+        rank, alpha = config.lora_rank, config.lora_alpha
+        add_adapters(network, config.lora_parts, rank=rank, alpha=alpha, seed=config.seed)
     for name, parameter in network.named_parameters():
         parameter.requires_grad_(name in trained or ".lora_" in name)
         # Frozen weights keep their dtype: it is exact and needs less memory.
