@@ -61,7 +61,7 @@ def test_a_chunk_keeps_its_stochastic_steps(tiny_sampler, observations, stochast
     shape = (steps, TINY.horizon, TINY.action_dim)
     assert chunk.chain.x.shape == chunk.chain.x_next.shape == chunk.log_probs.shape == shape
     assert chunk.chain.number.shape == (steps,)
-    assert chunk.start.shape == chunk.end.shape == shape[1:]
+    assert chunk.end.shape == shape[1:]
     assert chunk.actions.shape == (TINY.horizon, DIMS) and chunk.actions.dtype == np.float32
 
 

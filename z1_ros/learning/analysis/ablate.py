@@ -77,7 +77,6 @@ class AblateConfig(Z1Config):
     json: tyro.conf.Suppress[Path | None] = None
 
     def __post_init__(self) -> None:
-        """Check ranges and choices."""
         Z1Config.__post_init__(self)
         if not self.factors or not self.seeds:
             raise ConfigError("factors and seeds must name at least one each")
@@ -87,12 +86,10 @@ class AblateConfig(Z1Config):
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """One setting with one seed."""
+    """One setting, the value of every factor, with one training seed."""
 
     setting: dict[str, str]
-    """Value of every factor."""
     seed: int
-    """Training seed."""
 
     @property
     def label(self) -> str:
@@ -119,26 +116,17 @@ def cells_of(config: AblateConfig) -> list[Cell]:
 
 
 def main(config: AblateConfig, open_pool: OpenPool = local_workers) -> list[dict[str, Any]]:
-    """Run the unfinished cells, write table and plot, and return the table's rows.
-
-    Args:
-        config: Settings to compare.
-        open_pool: Function that opens the pool of environment workers.
-    """
-    with locked(config.out):
-        return _run_cells(config, open_pool)
-
-
-def _run_cells(config: AblateConfig, open_pool: OpenPool) -> list[dict[str, Any]]:
+    """Run the unfinished cells, write table and plot, and return the table's rows."""
     console = Console()
     cells = cells_of(config)
-    # Make all settings first: an invalid setting is refused before hours of training.
-    settings = [cell_config(config, cell) for cell in cells]
-    for number, cell in enumerate(cells):
-        console.rule(f"{number + 1}/{len(cells)}: {cell.label}, seed {cell.seed}")
-        run_cell(settings[number], config.out / cell.folder, open_pool)
-        # Write after each cell, so that results can be read while a long ablation runs.
-        rows = write_results(config, cells[: number + 1])
+    with locked(config.out):
+        # Make all settings first: an invalid setting is refused before hours of training.
+        settings = [cell_config(config, cell) for cell in cells]
+        for number, cell in enumerate(cells):
+            console.rule(f"{number + 1}/{len(cells)}: {cell.label}, seed {cell.seed}")
+            run_cell(settings[number], config.out / cell.folder, open_pool)
+            # Write after each cell, so that results can be read while a long ablation runs.
+            rows = write_results(config, cells[: number + 1])
     console.print((config.out / "table.md").read_text("utf-8"), markup=False)
     return rows
 
@@ -146,8 +134,8 @@ def _run_cells(config: AblateConfig, open_pool: OpenPool) -> list[dict[str, Any]
 def cell_config(config: AblateConfig, cell: Cell) -> Z1Config:
     """Return z1-train's settings of a cell."""
     own = {f.name: getattr(config, f.name) for f in fields(Z1Config)}
-    changes: dict[str, Any] = dict(cell.setting)
-    grpo = replace(config.grpo, **changes)
+    setting: dict[str, Any] = cell.setting
+    grpo = replace(config.grpo, **setting)
     task = parse_task(config.task, find_simulator(config.robot).tasks)
     return Z1Config(**(own | {"grpo": grpo, "seed": cell.seed, "task": task}))
 

@@ -43,7 +43,6 @@ class CurvesConfig:
     """Horizontal axes; each gets a column of panels."""
 
     def __post_init__(self) -> None:
-        """Check choices."""
         if not self.runs:
             raise ConfigError("name at least one run folder")
         check_picture(self.out)
@@ -53,12 +52,10 @@ class CurvesConfig:
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """A run with its label in the plot."""
+    """A run with its label in the legend; curves with the same label share a colour."""
 
     label: str
-    """Label in the legend; curves with the same label share a colour."""
     run: Run
-    """Run to draw."""
 
 
 def check_picture(path: Path) -> None:
@@ -77,13 +74,10 @@ def main(config: CurvesConfig) -> None:
 
 
 def draw(panels: Mapping[str, Sequence[Curve]], against: Sequence[str], out: Path) -> None:
-    """Draw panels of curves and write the picture atomically.
+    """Draw panels of curves, by title, and write the picture atomically.
 
-    Args:
-        panels: Curves of each panel, by title. Each panel has one row, with a column for each of
-            ``against``; if there is only one axis, several panels share a row.
-        against: Horizontal axes, as names from ``AXES``.
-        out: Path of the picture.
+    Each panel has one row, with a column for each horizontal axis ``against``, a name from
+    ``AXES``; if there is only one axis, several panels share a row.
     """
     cells = [(title, curves, x) for title, curves in panels.items() for x in against]
     columns = len(against) if len(against) > 1 else COLUMNS.get(len(cells), 3)

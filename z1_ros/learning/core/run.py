@@ -37,14 +37,11 @@ PREFIX_GRAPH = "prefix"
 
 @dataclass(slots=True)
 class Counters:
-    """Costs and best result of a run so far."""
+    """Completed iterations of a run, their time and training control steps, and the best result."""
 
     iteration: int = 0
-    """Number of completed iterations."""
     elapsed_s: float = 0.0
-    """Time spent in these iterations [s]."""
     env_steps: int = 0
-    """Number of control steps of training."""
     best_success: float = -1.0
     """Best success rate of an evaluation; -1 before the first evaluation."""
     best_iteration: int = 0

@@ -52,7 +52,6 @@ class RunConfig:
     """File to which the final metrics are written."""
 
     def __post_init__(self) -> None:
-        """Check ranges."""
         find_simulator(self.robot)
         require_at_least(self, 1, "workers", "eval_every", "eval_episodes")
         require_at_least(self, 0, "minutes", "iterations", "env_steps", "seed")

@@ -101,16 +101,12 @@ class RunLog:
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """One success rate, and the cost of training until then."""
+    """One success rate, and the completed iterations, time and control steps of training before."""
 
     iterations: int
-    """Number of completed iterations."""
     minutes: float
-    """Time spent [min]."""
     env_steps: float
-    """Number of control steps of training."""
     success: float
-    """Success rate."""
     n: int
     """Number of episodes; 1 for the success rate of training rollouts."""
 
@@ -125,9 +121,7 @@ class Run:
     """A training run, as read from its folder."""
 
     name: str
-    """Name of the folder."""
     task: str
-    """Task that was trained."""
     records: Sequence[dict[str, Any]]
     """Logged metrics of each iteration, in order."""
 

@@ -32,7 +32,6 @@ class CloneConfig:
     """Dropout of hidden units during the imitation only, as the episodes are few."""
 
     def __post_init__(self) -> None:
-        """Check ranges."""
         require_at_least(self, 1, "clone_episodes", "clone_steps", "clone_batch_size")
         require_positive(self, "clone_learning_rate")
         require_at_least(self, 0, "clone_dropout")
@@ -86,7 +85,6 @@ class TeacherConfig:
     """KL divergence of a minibatch at which an iteration's update ends."""
 
     def __post_init__(self) -> None:
-        """Check ranges."""
         require_at_least(self, 1, "teacher_eval_every", "teacher_starts", "teacher_rollouts")
         require_at_least(self, 1, "hold_steps", "recovery_chunks", "epochs", "batch_size")
         require_at_least(self, 0, "teacher_iterations", "teacher_target", "gae_lambda")
@@ -123,7 +121,6 @@ class DaggerConfig:
     and become the bundle."""
 
     def __post_init__(self) -> None:
-        """Check ranges."""
         require_at_least(self, 1, "dagger_episodes", "dagger_window", "dagger_steps")
         require_at_least(self, 1, "dagger_batch_size", "draws")
         require_at_least(self, 0, "weight_decay", "ema")

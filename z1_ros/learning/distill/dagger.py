@@ -29,7 +29,6 @@ class Episode:
     starts: list[tuple[int, bytes]] = field(default_factory=list)
     """Number of control steps so far and snapshot, after each chunk except the last."""
     success: bool = False
-    """Whether the episode reached the task."""
 
 
 def record_episodes(

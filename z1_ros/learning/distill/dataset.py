@@ -23,7 +23,6 @@ class DaggerSamples:
     """
 
     def __init__(self) -> None:
-        """Start empty."""
         self.features = FeatureStore(dtype=torch.float16)
         self._labels: dict[int, tuple[Tensor, Tensor]] = {}
 

@@ -58,12 +58,10 @@ def _silu(x: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Relabel:
-    """Settings for relabelling: asks for the chunk that a teacher executes in the current state."""
+    """Asks for the chunk of ``horizon`` actions that a teacher executes in the current state."""
 
     teacher: NumpyTeacher
-    """Teacher that chooses the actions, without noise."""
     horizon: int
-    """Number of actions in the chunk."""
     hold_steps: int
     """Number of control steps for which each action is repeated."""
 
@@ -73,7 +71,6 @@ class TeacherRequest:
     """Asks for rollouts of a teacher from one state; the next request must begin an episode."""
 
     teacher: NumpyTeacher
-    """Teacher that chooses the actions."""
     seed: int = 0
     """Seed of the scene in which the rollouts begin; not used with a snapshot."""
     start: bytes = b""

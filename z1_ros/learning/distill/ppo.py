@@ -55,7 +55,6 @@ class TeacherUpdate:
     """Trains a teacher and its critic on the teacher's rollouts."""
 
     def __init__(self, teacher: Teacher, critic: Critic, config: TeacherConfig):
-        """Set up with a teacher and a critic to train."""
         self.teacher = teacher
         self.critic = critic
         self._config = config

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from z1_ros.learning.core.checkpoint import Groups
+from z1_ros.learning.core.run import Extra
 from z1_ros.learning.distill.dataset import DaggerDataset
 from z1_ros.learning.distill.ppo import TeacherUpdate
 
@@ -16,16 +17,14 @@ Starts = list[tuple[int, bytes]]
 """States that the policy reached: number of control steps so far and snapshot of each."""
 
 
-class DistillState:
+class DistillState(Extra):
     """The teacher, its critic and optimiser, its start states, and the DAgger data set."""
 
     def __init__(self, dataset: DaggerDataset, make_teacher: Callable[[int], TeacherUpdate]):
-        """Start without a teacher.
+        """Start without a teacher; the data set of relabelled samples has its own files.
 
-        Args:
-            dataset: Data set of relabelled samples; it has its own files.
-            make_teacher: Function that makes a new teacher with critic and optimiser, given the
-                dimension of the privileged state.
+        ``make_teacher`` makes a new teacher with critic and optimiser, given the dimension of the
+        privileged state.
         """
         self.dataset = dataset
         self._make_teacher = make_teacher
@@ -49,8 +48,6 @@ class DistillState:
             state = self.teacher.teacher.state_dict()
             self.best_teacher = {name: tensor.clone() for name, tensor in state.items()}
 
-    # ``z1_ros.learning.core.run.Extra``
-
     def begin(self) -> None:
         """Remove files of an earlier run from the folder."""
         self.dataset.clear()
@@ -63,16 +60,19 @@ class DistillState:
         """Return the tensors to save, by ``kind.name``."""
         if self.teacher is None:
             return {}
-        tensors = {f"best_teacher.{name}": t for name, t in self.best_teacher.items()}
-        for kind in ("train_starts", "eval_starts"):
-            packed = _packed(getattr(self, kind))
-            tensors |= {f"{kind}.{name}": tensor for name, tensor in packed.items()}
         modules = _modules(self.teacher)
-        tensors |= {f"teacher.{name}": t for name, t in modules.state_dict().items()}
+        groups: Groups = {
+            "best_teacher": self.best_teacher,
+            "train_starts": _packed(self.train_starts),
+            "eval_starts": _packed(self.eval_starts),
+            "teacher": modules.state_dict(),
+        }
         for name, parameter in modules.named_parameters():
-            held = self.teacher.optimizer.state.get(parameter, {})
-            tensors |= {f"teacher_{moment}.{name}": held[moment] for moment in _MOMENTS if held}
-        return tensors
+            for moment, value in self.teacher.optimizer.state.get(parameter, {}).items():
+                groups.setdefault(f"teacher_{moment}", {})[name] = value
+        return {
+            f"{kind}.{n}": tensor for kind, named in groups.items() for n, tensor in named.items()
+        }
 
     def load(self, facts: Mapping[str, Any], groups: Groups, iteration: int) -> None:
         """Restore the state from saved counters and tensors; ``iteration`` is the next one."""
@@ -112,12 +112,9 @@ def _packed(starts: Sequence[tuple[int, bytes]]) -> dict[str, Tensor]:
 
 
 def _unpacked(tensors: Mapping[str, Tensor]) -> Starts:
-    data, ends = tensors["bytes"].numpy().tobytes(), tensors["sizes"].cumsum(0).tolist()
-    firsts = [0, *ends[:-1]]
-    return [
-        (steps, data[first:end])
-        for steps, first, end in zip(tensors["steps"].tolist(), firsts, ends, strict=True)
-    ]
+    parts = tensors["bytes"].split(tensors["sizes"].tolist())
+    steps = tensors["steps"].tolist()
+    return [(count, part.numpy().tobytes()) for count, part in zip(steps, parts, strict=True)]
 
 
 def _modules(update: TeacherUpdate) -> nn.ModuleDict:

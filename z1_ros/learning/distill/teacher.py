@@ -75,7 +75,6 @@ class Critic(nn.Module):
     scale: Tensor
 
     def __init__(self, inputs: int):
-        """Set up for privileged states of dimension ``inputs``."""
         super().__init__()
         self.layers = nn.Sequential(
             nn.Linear(inputs + 1, _HIDDEN),

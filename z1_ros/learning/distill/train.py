@@ -53,7 +53,6 @@ from z1_ros.models.bundle.manifest import Bundle
 from z1_ros.models.bundle.networks import load_bundle_network
 from z1_ros.models.bundle.task_experts import EXPERT_PARTS
 from z1_ros.models.network.pi05 import draw_time
-from z1_ros.sim.registry import EnvMaker
 from z1_ros.specs import embodiment
 
 SAMPLES = "dagger"
@@ -304,9 +303,8 @@ def fingerprint(config: DistillConfig, bundle: Bundle) -> dict[str, Any]:
     }
 
 
-def open_privileged(maker: EnvMaker, count: int) -> EnvPool:
-    """Return a pool of processes on this machine whose workers read privileged state."""
-    return local_workers(maker, count, PrivilegedWorker)
+open_privileged = partial(local_workers, kind=PrivilegedWorker)
+"""Function that opens a pool of processes on this machine whose workers read privileged state."""
 
 
 def main(config: DistillConfig, open_pool: OpenPool = open_privileged) -> dict[str, Any]:

@@ -53,14 +53,12 @@ class TeacherReply(Reply):
     """Result of a ``TeacherRequest``."""
 
     rollouts: TeacherRollouts
-    """Decisions and outcome of the rollouts."""
 
 
 class PrivilegedWorker(EnvWorker):
     """An environment worker that reads privileged state."""
 
     def __init__(self, make_env: Callable[[], Env], *, guard: bool = True):
-        """Make the environment; the arguments are those of ``EnvWorker``."""
         super().__init__(make_env, guard=guard)
         self._recorded: list[np.ndarray] | None = None
 

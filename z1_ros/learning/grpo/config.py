@@ -85,7 +85,6 @@ class GrpoConfig:
     become the bundle."""
 
     def __post_init__(self) -> None:
-        """Check ranges."""
         require_at_least(self, 2, "group_size")
         require_at_least(self, 1, "groups", "update_epochs", "minibatches", "micro_batch")
         require_at_least(self, 1, "lora_rank")
@@ -128,7 +127,6 @@ class Z1Config(RunConfig):
     0: no average."""
 
     def __post_init__(self) -> None:
-        """Check ranges."""
         RunConfig.__post_init__(self)
         require_at_least(self, 0, "max_chunks", "ema")
         require_at_most(self, 1, "ema")

@@ -47,7 +47,6 @@ class Batch:
     rows: Tensor
     """Row of each chunk's prefix features in ``RolloutFeatures`` (M,) int64."""
     chain: Transitions
-    """Stochastic steps of each chunk."""
     end: Tensor
     """Normalised actions of each chunk at the end of denoising (M, H, action_dim)."""
     real_dims: int

@@ -29,13 +29,12 @@ WHOLE_EPISODE = Plan(1, (Segment(-1, 0, None, 0, 1),))
 
 @dataclass(frozen=True, slots=True)
 class GroupJob:
-    """A group of rollouts to run."""
+    """A group of rollouts of one scene to run."""
 
     key: tuple[int, ...]
     """Key of the group, as integers; it seeds the group's noise."""
     plan: Plan
     seed: int
-    """Seed of the scene."""
 
 
 def episode_jobs(iteration: int, seeds: Sequence[int]) -> list[GroupJob]:
@@ -83,23 +82,19 @@ Note = Callable[[Turn, Move, Reply], None]
 
 @dataclass(slots=True)
 class Executed:
-    """An executed action chunk."""
+    """Data of an executed action chunk, from ``Move.chunk``, and the number of executed actions."""
 
     chunk: Any
-    """Data about the chunk, from ``Move.chunk``."""
     steps: int
-    """Number of its actions that were executed."""
 
 
 @dataclass(slots=True)
 class Rollout:
-    """Result of one segment: its executed chunks, in order."""
+    """Result of one segment: its chunks in order, and whether task or episode ended in it."""
 
     executed: list[Executed] = field(default_factory=list)
     success: bool = False
-    """Whether the task was reached in this segment."""
     over: bool = False
-    """Whether the episode ended in this segment."""
 
 
 @dataclass(slots=True)
@@ -151,7 +146,6 @@ class Collector:
     """Runs groups of rollouts on the workers of a pool."""
 
     def __init__(self, pool: EnvPool):
-        """Use the workers of a pool."""
         self._pool = pool
         self.counts = Counts()
         """Total counts of all calls of ``run``."""

@@ -17,7 +17,6 @@ from functools import partial
 from multiprocessing.connection import Connection
 from multiprocessing.shared_memory import SharedMemory
 from queue import SimpleQueue
-from typing import Protocol
 
 import numpy as np
 
@@ -39,32 +38,11 @@ class WorkerLost(Exception):
     """The process of a worker died or does not reply in time."""
 
 
-class WorkerHandle(Protocol):
-    """Connection to one environment worker; replies arrive in the order of the requests."""
-
-    def send(self, request: Message) -> None:
-        """Send a request without waiting for its reply."""
-
-    def receive(self, timeout_s: float) -> Reply:
-        """Wait for the next reply.
-
-        Raises:
-            WorkerLost: The process died, or no reply arrived within ``timeout_s``.
-            Z1Error: The environment raised this error.
-        """
-
-    def restart(self) -> None:
-        """Replace a lost process by a new one."""
-
-    def hang_up(self) -> None:
-        """Ask the process to end, without waiting for it."""
-
-    def close(self) -> None:
-        """End the process."""
-
-
 class WorkerProcess:
-    """A worker in a process on this machine; it returns images through shared memory."""
+    """A worker in a process on this machine; it returns images through shared memory.
+
+    Replies arrive in the order of the requests.
+    """
 
     def __init__(
         self,
@@ -101,7 +79,12 @@ class WorkerProcess:
         self._outbox.put(request)
 
     def receive(self, timeout_s: float) -> Reply:
-        """Wait for the next reply; see ``WorkerHandle``."""
+        """Wait for the next reply.
+
+        Raises:
+            WorkerLost: The process died, or no reply arrived within ``timeout_s``.
+            Z1Error: The environment raised this error.
+        """
         try:
             if not self._pipe.poll(timeout_s):
                 raise WorkerLost(f"no reply within {timeout_s:.0f} s")
@@ -229,7 +212,7 @@ class EnvPool:
 
     def __init__(
         self,
-        workers: Sequence[WorkerHandle],
+        workers: Sequence[WorkerProcess],
         timeout_s: float = 60.0,
         start_timeout_s: float = START_TIMEOUT_S,
     ):

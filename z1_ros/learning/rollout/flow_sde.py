@@ -39,7 +39,6 @@ class FlowSde:
     each with its own probability ratio (as in Flow-GRPO)."""
 
     def __post_init__(self) -> None:
-        """Check ranges."""
         most = 1.0 if self.noise == "cps" else math.inf
         if not (0 <= self.noise_level <= most and math.isfinite(self.noise_level)):
             raise ConfigError(
@@ -79,11 +78,8 @@ class Transitions(NamedTuple):
 def transition(x: Tensor, v: Tensor, index: Tensor, sde: FlowSde) -> tuple[Tensor, Tensor]:
     """Return mean (B, H, D) and standard deviation (B, 1, 1) of one stochastic step, in float32.
 
-    Args:
-        x: Noisy actions (B, H, D).
-        v: Velocity at x (B, H, D).
-        index: Number of the step (B,) int64.
-        sde: Settings of the noise and number of steps.
+    ``v`` is the velocity at the noisy actions x, both (B, H, D); ``index`` is the number of the
+    step (B,) int64.
     """
     x, v = x.float(), v.float()
     index = index[:, None, None]
@@ -132,15 +128,8 @@ def step_log_prob(value: Tensor, mean: Tensor, std: Tensor, sde: FlowSde) -> Ten
     """Return the log-density of each action, conditional on the earlier actions of the chunk.
 
     The sum over the first n actions is therefore the log-density of these n actions, for any n.
-
-    Args:
-        value: Sampled values after the step (B, H, D).
-        mean: Mean of the step, from ``transition`` (B, H, D).
-        std: Standard deviation of the step (B, 1, 1).
-        sde: Settings with which the values were sampled.
-
-    Returns:
-        Element-wise log-densities (B, H, D).
+    The values after the step, its mean and the element-wise result are (B, H, D), its standard
+    deviation is (B, 1, 1).
     """
     rho = sde.correlation
     if not rho:
@@ -158,12 +147,7 @@ def log_prob(
 ) -> Tensor:
     """Return the log-probability (B, S) of each stochastic step under the network, in float32.
 
-    Args:
-        network: The policy.
-        prefix: Encoded observations of the B chunks.
-        chain: Stochastic steps of the chunks.
-        action_mask: True for executed actions and dimensions that are not padding (B, H, D) bool.
-        sde: Settings with which the chunks were sampled.
+    ``action_mask`` is True for executed actions and dimensions that are not padding (B, H, D).
     """
     count = chain.number.shape[1]
     x, x_next, index = (part.flatten(0, 1) for part in chain)
@@ -175,12 +159,7 @@ def log_prob(
 
 
 def masked_log_prob(each: Tensor, action_mask: Tensor) -> Tensor:
-    """Return the log-probability (B, S) of each stochastic step from element-wise ones.
-
-    Args:
-        each: Element-wise log-probabilities (B, S, H, D), from ``sample``.
-        action_mask: Action mask (B, H, D), as in ``log_prob``.
-    """
+    """Return the log-probability (B, S) of each step from element-wise ones (B, S, H, D)."""
     return (each * action_mask[:, None]).sum((2, 3))
 
 
@@ -190,13 +169,8 @@ def sample(
 ) -> tuple[Tensor, Transitions, Tensor]:
     """Sample chunks and record their stochastic steps and log-probabilities.
 
-    Args:
-        network: The policy.
-        prefix: Encoded observations.
-        start: Standard normal noise (B, H, D).
-        index: Number of the stochastic step of each chunk (B,) int64; only used with ``one``.
-        noise: Standard normal noise of the stochastic steps (B, S, H, D).
-        sde: Settings for sampling.
+    ``start`` (B, H, D) and ``noise`` (B, S, H, D) of the stochastic steps are standard normal;
+    ``index`` (B,) is the number of the stochastic step of each chunk, only used with ``one``.
 
     Returns:
         Actions (B, H, D), their stochastic steps, and the element-wise log-probabilities of these
@@ -219,19 +193,10 @@ def sample(
             numbers.append(torch.where(hit, number, -1))
             log_probs.append(step_log_prob(after, mean, std, sde))
         x = after
-    pick = _hits(torch.stack(numbers, 1), sde)
-    kept = (_take(torch.stack(part, 1), pick) for part in (befores, afters, numbers, log_probs))
-    before, after, number, each = kept
+    recorded = [torch.stack(part, 1) for part in (befores, afters, numbers, log_probs)]
+    if sde.stochastic == "one":  # keep the step that was stochastic for this chunk
+        hits = (recorded[2] >= 0).long().argmax(1, keepdim=True)
+        chunks = torch.arange(len(hits), device=hits.device)[:, None]
+        recorded = [part[chunks, hits] for part in recorded]
+    before, after, number, each = recorded
     return x, Transitions(before, after, number), each
-
-
-def _hits(numbers: Tensor, sde: FlowSde) -> Tensor:
-    """Return the indices (B, S) int64 of the recorded steps (B, R) that each chunk keeps."""
-    if sde.stochastic == "one":
-        return (numbers >= 0).long().argmax(1, keepdim=True)
-    return torch.arange(numbers.shape[1], device=numbers.device).expand(len(numbers), -1)
-
-
-def _take(recorded: Tensor, pick: Tensor) -> Tensor:
-    """Return the steps (B, S, …) at the indices ``pick`` of the recorded steps (B, R, …)."""
-    return recorded[torch.arange(len(recorded), device=pick.device)[:, None], pick]

@@ -21,18 +21,15 @@ Sharing = Literal["none", "prefix", "tree"]
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """A part of an episode that rollouts ``first`` … ``last - 1`` have in common."""
+    """Chunks ``start`` … ``end - 1`` of an episode, common to rollouts ``first`` … ``last - 1``."""
 
     parent: int
     """Number of the segment that this one continues; -1 at the start of the episode."""
     start: int
-    """Number of the first chunk."""
     end: int | None
     """Number of the chunk at which the segment splits; None: it runs to the end of the episode."""
     first: int
-    """Number of the first rollout that contains this segment."""
     last: int
-    """Number of the last rollout that contains this segment, plus one."""
 
     @property
     def size(self) -> int:
@@ -42,10 +39,9 @@ class Segment:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A tree of segments; each parent precedes its children."""
+    """A tree of segments for a group of ``size`` rollouts; each parent precedes its children."""
 
     size: int
-    """Number of rollouts G of the group."""
     segments: tuple[Segment, ...]
     """All segments; their index is their number."""
 

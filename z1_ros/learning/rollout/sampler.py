@@ -30,8 +30,6 @@ class SampledChunk:
     """Actions (horizon, action_dim) float32 in the robot's units and order."""
     row: int
     """Row of ``RolloutFeatures`` with the observation's features; -1: not stored."""
-    start: Tensor
-    """Noise from which denoising starts (H, action_dim)."""
     end: Tensor
     """Normalised actions at the end of denoising (H, action_dim)."""
     chain: Transitions
@@ -108,7 +106,6 @@ class Sampler:
             SampledChunk(
                 actions=chunk,
                 row=row,
-                start=start[i],
                 end=actions[i],
                 chain=Transitions(*(part[i] for part in chain)),
                 log_probs=log_probs[i],

@@ -81,7 +81,6 @@ class TrainConfig:
         return (*vlm, "expert") if "expert" in adapted else vlm
 
     def __post_init__(self) -> None:
-        """Check ranges and choices; raises ConfigError."""
         for part in self.lora_parts:
             if part not in LORA_TARGETS:
                 raise ConfigError(f"lora_targets names {part!r}. {closest(part, LORA_TARGETS)}")

@@ -3,6 +3,7 @@
 All images are in one uint8 tensor, on the GPU if they fit; they are augmented on the same device.
 """
 
+import math
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields, replace
@@ -62,9 +63,10 @@ class Frames:
     def __len__(self) -> int:
         return len(self.images)
 
-    def to(self, device: torch.device, images_too: bool) -> "Frames":
-        """Move everything, or everything but the images, to a device."""
-        names = [f.name for f in fields(self) if images_too or f.name != "images"]
+    def to(self, device: torch.device) -> "Frames":
+        """Move everything to a device; images only if they need less than half its free memory."""
+        limit = torch.cuda.mem_get_info(device)[0] / 2 if device.type == "cuda" else math.inf
+        names = [f.name for f in fields(self) if f.name != "images" or self.images.nbytes < limit]
         return replace(self, **{name: getattr(self, name).to(device) for name in names})
 
     def draw(self, batch: int, generator: torch.Generator) -> Tensor:

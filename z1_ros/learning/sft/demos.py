@@ -79,7 +79,6 @@ class DemosConfig:
     """Number of processes; 0: one per CPU core."""
 
     def __post_init__(self) -> None:
-        """Check ranges."""
         if self.episodes < 1 or self.frame_stride < 1 or self.workers < 0:
             raise ConfigError("episodes and frame_stride must be at least 1, workers at least 0")
         if not 0 <= self.noisy <= 1:

@@ -28,14 +28,12 @@ def make_optimizer(
     for name, parameter in parameters.items():
         decays = parameter.ndim > 1 and id(parameter) not in embeddings
         groups.setdefault((name.split(".")[0] in VLM_PARTS, decays), []).append(parameter)
-    peaks = {False: config.learning_rate, True: config.learning_rate}
-    if config.vlm_learning_rate is not None:
-        peaks[True] = config.vlm_learning_rate
+    own_rate = config.vlm_learning_rate is not None
     return torch.optim.AdamW(
         [
             {
                 "params": members,
-                "peak": peaks[is_vlm],
+                "peak": config.vlm_learning_rate if is_vlm and own_rate else config.learning_rate,
                 "weight_decay": config.weight_decay if decays else 0.0,
             }
             for (is_vlm, decays), members in groups.items()

@@ -25,20 +25,14 @@ STATE_FIELDS = (
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Start:
-    """A policy before training: its contract, network sizes and initial weights."""
+    """A policy before training; the user may set other denoise_steps and replan_steps."""
 
     contract: Contract
-    """Cameras, fields, rate and horizon."""
     geometry: Geometry
-    """Sizes of the network."""
     prompt: PromptSpec
-    """Preparation of the prompt."""
     tokenizer: Path
-    """Path of the tokenizer file."""
     denoise_steps: int = 5
-    """Number of denoise steps of the trained policy, unless the user sets another number."""
     replan_steps: int = 8
-    """Number of actions between two inferences, unless the user sets another number."""
     bundle: Bundle | None = None
     """Bundle with the initial weights; None: random weights."""
 

@@ -86,7 +86,6 @@ class SFTConfig:
     """File to which the final metrics are written."""
 
     def __post_init__(self) -> None:
-        """Check ranges and choices."""
         if 0 in (self.denoise_steps, self.replan_steps):
             raise ConfigError("denoise_steps and replan_steps must be at least 1")
         if not 0 < self.held_out < 1:
@@ -255,18 +254,10 @@ def _load(
     tokenizer = PromptTokenizer(start.tokenizer, sizes.prompt_tokens, sizes.vocab)
     shared = (start.contract, normalization, tokenizer, sizes.action_dim)
     frames, held_frames = (
-        _place(load_frames(directory, some, *shared, start.prompt.discrete_state), device)
+        load_frames(directory, some, *shared, start.prompt.discrete_state).to(device)
         for some in (episodes, held)
     )
     return _Data(frames, held_frames, normalization, len(episodes), len(held))
-
-
-def _place(frames: Frames, device: torch.device) -> Frames:
-    """Move frames to the device; also the images if they need less than half of its free memory."""
-    if device.type != "cuda":
-        return frames
-    free, _ = torch.cuda.mem_get_info(device)
-    return frames.to(device, images_too=frames.images.nbytes < free / 2)
 
 
 def _train(denoise_steps: int, trainer: Trainer, data: _Data, run: Path) -> dict[str, float]:
@@ -281,7 +272,8 @@ def _train(denoise_steps: int, trainer: Trainer, data: _Data, run: Path) -> dict
             trainer.fill_features(
                 data.frames, lambda share: progress.update(encoding, completed=share, visible=True)
             )
-        bar = progress.add_task("training", total=1.0, completed=trainer.progress)
+        bar = progress.add_task("training", total=1.0)
+        progress.update(bar, completed=trainer.progress)
         log = RunLog(run, open_tensorboard(run, stack))
         for record in trainer.train(data.frames, run / CHECKPOINT, validate):
             log.append(record, trainer.step)

@@ -11,7 +11,7 @@ Trained weights, their gradients, their average and the optimiser's state are al
 import math
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -210,23 +210,15 @@ class Trainer:
             rows, lambda places: self.encode(frames.inputs(index[places], augmentation, generator))
         )
 
-    @contextmanager
-    def averaged(self) -> Iterator[Pi05]:
-        """Yield the network with its averaged weights, inside the ``with`` block."""
-        with self.average.in_place(), torch.no_grad():
-            yield self.network
-
     def weights(self) -> dict[str, Tensor]:
         """Return the averaged weights of the whole network, on the CPU.
 
         Names and dtypes are those of the network that was given to the trainer; adapters are merged
         into the weights that they adapt.
         """
-        with self.averaged() as network:
-            return {
-                name: weight.to("cpu", self._dtypes[name], copy=True)
-                for name, weight in plain_weights(network).items()
-            }
+        with self.average.in_place():
+            weights = plain_weights(self.network)
+            return {n: w.to("cpu", self._dtypes[n], copy=True) for n, w in weights.items()}
 
     def _checkpoint(self, path: Path) -> TrainingCheckpoint:
         return TrainingCheckpoint(
@@ -286,7 +278,7 @@ def validation(
     generator = torch.Generator(trainer.device).manual_seed(0)
     losses, errors, weights = [], [], []
     spread = torch.linspace(0, len(frames) - 1, min(samples, len(frames))).long()
-    with trainer.averaged() as network:
+    with trainer.average.in_place():
         for index in spread.to(trainer.device).split(256):
             prefix = trainer.encode(frames.inputs(index, None, generator))
             chunks, valid = frames.chunks[index], frames.valid[index]
@@ -294,7 +286,7 @@ def validation(
             losses.append(trainer.loss(prefix, chunks, valid, generator) * weights[-1])
             noise = torch.randn(chunks.shape, generator=generator, device=trainer.device)
             with trainer.autocast():
-                actions = network.sample(prefix, noise, denoise_steps)
+                actions = trainer.network.sample(prefix, noise, denoise_steps)
             error = (actions - chunks)[..., : trainer.real_dims].abs().mean(-1)
             errors.append((error * valid).sum())
     loss, error, weight = (torch.stack(column).sum() for column in (losses, errors, weights))
