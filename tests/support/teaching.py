@@ -14,6 +14,7 @@ from z1_ros.learning.distill.teacher import Critic, Teacher, clone, first_noise
 from z1_ros.learning.distill.train import Distillation
 from z1_ros.learning.distill.worker import PrivilegedWorker
 from z1_ros.learning.rollout.collector import episode_jobs
+from z1_ros.learning.rollout.env_worker import Begin
 from z1_ros.specs import PANDA
 
 DIMS = PANDA.action_dim
@@ -65,8 +66,9 @@ def open_privileged_inline(maker, count):
 def rollout_request(teacher, seed=3, rollouts=2, noise=True):
     """Return a request for rollouts from the start of a scene."""
     keys = tuple((0, seed, j) for j in range(rollouts))
+    begin = Begin(seed=seed)
     return TeacherRequest(
-        teacher=teacher.to_numpy, seed=seed, keys=keys, hold_steps=HOLD, noise=noise
+        teacher=teacher.to_numpy, begin=begin, keys=keys, hold_steps=HOLD, noise=noise
     )
 
 

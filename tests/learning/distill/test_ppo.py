@@ -43,7 +43,7 @@ def test_the_critic_is_told_the_time_of_the_episode():
     late = worker.handle(
         TeacherRequest(
             teacher=teacher.to_numpy,
-            start=start,
+            begin=Begin(snapshot=start),
             steps_before=8,
             keys=((0, 1), (0, 2)),
             hold_steps=HOLD,

@@ -67,13 +67,13 @@ def test_the_teacher_is_trained_where_the_policy_got_to(tmp_path, tiny_bundle, m
     )
     records = run_through(made)
     fresh, recoveries, training = asked
-    assert all(request.seed >= 9000 and not request.start for request in fresh)
+    assert all(request.begin.seed >= 9000 and not request.begin.snapshot for request in fresh)
     held_out, starts = made.state.eval_starts, made.state.train_starts
     assert held_out and starts and not {data for _, data in held_out} & {d for _, d in starts}
-    assert all((request.steps_before, request.start) in held_out for request in recoveries)
-    assert [bool(request.start) for request in training] == [True, True, False, False]
-    assert all((request.steps_before, request.start) in starts for request in training[:2])
-    assert all(request.seed < 9000 for request in training[2:])
+    assert all((r.steps_before, r.begin.snapshot) in held_out for r in recoveries)
+    assert [bool(request.begin.snapshot) for request in training] == [True, True, False, False]
+    assert all((r.steps_before, r.begin.snapshot) in starts for r in training[:2])
+    assert all(request.begin.seed < 9000 for request in training[2:])
     assert not any(request.noise for request in (*fresh, *recoveries))
     assert all(request.noise and len(request.keys) == 2 for request in training)
     assert {"teacher_success", "teacher_recovery_success"} <= records[0].keys()

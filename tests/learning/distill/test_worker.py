@@ -71,7 +71,7 @@ def test_time_goes_on_from_where_the_rollouts_began(worker):
     found = worker.handle(
         TeacherRequest(
             teacher=teacher.to_numpy,
-            start=start,
+            begin=Begin(snapshot=start),
             steps_before=8,
             keys=((0, 1), (0, 2)),
             hold_steps=HOLD,
@@ -144,8 +144,6 @@ def test_to_replay_a_request_asks_for_no_label_and_no_state():
         begin=Begin(seed=1), actions=actions, relabel=relabel_by(made_teacher(), 4), record=True
     )
     assert request.to_replay() == Request(begin=request.begin, actions=actions)
-    rollouts = rollout_request(made_teacher())
-    assert rollouts.begins and rollouts.to_replay() is rollouts
 
 
 def test_an_environment_without_privileged_state_says_so():

@@ -143,8 +143,7 @@ def cell_config(config: AblateConfig, cell: Cell) -> Z1Config:
 def run_cell(config: Z1Config, folder: Path, open_pool: OpenPool) -> None:
     """Train until the budget is used up or the policy diverges; then evaluate the policy.
 
-    Raises:
-        TrainingError: The folder contains a run with other settings, or training cannot continue.
+    Raises TrainingError if the folder contains a run with other settings.
     """
     bundle = load_bundle(config.bundle)
     made_with = {"env_steps": config.env_steps, "settings": fingerprint(config, bundle)}

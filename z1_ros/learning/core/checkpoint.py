@@ -74,7 +74,7 @@ class TrainingCheckpoint:
         for key, tensor in read_tensors(self.path).items():
             kind, _, name = key.partition(".")
             groups.setdefault(kind, {})[name] = tensor
-        self.put_weights(groups.get("model", {}), self.path)
+        assign(self._trained, groups.get("model", {}), str(self.path))
         if self._average.tensors:
             assign(self._average.tensors, groups.get("ema", {}), str(self.path))
         if steps := facts.pop("optimizer_steps", 0):
@@ -89,10 +89,6 @@ class TrainingCheckpoint:
                 }
         return facts, groups
 
-    def put_weights(self, tensors: Mapping[str, Tensor], source: Path) -> None:
-        """Copy weights into the trained parameters; raises CheckpointError if they do not fit."""
-        assign(self._trained, tensors, str(source))
-
 
 def refuse_other_settings(path: Path, theirs: Any, ours: Any) -> None:
     """Raise TrainingError, naming the first setting that differs, unless both are equal."""
@@ -106,7 +102,6 @@ def refuse_other_settings(path: Path, theirs: Any, ours: Any) -> None:
 
 
 def _flat(value: Any, name: str = "") -> dict[str, Any]:
-    """Return the parts of a nested setting, by dotted names."""
     if not isinstance(value, Mapping):
         return {name: value}
     parts: dict[str, Any] = {}

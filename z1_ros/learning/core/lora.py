@@ -27,10 +27,7 @@ def add_adapters(
 ) -> None:
     """Add adapters of scale alpha / rank to parts (keys of ``TARGETS``); train only the adapters.
 
-    New adapters do not change the network's output.
-
-    Raises:
-        ConfigError: peft is not installed.
+    New adapters do not change the network's output. Raises ConfigError if peft is not installed.
     """
     try:
         from peft import LoraConfig, inject_adapter_in_model

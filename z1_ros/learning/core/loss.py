@@ -34,8 +34,7 @@ def flow_loss(
         prefix: B encoded observations.
         chunks: Normalised actions (B, H, action_dim).
         valid: True for label steps that count in the loss (B, H) bool.
-        noise: Noise of each draw (B * draws, H, action_dim); the draws of one observation are
-            adjacent.
+        noise: Noise of each draw (B * draws, H, action_dim), the draws of an observation adjacent.
         time: Flow time of each draw (B * draws,).
         dims: Number of leading action dimensions that count in the loss.
     """
@@ -73,11 +72,7 @@ def require_same_policy(mismatch: float) -> None:
 def take_step(
     optimizer: torch.optim.Optimizer, parameters: Sequence[Tensor], clip_norm: float
 ) -> float:
-    """Take an optimiser step with clipped gradients and reset them; return their norm.
-
-    Raises:
-        Diverged: A gradient is not finite.
-    """
+    """Take an optimiser step, return the gradient's norm; raises Diverged if it is not finite."""
     norm = torch.nn.utils.clip_grad_norm_(parameters, clip_norm).item()
     if not math.isfinite(norm):
         raise Diverged("its gradient is not finite")

@@ -28,7 +28,7 @@ from z1_ros.learning.core.run_config import RunConfig
 from z1_ros.learning.core.run_log import CHECKPOINT, LOG, TENSORBOARD, RunLog
 from z1_ros.models.bundle.manifest import Bundle
 from z1_ros.models.bundle.writer import write_result
-from z1_ros.models.checkpoint.loading import read_facts, read_tensors, write_tensors
+from z1_ros.models.checkpoint.loading import assign, read_facts, read_tensors, write_tensors
 from z1_ros.models.network.pi05 import Pi05
 
 BEST = "best.safetensors"
@@ -110,12 +110,9 @@ class TrainingRun:
     def _budgets(self) -> list[tuple[float, float]]:
         """Return the used part and the total of each budget."""
         config, spent = self.config, self.counters
-        pairs = (
-            (spent.elapsed_s, 60 * config.minutes),
-            (spent.iteration, config.iterations),
-            (spent.env_steps, config.env_steps),
-        )
-        return [(used, budget) for used, budget in pairs if budget]
+        used = (spent.elapsed_s, spent.iteration, spent.env_steps)
+        totals = (60 * config.minutes, config.iterations, config.env_steps)
+        return [(part, total) for part, total in zip(used, totals, strict=True) if total]
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -125,11 +122,8 @@ class TrainingRun:
     def start(self, command: str, name: str) -> None:
         """Continue from the folder's checkpoint, or begin a new run; print which of the two.
 
-        ``command`` is the command that the user called, ``name`` that of the initial bundle.
-
-        Raises:
-            TrainingError: The checkpoint was made with other settings.
-            CheckpointError: The checkpoint is unreadable or does not fit.
+        ``command`` is the command that the user called, ``name`` that of the initial bundle. Raises
+        the errors of ``TrainingCheckpoint.load``.
         """
         config = self.config
         self.log.say(f"{command}: {config.task} in {config.robot}, from {name} to {config.out}")
@@ -180,13 +174,9 @@ class TrainingRun:
 
     @contextmanager
     def one_iteration(self) -> Iterator[dict[str, Any]]:
-        """Run one iteration in a ``with`` block; then count it, log its metrics and save.
+        """Run one iteration in a ``with`` block, which adds metrics; then count it, log and save.
 
-        Yields:
-            The iteration's metrics; the block adds its own.
-
-        Raises:
-            Diverged: The policy diverged; then no checkpoint is saved.
+        If the block raises Diverged, no checkpoint is saved.
         """
         began, number = time.perf_counter(), self.counters.iteration
         metrics: dict[str, Any] = {"iteration": number}
@@ -229,7 +219,7 @@ class TrainingRun:
     def load_best(self) -> None:
         """Load the best evaluated weights into the network."""
         if self.best_path.exists():
-            self._checkpoint.put_weights(read_tensors(self.best_path), self.best_path)
+            assign(self._trained, read_tensors(self.best_path), str(self.best_path))
             self._recall_best()
 
     def save(self) -> None:
@@ -237,28 +227,23 @@ class TrainingRun:
         self._checkpoint.save(self.facts, self._extra.tensors())
         self._extra.saved(self.counters.iteration)
 
-    def write_bundle(self, command: str, start: Bundle, *, frozen_vlm: bool) -> Bundle:
-        """Write the network as a bundle; the graph of a frozen VLM is copied from ``start``."""
-        config = self.config
-        kept = config.export and frozen_vlm and f"{PREFIX_GRAPH}.onnx" in start.manifest.files
-        origin = made_by(command, self.facts | self._checkpoint.fingerprint, start)
-        graphs = [PREFIX_GRAPH] if kept else []
-        weights = plain_weights(self._network)
-        return write_result(start, weights, config.out, origin, graphs, export=config.export)
-
     def finish(
         self, command: str, start: Bundle, diverged: Diverged | None, *, frozen_vlm: bool
     ) -> dict[str, Any]:
         """Write the best weights as a bundle, write the final metrics, and return them.
 
-        Raises:
-            Diverged: The argument ``diverged`` is given; the bundle is still written.
+        The graph of a frozen VLM is copied from the initial bundle ``start``. If ``diverged`` is
+        given, it is raised after the bundle was written.
         """
         self.load_best()
-        metrics = self.facts | {"task": self.config.task}
-        bundle = self.write_bundle(command, start, frozen_vlm=frozen_vlm)
-        if self.config.json:
-            write_json(self.config.json, metrics)
+        config, metrics = self.config, self.facts | {"task": self.config.task}
+        kept = config.export and frozen_vlm and f"{PREFIX_GRAPH}.onnx" in start.manifest.files
+        origin = made_by(command, self.facts | self._checkpoint.fingerprint, start)
+        graphs = [PREFIX_GRAPH] if kept else []
+        weights = plain_weights(self._network)
+        bundle = write_result(start, weights, config.out, origin, graphs, export=config.export)
+        if config.json:
+            write_json(config.json, metrics)
         if diverged:
             raise Diverged(
                 f"{diverged}. The best weights, success {self.counters.best_success:.2f} at "

@@ -35,11 +35,8 @@ SHOWN = (
 def run_folder(out: Path, run: Path | None = None) -> Path:
     """Return the folder for checkpoints and logs; create it if it does not exist.
 
-    It is ``run``, or ``<out>-run`` for the bundle ``out`` that the run will write.
-
-    Raises:
-        ConfigError: ``out`` contains something else than a bundle, or the run's folder is inside
-            ``out`` or is a file.
+    It is ``run``, or ``<out>-run`` for the bundle ``out`` that the run will write. Raises
+    ConfigError if ``out`` contains something else, or the folder is inside ``out`` or is a file.
     """
     out = out.expanduser().absolute()
     require_replaceable(out)
@@ -67,10 +64,7 @@ class RunLog:
         self._console.print(text, markup=False, highlight=False)
 
     def progress(self, reached: float) -> str:
-        """Return a text about the change of success from the first evaluation to ``reached``.
-
-        It is empty if there are fewer than two evaluations.
-        """
+        """Return how success changed since the first evaluation; empty if there is no second."""
         rates = [r for r in read_records(self._path.parent) if "eval_success" in r]
         if len(rates) < 2:
             return ""

@@ -1,7 +1,4 @@
-"""Episodes in which the policy acts as it is deployed, recorded or relabelled for a teacher.
-
-The collector (``learning/rollout/collector.py``) schedules both kinds of episodes.
-"""
+"""Episodes in which the policy acts as it is deployed, recorded or relabelled for a teacher."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field

@@ -36,10 +36,7 @@ class DaggerSamples:
         return number
 
     def label(self, number: int, chunk: Tensor, valid: np.ndarray) -> None:
-        """Set the label of a sample: the teacher's normalised actions (H, action_dim).
-
-        ``valid`` marks the actions that were executed before the episode ended (H,) bool.
-        """
+        """Set a sample's label: normalised actions (H, action_dim), whether each was executed."""
         self._labels[number] = chunk, torch.from_numpy(valid)
 
     @property
@@ -102,10 +99,9 @@ class DaggerDataset:
                 path.unlink()
 
     def load(self, first: int, end: int) -> None:
-        """Read those of the rounds ``first`` … ``end - 1`` that are inside the window.
+        """Read the rounds from ``first`` to before ``end`` that are inside the window.
 
-        Raises:
-            CheckpointError: A file is missing or unreadable.
+        Raises CheckpointError if a file is missing or unreadable.
         """
         for number in range(max(first, end - self._window), end):
             path = self._file(number)
@@ -121,11 +117,7 @@ class DaggerDataset:
             path.unlink()
 
     def draw(self, count: int, random: torch.Generator) -> tuple[Prefix, Tensor, Tensor]:
-        """Draw ``count`` samples with replacement.
-
-        Returns:
-            The prefix, chunks (B, H, action_dim) and validity of actions (B, H) bool.
-        """
+        """Draw B samples with replacement: prefix, chunks (B, H, action_dim), validity (B, H)."""
         every = [(samples, i) for samples in self._rounds.values() for i in range(len(samples))]
         at = torch.randint(len(every), (count,), generator=random).tolist()
         taken = (every[i][0].take(every[i][1]) for i in at)

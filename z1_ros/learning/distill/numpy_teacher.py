@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from z1_ros.learning.rollout.env_worker import Request
 from z1_ros.types import Step
 
 Execute = Callable[[np.ndarray], Step]
@@ -67,14 +68,10 @@ class Relabel:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class TeacherRequest:
+class TeacherRequest(Request):
     """Asks for rollouts of a teacher from one state; the next request must begin an episode."""
 
     teacher: NumpyTeacher
-    seed: int = 0
-    """Seed of the scene in which the rollouts begin; not used with a snapshot."""
-    start: bytes = b""
-    """Snapshot from which the rollouts begin; empty: the start of the scene."""
     steps_before: int = 0
     """Control steps of the episode before the snapshot."""
     keys: tuple[tuple[int, ...], ...]
@@ -83,15 +80,6 @@ class TeacherRequest:
     """Number of control steps for which each action is repeated."""
     noise: bool = True
     """Whether to add noise to the actions; False executes the mean action."""
-
-    @property
-    def begins(self) -> bool:
-        """Always true: the request does not depend on earlier requests."""
-        return True
-
-    def to_replay(self) -> "TeacherRequest":
-        """Return the request itself; no request follows it within an episode."""
-        return self
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

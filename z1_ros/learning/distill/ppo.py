@@ -26,12 +26,8 @@ def advantages(
     The only reward is 1, for the decision that completes the task. The value after the last
     decision of a rollout is 0, also if the rollout failed.
 
-    Args:
-        values: The critic's value before each decision, rollouts concatenated (N,).
-        lengths: Number of decisions in each rollout (G,).
-        success: Whether each rollout succeeded (G,).
-        gamma: Discount γ per decision.
-        decay: λ of the estimation.
+    ``values`` are the critic's before each decision, rollouts concatenated (N,); lengths and
+    success are those of rollouts (G,); γ is the discount per decision, ``decay`` is λ.
     """
     found = np.zeros(len(values))
     ends = np.cumsum(lengths)

@@ -24,10 +24,7 @@ _EXACT = {"gripper_close": 0.5}
 
 
 class Teacher(nn.Module):
-    """Network that gives a normal distribution of the next action.
-
-    The sampled action is repeated for several control steps.
-    """
+    """Network that gives a normal distribution of the next action, to repeat for several steps."""
 
     mean: Tensor
     scale: Tensor

@@ -46,6 +46,7 @@ from z1_ros.learning.distill.teacher import Critic, Teacher, clone, first_noise,
 from z1_ros.learning.distill.worker import PrivilegedWorker, TeacherReply
 from z1_ros.learning.rollout.collector import Collector, episode_jobs
 from z1_ros.learning.rollout.env_pool import EnvPool, OpenPool, local_workers
+from z1_ros.learning.rollout.env_worker import Begin
 from z1_ros.learning.rollout.evaluate import evaluate
 from z1_ros.learning.rollout.sampler import Sampler
 from z1_ros.learning.rollout.session import train_bundle
@@ -76,10 +77,8 @@ class Distillation:
         expert = start_expert(bundle, config.task)
         self.network = load_bundle_network(bundle, expert, torch.float32)
         self.network.eval().requires_grad_(False)
-        parts = [getattr(self.network, part) for part in EXPERT_PARTS]
+        parts = [getattr(self.network, part).requires_grad_(True) for part in EXPERT_PARTS]
         self.trained = [parameter for part in parts for parameter in part.parameters()]
-        for parameter in self.trained:
-            parameter.requires_grad_(True)
         self.pool = pool
         self.sampler = Sampler(self.network, bundle, self.robot, config.seed)
         self.collector = Collector(pool)
@@ -112,12 +111,7 @@ class Distillation:
         return TeacherUpdate(teacher, critic, self.config.teacher)
 
     def train(self) -> None:
-        """Iterate until a budget is used up.
-
-        Raises:
-            Diverged: A gradient is not finite; the best weights are kept.
-            TrainingError: Training cannot continue.
-        """
+        """Iterate until a budget is used up; raises Diverged, the best weights are then kept."""
         while not self.run.finished:
             with self.run.one_iteration() as metrics:
                 if self.evaluation_due(self.run.counters.iteration):
@@ -181,7 +175,7 @@ class Distillation:
         recoveries = round(config.recovery_share * config.teacher_starts)
         beginnings = self.recoveries(self.state.train_starts, recoveries, iteration)
         scenes = self.config.scenes(iteration, config.teacher_starts)
-        beginnings += [{"seed": seed} for seed in scenes]
+        beginnings += [{"begin": Begin(seed=seed)} for seed in scenes]
         ask = partial(TeacherRequest, teacher=made.teacher.to_numpy, hold_steps=config.hold_steps)
         requests = []
         for i, beginning in enumerate(beginnings[: config.teacher_starts]):
@@ -194,17 +188,14 @@ class Distillation:
         return metrics
 
     def evaluate_teacher(self, iteration: int) -> dict[str, float]:
-        """Evaluate the teacher without noise and keep it if it is the best so far.
-
-        If it reaches the target, the DAgger rounds begin with the next iteration.
-        """
+        """Evaluate the teacher, keep it if it is the best so far; at the target, DAgger begins."""
         config, state = self.config.teacher, self.state
         assert state.teacher is not None
         half = config.teacher_eval_episodes // 2
         teacher = state.teacher.teacher.to_numpy
         ask = partial(TeacherRequest, teacher=teacher, hold_steps=config.hold_steps, noise=False)
         beginnings: dict[str, list[Beginning]] = {
-            "teacher_success": [{"seed": VALIDATION_SEED + i} for i in range(half)],
+            "teacher_success": [{"begin": Begin(seed=VALIDATION_SEED + i)} for i in range(half)],
             "teacher_recovery_success": self.recoveries(state.eval_starts, half, 0),
         }
         rates = {}
@@ -221,8 +212,8 @@ class Distillation:
     def recoveries(self, starts: Starts, count: int, iteration: int) -> list[Beginning]:
         """Return ``count`` randomly drawn starts as beginnings; empty if there are no starts."""
         random = np.random.default_rng([self.config.seed, iteration, 1])
-        picked = random.integers(len(starts), size=count).tolist() if starts else []
-        return [{"steps_before": starts[i][0], "start": starts[i][1]} for i in picked]
+        picked = [starts[i] for i in random.integers(len(starts), size=count)] if starts else []
+        return [{"steps_before": steps, "begin": Begin(snapshot=state)} for steps, state in picked]
 
     def roll_out_teacher(self, requests: Sequence[TeacherRequest]) -> list[TeacherRollouts]:
         """Run a teacher's rollouts on the workers; return them in the order of requests."""
@@ -265,11 +256,7 @@ class Distillation:
         return NumpyTeacher({n: t.numpy() for n, t in self.state.best_teacher.items()})
 
     def learn(self, iteration: int) -> dict[str, float]:
-        """Train the action expert on the samples of the last rounds.
-
-        Raises:
-            Diverged: A gradient is not finite.
-        """
+        """Train the action expert on the samples of the last rounds."""
         dagger, dims = self.config.dagger, self.sampler.real_dims
         random = torch.Generator().manual_seed(self.config.batch_seed(iteration))
         done = (iteration - self.state.dagger_from) * dagger.dagger_steps

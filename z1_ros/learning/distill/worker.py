@@ -4,8 +4,7 @@ It handles the requests of ``EnvWorker`` and two additional ones, so the general
 not depend on the teacher.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -18,7 +17,7 @@ from z1_ros.learning.distill.numpy_teacher import (
     roll_out,
 )
 from z1_ros.learning.rollout.env_worker import Begin, EnvWorker, Reply, Request
-from z1_ros.sim.env import Env, PrivilegedEnv
+from z1_ros.sim.env import PrivilegedEnv
 from z1_ros.types import Step
 
 
@@ -31,10 +30,6 @@ class PrivilegedRequest(Request):
     afterwards."""
     record: bool = False
     """Whether the reply contains the privileged state before each action."""
-
-    def to_replay(self) -> Request:
-        """Return a request that repeats the actions in another process, without any output."""
-        return Request(begin=self.begin, actions=self.actions)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -58,16 +53,10 @@ class TeacherReply(Reply):
 class PrivilegedWorker(EnvWorker):
     """An environment worker that reads privileged state."""
 
-    def __init__(self, make_env: Callable[[], Env], *, guard: bool = True):
-        super().__init__(make_env, guard=guard)
-        self._recorded: list[np.ndarray] | None = None
+    _recorded: list[np.ndarray] | None = None
 
-    def handle(self, request: Request | TeacherRequest) -> Reply:
-        """Execute a request and return its reply.
-
-        Raises:
-            ConfigError: As in ``EnvWorker.handle``, or the environment gives no privileged state.
-        """
+    def handle(self, request: Request) -> Reply:
+        """Execute a request and return its reply; raises ConfigError without privileged state."""
         if isinstance(request, TeacherRequest):
             return TeacherReply(rollouts=self._roll_out(request))
         if not isinstance(request, PrivilegedRequest):
@@ -91,14 +80,12 @@ class PrivilegedWorker(EnvWorker):
         """Execute actions (k, action_dim), and record the state before each action if requested."""
         if self._recorded is None:
             return super().execute(actions)
-        consumed = 0
         for action in actions:
             self._recorded.append(self._privileged_state())
             step = super().execute(action[None])
-            consumed += 1
             if step.done:
                 break
-        return Step(steps=step.steps, success=step.success, done=step.done, consumed=consumed)
+        return replace(step, consumed=len(self._recorded))
 
     def _privileged_state(self) -> np.ndarray:
         if not isinstance(self.env, PrivilegedEnv):
@@ -119,10 +106,9 @@ class PrivilegedWorker(EnvWorker):
             self.env.restore(here)
 
     def _roll_out(self, request: TeacherRequest) -> TeacherRollouts:
-        if request.start:
-            start = Begin(snapshot=request.start)
-        else:
-            self.begin(Begin(seed=request.seed))
+        start = request.begin or Begin()
+        if not start.snapshot:
+            self.begin(start)
             start = Begin(snapshot=self.env.snapshot())
         rollouts = roll_out(
             request, lambda: self.begin(start), self.execute, self._privileged_state

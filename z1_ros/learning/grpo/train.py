@@ -67,12 +67,7 @@ class GrpoTraining:
         )
 
     def train(self) -> None:
-        """Iterate until a budget is used up.
-
-        Raises:
-            Diverged: An update made the policy useless; the best weights are kept.
-            TrainingError: Training cannot continue.
-        """
+        """Iterate until a budget is used up; raises Diverged, the best weights are then kept."""
         while not self.run.finished:
             with self.run.one_iteration() as metrics:
                 if self.run.counters.iteration % self.config.eval_every == 0:
@@ -136,9 +131,8 @@ def make_optimizer(network: Pi05, config: GrpoConfig, seed: int) -> torch.optim.
         add_adapters(
             network, ("vlm", "vision"), rank=config.lora_rank, alpha=config.lora_alpha, seed=seed
         )
-    expert = [p for part in EXPERT_PARTS for p in getattr(network, part).parameters()]
-    for parameter in expert:
-        parameter.requires_grad_(True)
+    parts = [getattr(network, part).requires_grad_(True) for part in EXPERT_PARTS]
+    expert = [parameter for part in parts for parameter in part.parameters()]
     groups: list[dict[str, Any]] = [{"params": expert, "lr": config.learning_rate}]
     known = {id(parameter) for parameter in expert}
     vlm = [p for p in network.parameters() if p.requires_grad and id(p) not in known]

@@ -63,18 +63,16 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """A group of rollouts with its rewards and advantages."""
+    """A group of rollouts with its samples and their advantages."""
 
     group: Group
-    returns: np.ndarray
-    """Calibrated reward of each rollout (G,)."""
     samples: Samples
     kept: bool
     """Whether the group passes the filter and has an advantage that is not 0."""
 
 
 def score(group: Group, config: GrpoConfig) -> Scored:
-    """Return a group with its rewards and advantages."""
+    """Return a group with its samples and their advantages."""
     success, lengths = group.success, group.lengths
     returns = calibrated_returns(success, lengths, config.gamma, config.calibration)
     advantages = group_advantages(returns, success, config.calibration)
@@ -83,7 +81,7 @@ def score(group: Group, config: GrpoConfig) -> Scored:
     samples = samples_of(group.job.plan, lengths.tolist(), advantages)
     passes = passes_filter(float(returns.mean()), *config.filter_range)
     # Rows with advantage 0 have no gradient, but they count in the average if the group is kept.
-    return Scored(group, returns, samples, passes and bool(np.any(samples.advantage)))
+    return Scored(group, samples, passes and bool(np.any(samples.advantage)))
 
 
 def make_batch(scored: Sequence[Scored], real_dims: int) -> Batch | None:
@@ -266,10 +264,7 @@ def useful_rows(batch: Batch) -> Tensor:
 
 
 def summarise(sums: Mapping[str, Tensor], steps: int) -> dict[str, float]:
-    """Return mean values over all rows and for each denoise step.
-
-    ``sums`` holds sum and count of each quantity, by denoise step (steps, 2).
-    """
+    """Return means over all rows and by denoise step, from sums and counts (steps, 2)."""
     metrics = {}
     for name, by_step in sums.items():
         value, count = by_step.sum(0)

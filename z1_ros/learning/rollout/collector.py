@@ -133,7 +133,7 @@ class Counts:
 class _Task:
     """A segment that waits for a worker or runs on one."""
 
-    group: int
+    group: Group
     segment: int
     begin: Begin | None
     chunk: int
@@ -159,11 +159,12 @@ class Collector:
         After ``max_chunks`` an episode ends as a failure; 0: only the task's horizon ends it.
         """
         groups = [Group(job, [Rollout() for _ in job.plan.segments]) for job in jobs]
-        waiting: deque[_Task] = deque()
-        for number, job in enumerate(jobs):
-            for root, segment in enumerate(job.plan.segments):
-                if segment.parent < 0:
-                    waiting.append(_Task(number, root, Begin(seed=job.seed), 0, None))
+        waiting = deque(
+            _Task(group, number, Begin(seed=group.job.seed), 0, None)
+            for group in groups
+            for number, segment in enumerate(group.job.plan.segments)
+            if segment.parent < 0
+        )
         shifts: list[dict[int, _Task | None]] = [
             dict.fromkeys(range(first, len(self._pool), SHIFTS)) for first in range(SHIFTS)
         ]
@@ -174,12 +175,12 @@ class Collector:
                         reply = self._pool.receive(worker)
                         if task.turn and task.move and note is not None:
                             note(task.turn, task.move, reply)
-                        done = self._take(groups[task.group], waiting, task, reply, max_chunks)
+                        done = self._take(waiting, task, reply, max_chunks)
                         shift[worker] = None if done else task
                 for worker, task in shift.items():
                     if task is None and waiting:
                         shift[worker] = self._start(worker, waiting.popleft())
-                self._act(groups, shift, act)
+                self._act(shift, act)
         return groups
 
     def _start(self, worker: int, task: _Task) -> _Task:
@@ -192,10 +193,10 @@ class Collector:
             self.counts.renders += 1
         return task
 
-    def _act(self, groups: list[Group], shift: dict[int, _Task | None], act: Act) -> None:
+    def _act(self, shift: dict[int, _Task | None], act: Act) -> None:
         """Let the policy act for the workers of a shift, and send the actions to the workers."""
         ready = [
-            (worker, task, Turn(groups[task.group].job, task.segment, task.chunk, task.seen))
+            (worker, task, Turn(task.group.job, task.segment, task.chunk, task.seen))
             for worker, task in shift.items()
             if task and task.seen
         ]
@@ -214,14 +215,12 @@ class Collector:
             task.begin, task.seen, task.turn, task.move = None, None, turn, move
             self.counts.chunks += 1
 
-    def _take(
-        self, group: Group, waiting: deque[_Task], task: _Task, reply: Reply, max_chunks: int
-    ) -> bool:
+    def _take(self, waiting: deque[_Task], task: _Task, reply: Reply, max_chunks: int) -> bool:
         """Store a worker's reply; return whether its segment has ended."""
         task.seen = reply.observation
         if reply.step is None:
             return False
-        rollout = group.segments[task.segment]
+        rollout, segments = task.group.segments[task.segment], task.group.job.plan.segments
         assert task.move is not None
         rollout.executed.append(Executed(task.move.chunk, reply.step.consumed))
         task.chunk += 1
@@ -230,10 +229,10 @@ class Collector:
         if reply.step.done or task.chunk == max_chunks:
             rollout.success, rollout.over = reply.step.success, True
             return True
-        if task.chunk != group.job.plan.segments[task.segment].end:
+        if task.chunk != segments[task.segment].end:
             return False
         begin = Begin(snapshot=reply.snapshot)
-        for child, segment in enumerate(group.job.plan.segments):
+        for child, segment in enumerate(segments):
             if segment.parent == task.segment:
                 waiting.append(_Task(task.group, child, begin, task.chunk, reply.observation))
         return True

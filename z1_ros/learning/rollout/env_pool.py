@@ -21,7 +21,7 @@ from queue import SimpleQueue
 import numpy as np
 
 from z1_ros.errors import GraphError, TrainingError, Z1Error
-from z1_ros.learning.rollout.env_worker import EnvWorker, Message, Reply, Request
+from z1_ros.learning.rollout.env_worker import EnvWorker, Reply, Request
 from z1_ros.runtime.processes import die_with_spawner, one_thread_each
 from z1_ros.sim.env import Env
 from z1_ros.sim.registry import EnvMaker
@@ -39,10 +39,7 @@ class WorkerLost(Exception):
 
 
 class WorkerProcess:
-    """A worker in a process on this machine; it returns images through shared memory.
-
-    Replies arrive in the order of the requests.
-    """
+    """A worker in a process on this machine; images of its replies come through shared memory."""
 
     def __init__(
         self,
@@ -53,14 +50,10 @@ class WorkerProcess:
         guard: bool = True,
         end_s: float = 0.0,
     ):
-        """Start the process.
+        """Start the process, in which the picklable ``make_env`` makes the environment.
 
-        Args:
-            make_env: Picklable function that makes the environment; called in the process.
-            image_bytes: Size of the images of one observation [bytes].
-            kind: Class that handles the requests.
-            guard: Whether actions pass a guard; False if the environment has its own guard.
-            end_s: Time for the process to close its environment before it is killed [s].
+        Pass ``guard`` False if the environment has its own guard. When the process is asked to end,
+        it has ``end_s`` [s] to close its environment before it is killed.
         """
         self._make_worker = partial(kind, make_env, guard=guard)
         self._end_s = end_s
@@ -74,16 +67,14 @@ class WorkerProcess:
         assert self._process.pid is not None  # the process was started in __init__
         return self._process.pid
 
-    def send(self, request: Message) -> None:
+    def send(self, request: Request) -> None:
         """Send a request without waiting; ``receive`` reports a process that has died."""
         self._outbox.put(request)
 
     def receive(self, timeout_s: float) -> Reply:
-        """Wait for the next reply.
+        """Wait for the next reply, in the order of the requests; raises errors of the environment.
 
-        Raises:
-            WorkerLost: The process died, or no reply arrived within ``timeout_s``.
-            Z1Error: The environment raised this error.
+        Raises WorkerLost if the process died or no reply arrived within ``timeout_s``.
         """
         try:
             if not self._pipe.poll(timeout_s):
@@ -129,7 +120,7 @@ class WorkerProcess:
             self._process.start()
         theirs.close()
         # A thread sends the requests: if the process hangs and the pipe is full, sending blocks.
-        self._outbox: SimpleQueue[Message | None] = SimpleQueue()
+        self._outbox: SimpleQueue[Request | None] = SimpleQueue()
         self._poster = threading.Thread(target=_post, args=(self._pipe, self._outbox), daemon=True)
         self._poster.start()
 
@@ -142,13 +133,10 @@ class WorkerProcess:
         self._poster.join()
 
 
-def _post(pipe: Connection, outbox: "SimpleQueue[Message | None]") -> None:
-    """Send the requests from the outbox until it yields None, then close the pipe.
-
-    Send errors are ignored: ``receive`` raises ``WorkerLost`` for the missing reply.
-    """
+def _post(pipe: Connection, outbox: "SimpleQueue[Request | None]") -> None:
+    """Send the requests from the outbox until it yields None, then close the pipe."""
     while (request := outbox.get()) is not None:
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError):  # ``receive`` raises WorkerLost for the missing reply
             pipe.send(request)
     pipe.close()
 
@@ -225,16 +213,16 @@ class EnvPool:
         self._timeout_s = timeout_s
         self._start_timeout_s = start_timeout_s
         self._started = [False] * len(workers)
-        self._since_begin: list[list[Message]] = [[] for _ in workers]
+        self._since_begin: list[list[Request]] = [[] for _ in workers]
         self.replaced = 0
         """Number of lost processes that were replaced."""
 
     def __len__(self) -> int:
         return len(self._workers)
 
-    def send(self, worker: int, request: Message) -> None:
+    def send(self, worker: int, request: Request) -> None:
         """Send a request to a worker without waiting; each worker has at most one open request."""
-        if request.begins:
+        if request.begin is not None:
             self._since_begin[worker].clear()
         self._since_begin[worker].append(request)
         self._workers[worker].send(request)
@@ -262,7 +250,7 @@ class EnvPool:
             f"environment {worker} was lost {LOST_IN_A_ROW} times with one request, last: {why}"
         )
 
-    def map(self, requests: Sequence[Message]) -> list[Reply]:
+    def map(self, requests: Sequence[Request]) -> list[Reply]:
         """Distribute requests over the workers; return the replies in the order of requests."""
         count, replies = len(self._workers), []
         for number in range(len(requests) + count):

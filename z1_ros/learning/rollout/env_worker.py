@@ -1,13 +1,11 @@
 """One environment behind a small message protocol: send a request, get one reply.
 
-``EnvWorker`` is a plain class, so a local process (``env_pool.py``) or an actor of a distributed
-engine can host it. A training method that needs more from an environment defines its own worker and
-messages (``learning/distill/worker.py``).
+A training method that needs more from an environment defines its own worker and messages
+(``learning/distill/worker.py``).
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Protocol
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -15,17 +13,6 @@ from z1_ros.errors import ConfigError
 from z1_ros.runtime.guard import Guard, GuardConfig
 from z1_ros.sim.env import Env
 from z1_ros.types import Observation, Step
-
-
-class Message(Protocol):
-    """The part of a request that a pool of workers uses, whatever the type of the worker."""
-
-    @property
-    def begins(self) -> bool:
-        """Whether the request begins an episode and so does not depend on earlier requests."""
-
-    def to_replay(self) -> "Message":
-        """Return a request that repeats the actions in another process, without any output."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -51,14 +38,9 @@ class Request:
     snapshot: bool = False
     """Whether to return a snapshot, unless the episode is over."""
 
-    @property
-    def begins(self) -> bool:
-        """Whether the request begins an episode and so does not depend on earlier requests."""
-        return self.begin is not None
-
     def to_replay(self) -> "Request":
         """Return a request that repeats the actions in another process, without any output."""
-        return replace(self, observe=False, snapshot=False)
+        return Request(begin=self.begin, actions=self.actions)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

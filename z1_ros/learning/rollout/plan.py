@@ -47,10 +47,7 @@ class Plan:
 
     @property
     def masked(self) -> int:
-        """Number of chunks at the start that all rollouts share.
-
-        They are not trained on, because they do not distinguish the rollouts.
-        """
+        """Number of chunks at the start that all rollouts share; they are not trained on."""
         root = self.segments[0]
         return (root.end or 0) if root.size == self.size > 1 else 0
 
@@ -62,10 +59,8 @@ class Plan:
 def branch_points(size: int, shared_chunks: int) -> list[int]:
     """Return the chunks b_1 … b_k at which each cluster of a tree of 2^k rollouts splits in two.
 
-    b_l = ⌊P / 2^(k-l)⌋ (Z-1 §3.3). Adjacent branch points are equal if P is small.
-
-    Raises:
-        ConfigError: ``size`` is not a power of two.
+    b_l = ⌊P / 2^(k-l)⌋ (Z-1 §3.3). Adjacent branch points are equal if P is small. Raises
+    ConfigError if ``size`` is not a power of two.
     """
     if size < 1 or size & (size - 1):
         raise ConfigError(f"a tree needs a group of 2, 4, 8, … rollouts, not {size}")
@@ -76,8 +71,7 @@ def branch_points(size: int, shared_chunks: int) -> list[int]:
 def plan_group(size: int, sharing: Sharing, shared_chunks: int) -> Plan:
     """Return the plan of a group of G ≥ 2 rollouts, whose longest shared part has P ≥ 0 chunks.
 
-    Raises:
-        ConfigError: A value is out of range, or the size of a tree is not a power of two.
+    Raises ConfigError for other values, and if the size of a tree is not a power of two.
     """
     if size < 2 or shared_chunks < 0:
         raise ConfigError(

@@ -70,10 +70,9 @@ class Sampler:
     def follow(
         self, observations: Sequence[Observation], keys: Keys
     ) -> tuple[list[np.ndarray], Prefix]:
-        """Compute chunks by the deterministic flow, as a deployed policy does.
+        """Return chunks (horizon, action_dim) by the deterministic flow, as a deployed policy does.
 
-        Returns:
-            A chunk (horizon, action_dim) for each observation, and the encoded observations.
+        The second value is the encoded observations.
         """
         prefix, _ = self.encode(observations)
         start = self._noise(keys, 1)[:, 0]
@@ -91,10 +90,7 @@ class Sampler:
         """Sample a chunk for each observation; its key seeds its noise.
 
         ``keep`` stores the encoded observations or their inputs and returns the row of each, -1 if
-        not stored.
-
-        Raises:
-            Diverged: The network's actions are not finite.
+        not stored. Raises Diverged if the network's actions are not finite.
         """
         prefix, inputs = self.encode(observations)
         rows = keep(prefix, inputs)
@@ -114,11 +110,7 @@ class Sampler:
         ]
 
     def action_range(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return the lowest and highest actions (action_dim,) of the policy's training range.
-
-        They correspond to normalised actions of -1 and 1, in the robot's units, clipped to the
-        robot's limits.
-        """
+        """Return the lowest and highest actions (action_dim,) of the training range, in limits."""
         one = torch.ones(1, self.network.geometry.action_dim)
         ends = np.sort(self._in_robot_units(torch.stack([-one, one])), 0)[:, 0]
         low, high = self.limits

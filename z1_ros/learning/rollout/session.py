@@ -41,11 +41,7 @@ def train_bundle(
 ) -> dict[str, Any]:
     """Train a policy by the method that ``make`` makes, write the bundle; return final metrics.
 
-    The exported graph of a frozen VLM is copied from the initial bundle.
-
-    Raises:
-        Diverged: Training made the policy useless; the bundle contains the best weights.
-        Z1Error: Settings or bundle are invalid, or training cannot continue.
+    Raises Diverged if training made the policy useless; the bundle then has the best weights.
     """
     config = replace(config, task=config.task.strip())
     start = load_bundle(config.bundle)

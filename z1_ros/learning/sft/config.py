@@ -4,10 +4,9 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from z1_ros.errors import ConfigError, closest
+from z1_ros.learning.core.lora import TARGETS
 from z1_ros.learning.sft.dataset import Augmentation
 from z1_ros.models.bundle.task_experts import VLM_PARTS
-
-LORA_TARGETS = ("vlm", "vision", "expert")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -82,8 +81,8 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         for part in self.lora_parts:
-            if part not in LORA_TARGETS:
-                raise ConfigError(f"lora_targets names {part!r}. {closest(part, LORA_TARGETS)}")
+            if part not in TARGETS:
+                raise ConfigError(f"lora_targets names {part!r}. {closest(part, TARGETS)}")
         if min(self.steps, self.batch_size, self.draws, self.feature_variants) < 1:
             raise ConfigError("steps, batch_size, draws and feature_variants must be at least 1")
         if min(self.minutes, self.lora_rank, self.feature_store_gb) < 0:

@@ -192,11 +192,8 @@ def load_frames(
 ) -> Frames:
     """Read successful episodes, sorted by task, into memory.
 
-    Dimensions of ``action_dim`` beyond the contract are padding. With ``discrete_state``, the
-    prompts contain the state.
-
-    Raises:
-        ConfigError: No frame is usable, or an action does not fit the network.
+    Dimensions of ``action_dim`` beyond the contract are padding. With ``discrete_state``, prompts
+    contain the state. Raises ConfigError if no frame is usable or an action does not fit.
     """
     if len(contract.action_dims) > action_dim:
         raise ConfigError(
@@ -279,10 +276,8 @@ def undisturbed(disturbed: np.ndarray, frames: np.ndarray, horizon: int) -> np.n
     """Return the label steps that have no disturbance between their frame and them.
 
     The expert's action at t + k depends on the state at t + k. If noise was executed in between, a
-    policy that observes frame t cannot predict this action.
-
-    From the disturbance of each control step (T,) bool and the control step of each frame (F,)
-    follows the validity of each label step (F, horizon) bool.
+    policy that observes frame t cannot predict this action. From the disturbance of control steps
+    (T,) bool and the control steps of frames (F,) follows the validity (F, horizon) bool.
     """
     calm = np.concatenate([disturbed, np.zeros(horizon, bool)])
     pushed = np.cumsum(calm[frames[:, None] + np.arange(horizon)], axis=1)

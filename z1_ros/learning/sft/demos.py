@@ -204,11 +204,7 @@ def summary(directory: Path, tasks: list[str]) -> dict[str, dict[str, int]]:
 
 
 def read_header(directory: Path) -> dict[str, Any]:
-    """Return the header of a folder of demonstrations.
-
-    Raises:
-        ConfigError: The folder has no readable header of this format.
-    """
+    """Return the header of a folder of demonstrations; raises ConfigError if it is unreadable."""
     try:
         header = json.loads((directory / HEADER).read_text("utf-8"))
     except (OSError, ValueError) as error:
@@ -219,11 +215,7 @@ def read_header(directory: Path) -> dict[str, Any]:
 
 
 def read_outcomes(directory: Path, task: str) -> list[dict[str, Any]]:
-    """Return the outcomes of a task's finished episodes, in order of seeds.
-
-    Raises:
-        ConfigError: A file is damaged; the message contains its path.
-    """
+    """Return a task's outcomes in order of seeds; raises ConfigError if a file is damaged."""
     outcomes = []
     for path in sorted((directory / task).glob("*.json")):
         try:
@@ -251,8 +243,7 @@ def read_episode(
 ) -> dict[str, np.ndarray]:
     """Return the named arrays of a successful episode, in the format of ``collect_episode``.
 
-    Raises:
-        ConfigError: The file is missing or damaged, or contains a number that is not finite.
+    Raises ConfigError if the file is missing or damaged or has a number that is not finite.
     """
     path = _outcome_path(directory, task, seed).with_suffix(".npz")
     try:

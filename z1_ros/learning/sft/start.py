@@ -49,13 +49,11 @@ class Start:
 
         Mode and form are those of the bundle in both cases.
         """
-        if self.bundle is None:
-            return fit_normalization(directory, episodes, self.contract)
-        own = self.bundle.manifest.normalization
-        if keep:
+        own = self.bundle.manifest.normalization if self.bundle else None
+        if own and keep:
             return own
         fitted = fit_normalization(directory, episodes, self.contract)
-        return replace(own, state=fitted.state, action=fitted.action)
+        return replace(own, state=fitted.state, action=fitted.action) if own else fitted
 
     def described(self) -> dict[str, Any]:
         """Return the origin of the weights, for ``made_by`` in the manifest."""

@@ -99,11 +99,7 @@ class SFTConfig:
 
 
 def main(config: SFTConfig) -> dict[str, Any]:
-    """Train and write the bundle; return the final metrics.
-
-    Raises:
-        Z1Error: Settings, bundle or demonstrations are invalid, or training cannot continue.
-    """
+    """Train and write the bundle; return the final metrics; raises Z1Error."""
     run = run_folder(config.bundle, config.run)
     with locked(run):
         return _train_bundle(config, run)
@@ -147,7 +143,12 @@ def _train_bundle(config: SFTConfig, run: Path) -> dict[str, Any]:
         "device": device_name(device),
     }
     header = demos.read_header(directory)
-    fill = partial(_fill, config, trainer, header, start, data.normalization, metrics)
+
+    def fill(folder: Path) -> Manifest:
+        write_tensors(folder / WEIGHTS, trainer.weights())
+        shutil.copyfile(start.tokenizer, folder / start.tokenizer.name)
+        return _manifest(config, header, start, data.normalization, metrics)
+
     made = write_bundle(config.bundle, fill, export=GRAPHS if config.export else ())
     console.print(f"held-out loss {metrics['held_out_loss']:.4f}; written to {made.path}")
     if config.json:
@@ -155,19 +156,14 @@ def _train_bundle(config: SFTConfig, run: Path) -> dict[str, Any]:
     return metrics
 
 
-def _fill(
+def _manifest(
     config: SFTConfig,
-    trainer: Trainer,
     header: dict[str, Any],
     start: Start,
     normalization: Normalization,
     metrics: dict[str, Any],
-    folder: Path,
 ) -> Manifest:
-    """Write the averaged weights and the tokenizer into a folder; return the manifest."""
     geometry = start.geometry
-    write_tensors(folder / WEIGHTS, trainer.weights())
-    shutil.copyfile(start.tokenizer, folder / start.tokenizer.name)
     made_by = {
         "command": shlex.join(["z1-sft", *sys.argv[1:]]),
         "seed": config.train.seed,

@@ -12,6 +12,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -82,13 +83,9 @@ class Trainer:
     def train(
         self, frames: Frames, checkpoint: Path, validate: Callable[["Trainer"], dict[str, float]]
     ) -> Iterator[dict[str, float]]:
-        """Train until the budget is used up.
+        """Train until the budget is used up; raises TrainingError if the loss is not finite.
 
-        Yields:
-            A log record every ``LOG_EVERY`` steps and after each checkpoint.
-
-        Raises:
-            TrainingError: The loss is not finite.
+        Yields a log record every ``LOG_EVERY`` steps and after each checkpoint.
         """
         if self.progress >= 1:  # a complete run that was started again
             yield {"step": self.step, **validate(self)}
@@ -166,33 +163,29 @@ class Trainer:
         """Fill the feature store with the frames that fit, if it is configured and not yet filled.
 
         Frames are always encoded in the same batches: rounding depends on the batch, and a resumed
-        run must get the same numbers. ``report`` gets the completed share, from 0 to 1.
-
-        Raises:
-            TrainingError: Not even one frame fits.
+        run must get the same numbers. ``report`` gets the completed share, from 0 to 1. Raises
+        TrainingError if not even one frame fits.
         """
         config = self.config
         if not config.feature_store_gb or self.features is not None:
             return
         store = FeatureStore(config.feature_store_gb)
         total = len(frames) * config.feature_variants
-        indices = torch.arange(len(frames), device=self.device)
-        fits = True
-        for variant in range(config.feature_variants):
-            for index in indices.split(config.batch_size) if fits else ():
-                rows = index + variant * len(frames)
-                generator = torch.Generator(self.device).manual_seed(config.seed + int(rows[0]))
-                augmentation = config.augmentation if variant else None
-                prefix = self.encode(frames.inputs(index, augmentation, generator))
-                fits = all([store.put(row, prefix, at) for at, row in enumerate(rows.tolist())])
-                if not len(store):
-                    raise TrainingError(
-                        f"not one encoded frame fits into a feature store of "
-                        f"{config.feature_store_gb} GB; there are {total}"
-                    )
-                report(min(1.0, int(rows[-1] + 1) / total) if fits else 1.0)
-                if not fits:
-                    break
+        batches = torch.arange(len(frames), device=self.device).split(config.batch_size)
+        for variant, index in product(range(config.feature_variants), batches):
+            rows = index + variant * len(frames)
+            generator = torch.Generator(self.device).manual_seed(config.seed + int(rows[0]))
+            augmentation = config.augmentation if variant else None
+            prefix = self.encode(frames.inputs(index, augmentation, generator))
+            fits = all([store.put(row, prefix, at) for at, row in enumerate(rows.tolist())])
+            if not len(store):
+                raise TrainingError(
+                    f"not one encoded frame fits into a feature store of "
+                    f"{config.feature_store_gb} GB; there are {total}"
+                )
+            report(min(1.0, int(rows[-1] + 1) / total) if fits else 1.0)
+            if not fits:
+                break
         self.features = store
 
     def _prefix(self, frames: Frames, index: Tensor, generator: torch.Generator) -> Prefix:
@@ -211,10 +204,9 @@ class Trainer:
         )
 
     def weights(self) -> dict[str, Tensor]:
-        """Return the averaged weights of the whole network, on the CPU.
+        """Return the averaged weights of the whole network, on the CPU, with adapters merged.
 
-        Names and dtypes are those of the network that was given to the trainer; adapters are merged
-        into the weights that they adapt.
+        Names and dtypes are those of the network that was given to the trainer.
         """
         with self.average.in_place():
             weights = plain_weights(self.network)
@@ -230,12 +222,7 @@ class Trainer:
         self._checkpoint(path).save({"step": self.step, "elapsed_s": self.elapsed_s})
 
     def resume(self, path: Path) -> None:
-        """Continue from a checkpoint.
-
-        Raises:
-            TrainingError: The checkpoint was made with other settings.
-            CheckpointError: The checkpoint is unreadable or does not fit.
-        """
+        """Continue from a checkpoint; raises the errors of ``TrainingCheckpoint.load``."""
         facts, _ = self._checkpoint(path).load()
         self.step, self.elapsed_s = facts["step"], facts["elapsed_s"]
 
