@@ -4,7 +4,7 @@ import pytest
 import torch
 from support.teaching import TEACHER, made_teacher, rolled_out
 
-from z1_ros.learning.distill.dataset import DaggerDataset
+from z1_ros.learning.distill.dagger import DaggerDataset
 from z1_ros.learning.distill.ppo import TeacherUpdate
 from z1_ros.learning.distill.state import DistillState
 from z1_ros.learning.distill.teacher import Critic

@@ -26,8 +26,7 @@ from support.tiny_bundle import TINY
 from support.tiny_training import assert_equal, parameters_of
 
 from z1_ros.errors import CheckpointError, Diverged, TrainingError
-from z1_ros.learning.distill.dagger import relabel_episodes
-from z1_ros.learning.distill.dataset import DaggerDataset
+from z1_ros.learning.distill.dagger import DaggerDataset, relabel_episodes
 from z1_ros.learning.distill.train import SAMPLES, Distillation, main
 from z1_ros.learning.distill.worker import PrivilegedWorker
 from z1_ros.learning.rollout.env_pool import EnvPool, WorkerProcess

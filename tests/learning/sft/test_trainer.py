@@ -1,4 +1,4 @@
-"""The training loop: the loss is flow matching's, it learns, and it resumes exactly."""
+"""The training loop: the loss is flow matching's, it learns, it resumes exactly; its optimiser."""
 
 from dataclasses import replace
 
@@ -21,7 +21,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from z1_ros.errors import TrainingError
-from z1_ros.learning.sft.trainer import validation
+from z1_ros.learning.sft.trainer import schedule, validation
 from z1_ros.models.checkpoint.loading import read_tensors
 from z1_ros.models.network.pi05 import Pi05, noisy_actions
 
@@ -222,3 +222,47 @@ def test_a_loss_that_is_not_finite_ends_the_run_before_it_is_saved(tmp_path):
     with pytest.raises(TrainingError, match="the loss is nan at step 1;"):
         list(made.train(frames, tmp_path / "c.safetensors", lambda _: {}))
     assert not (tmp_path / "c.safetensors").exists()
+
+
+def test_the_schedule_warms_up_and_falls_to_its_floor():
+    made = made_trainer(replace(CONFIG, steps=100, warmup=0.1))
+    rates = []
+    for made.step in range(101):
+        rates.append(made.learning_rate())
+    assert rates[0] < rates[5] < rates[10] == max(rates)
+    assert rates[10] == pytest.approx(CONFIG.learning_rate)
+    assert rates[100] == pytest.approx(0.02 * CONFIG.learning_rate)
+    assert schedule(0.0, 0.0) == 1
+
+
+def test_vlm_and_expert_have_their_own_learning_rates():
+    made = made_trainer(replace(CONFIG, vlm_learning_rate=0.0), made_network())
+    before = weights_of(made)
+    take_steps(made, made_frames(), 3)
+    after = weights_of(made)
+    moved = {n.split(".")[0] for n in made.parameters if not torch.equal(before[n], after[n])}
+    assert moved == {"expert", "time", "action_in_proj", "action_out_proj"}
+
+
+def test_matrices_decay_while_embeddings_norms_and_biases_do_not():
+    made = made_trainer()
+    groups = made._optimizer.param_groups
+    decay = {id(p): group["weight_decay"] for group in groups for p in group["params"]}
+    kept = {n for n, p in made.parameters.items() if decay[id(p)] == 0}
+    assert len(decay) == len(made.parameters)
+    assert {
+        "vision.embeddings.position_embedding.weight",
+        "vlm.embed_tokens.weight",
+        "vlm.last.input_layernorm.weight",
+        "vision.post_layernorm.weight",
+        "action_in_proj.bias",
+    } <= kept
+    assert (
+        not {
+            "vision.embeddings.patch_embedding.weight",
+            "vlm.last.k_proj.weight",
+            "expert.norm.dense.weight",
+            "action_in_proj.weight",
+        }
+        & kept
+    )

@@ -25,8 +25,8 @@ from z1_ros.learning.grpo.advantage import Calibration
 from z1_ros.learning.grpo.config import Z1Config
 from z1_ros.learning.grpo.train import GrpoTraining, fingerprint
 from z1_ros.learning.rollout.env_pool import OpenPool, local_workers
-from z1_ros.learning.rollout.evaluate import evaluate_last
 from z1_ros.learning.rollout.plan import Sharing
+from z1_ros.learning.rollout.session import evaluate_last
 from z1_ros.models.bundle.manifest import load_bundle
 from z1_ros.runtime.lock import locked
 from z1_ros.sim.registry import EnvMaker, find_simulator, parse_task

@@ -45,7 +45,8 @@ class CurvesConfig:
     def __post_init__(self) -> None:
         if not self.runs:
             raise ConfigError("name at least one run folder")
-        check_picture(self.out)
+        if self.out.suffix not in FORMATS:
+            raise ConfigError(f"{self.out} must end in one of {', '.join(FORMATS)}")
         if not self.against:
             raise ConfigError(f"against names nothing. {closest('', AXES)}")
 
@@ -56,12 +57,6 @@ class Curve:
 
     label: str
     run: Run
-
-
-def check_picture(path: Path) -> None:
-    """Raise ConfigError if the file name does not end in a supported picture format."""
-    if path.suffix not in FORMATS:
-        raise ConfigError(f"{path} must end in one of {', '.join(FORMATS)}")
 
 
 def main(config: CurvesConfig) -> None:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from z1_ros.learning.core.checkpoint import Groups
 from z1_ros.learning.core.run import Extra
-from z1_ros.learning.distill.dataset import DaggerDataset
+from z1_ros.learning.distill.dagger import DaggerDataset
 from z1_ros.learning.distill.ppo import TeacherUpdate
 
 _MOMENTS = ("step", "exp_avg", "exp_avg_sq")

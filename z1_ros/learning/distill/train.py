@@ -32,8 +32,7 @@ from z1_ros.learning.core.loss import flow_loss, take_step
 from z1_ros.learning.core.run import TrainingRun, start_expert
 from z1_ros.learning.core.run_config import VALIDATION_SEED
 from z1_ros.learning.distill.config import DistillConfig
-from z1_ros.learning.distill.dagger import record_episodes, relabel_episodes
-from z1_ros.learning.distill.dataset import DaggerDataset
+from z1_ros.learning.distill.dagger import DaggerDataset, record_episodes, relabel_episodes
 from z1_ros.learning.distill.numpy_teacher import (
     NumpyTeacher,
     Relabel,
@@ -47,9 +46,8 @@ from z1_ros.learning.distill.worker import PrivilegedWorker, TeacherReply
 from z1_ros.learning.rollout.collector import Collector, episode_jobs
 from z1_ros.learning.rollout.env_pool import EnvPool, OpenPool, local_workers
 from z1_ros.learning.rollout.env_worker import Begin
-from z1_ros.learning.rollout.evaluate import evaluate
 from z1_ros.learning.rollout.sampler import Sampler
-from z1_ros.learning.rollout.session import train_bundle
+from z1_ros.learning.rollout.session import evaluate, train_bundle
 from z1_ros.models.bundle.manifest import Bundle
 from z1_ros.models.bundle.networks import load_bundle_network
 from z1_ros.models.bundle.task_experts import EXPERT_PARTS
@@ -217,10 +215,8 @@ class Distillation:
 
     def roll_out_teacher(self, requests: Sequence[TeacherRequest]) -> list[TeacherRollouts]:
         """Run a teacher's rollouts on the workers; return them in the order of requests."""
-        rollouts = []
-        for reply in self.pool.map(requests):
-            assert isinstance(reply, TeacherReply)
-            rollouts.append(reply.rollouts)
+        replies = self.pool.map(requests)
+        rollouts = [reply.rollouts for reply in replies if isinstance(reply, TeacherReply)]
         self.run.counters.env_steps += int(sum(r.steps.sum() for r in rollouts))
         return rollouts
 

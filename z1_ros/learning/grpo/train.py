@@ -21,11 +21,10 @@ from z1_ros.learning.grpo.config import GrpoConfig, Z1Config
 from z1_ros.learning.grpo.update import Update, make_batch, score
 from z1_ros.learning.rollout.collector import Collector, Group, GroupJob, sampling
 from z1_ros.learning.rollout.env_pool import EnvPool, OpenPool, local_workers
-from z1_ros.learning.rollout.evaluate import evaluate, mean_chunks
 from z1_ros.learning.rollout.features import RolloutFeatures
 from z1_ros.learning.rollout.plan import plan_group
 from z1_ros.learning.rollout.sampler import Sampler
-from z1_ros.learning.rollout.session import train_bundle
+from z1_ros.learning.rollout.session import evaluate, mean_chunks, train_bundle
 from z1_ros.models.bundle.manifest import Bundle
 from z1_ros.models.bundle.networks import load_bundle_network
 from z1_ros.models.bundle.task_experts import EXPERT_PARTS

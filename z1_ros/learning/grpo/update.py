@@ -199,7 +199,7 @@ class Update:
         """Accumulate the gradient of a micro-batch of ``count`` rows; return its log-ratios."""
         clip = self._config.clip
         chunk, advantage = batch.chunk[micro], batch.advantage[micro, None]
-        log_ratio = self._log_prob(batch, chunk) - batch.old_log_prob[chunk]
+        log_ratio = self._log_ratio(batch, chunk)
         ratio = log_ratio.exp()
         each = clipped_loss(ratio, advantage, clip)
         index = batch.chain.number[chunk]
@@ -222,19 +222,12 @@ class Update:
         actions = batch.end[batch.chunk[rows]]
         noise = torch.randn(actions.shape, generator=generator)
         time = draw_time((len(rows),), generator)
+        valid = torch.ones(actions.shape[:2], dtype=torch.bool)
         total = 0.0
         for part in torch.arange(len(rows)).split(self._config.micro_batch):
             prefix = self._prefix_of(batch.rows[batch.chunk[rows[part]]])
-            valid = torch.ones(actions[part].shape[:2], dtype=torch.bool)
-            loss = flow_loss(
-                self._network,
-                prefix,
-                actions[part],
-                valid,
-                noise[part],
-                time[part],
-                dims=batch.real_dims,
-            )
+            drawn = (each[part] for each in (actions, valid, noise, time))
+            loss = flow_loss(self._network, prefix, *drawn, dims=batch.real_dims)
             loss = loss * len(part) / len(rows)
             (self._config.flow_weight * loss).backward()
             total += loss.item()
@@ -243,18 +236,14 @@ class Update:
     @torch.no_grad()
     def _moved(self, batch: Batch, rows: Tensor) -> float:
         """Return the KL divergence per step that the whole update caused on some rows."""
-        chunk = batch.chunk[rows]
-        return kl_estimate(self._log_prob(batch, chunk) - batch.old_log_prob[chunk]).mean().item()
+        return kl_estimate(self._log_ratio(batch, batch.chunk[rows])).mean().item()
 
-    def _log_prob(self, batch: Batch, chunk: Tensor) -> Tensor:
-        """Return the log-probabilities of chunks under the current weights."""
-        return log_prob(
-            self._network,
-            self._prefix_of(batch.rows[chunk]),
-            Transitions(*(part[chunk] for part in batch.chain)),
-            batch.action_mask[chunk],
-            self._sde,
-        )
+    def _log_ratio(self, batch: Batch, chunk: Tensor) -> Tensor:
+        """Return how the log-probabilities of chunks have changed since they were sampled."""
+        prefix = self._prefix_of(batch.rows[chunk])
+        chain = Transitions(*(part[chunk] for part in batch.chain))
+        now = log_prob(self._network, prefix, chain, batch.action_mask[chunk], self._sde)
+        return now - batch.old_log_prob[chunk]
 
 
 def useful_rows(batch: Batch) -> Tensor:

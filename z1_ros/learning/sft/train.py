@@ -140,7 +140,7 @@ def _train_bundle(config: SFTConfig, run: Path) -> dict[str, Any]:
         "steps": trainer.step,
         "train_minutes": round(trainer.elapsed_s / 60, 2),
         "parameters": parameters,
-        "device": device_name(device),
+        "device": _device_name(device),
     }
     header = demos.read_header(directory)
 
@@ -189,8 +189,7 @@ def _manifest(
     )
 
 
-def device_name(device: torch.device) -> str:
-    """Return the name of the device for a model card."""
+def _device_name(device: torch.device) -> str:
     if device.type == "cuda":
         return f"one {torch.cuda.get_device_name(device)}"
     return f"{os.cpu_count()} CPU cores ({platform.machine()})"

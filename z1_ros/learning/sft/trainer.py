@@ -10,14 +10,14 @@ Trained weights, their gradients, their average and the optimiser's state are al
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from z1_ros.errors import TrainingError
 from z1_ros.learning.core.checkpoint import TrainingCheckpoint
@@ -25,9 +25,8 @@ from z1_ros.learning.core.ema import WeightAverage
 from z1_ros.learning.core.feature_store import FeatureStore
 from z1_ros.learning.core.lora import add_adapters, plain_weights
 from z1_ros.learning.core.loss import flow_loss
-from z1_ros.learning.sft.config import TrainConfig
+from z1_ros.learning.sft.config import VLM_PARTS, TrainConfig
 from z1_ros.learning.sft.dataset import Frames
-from z1_ros.learning.sft.optimizer import make_optimizer, schedule
 from z1_ros.models.network.pi05 import Pi05, Prefix, draw_time
 
 LOG_EVERY = 50
@@ -281,3 +280,45 @@ def validation(
         "held_out_loss": (loss / weight).item(),
         "held_out_action_error": (error / weight).item(),
     }
+
+
+def make_optimizer(
+    network: nn.Module, parameters: Mapping[str, Tensor], config: TrainConfig
+) -> torch.optim.AdamW:
+    """Return an optimiser of some of the network's parameters.
+
+    Weight decay acts only on matrices, not on biases, norms and embeddings: with a small data set,
+    it would only shrink embedding rows that no sample uses. Each group has its ``peak`` learning
+    rate.
+    """
+    embeddings = {
+        id(parameter)
+        for module in network.modules()
+        if isinstance(module, nn.Embedding)
+        for parameter in module.parameters()
+    }
+    groups: dict[tuple[bool, bool], list[Tensor]] = {}
+    for name, parameter in parameters.items():
+        decays = parameter.ndim > 1 and id(parameter) not in embeddings
+        groups.setdefault((name.split(".")[0] in VLM_PARTS, decays), []).append(parameter)
+    own_rate = config.vlm_learning_rate is not None
+    return torch.optim.AdamW(
+        [
+            {
+                "params": members,
+                "peak": config.vlm_learning_rate if is_vlm and own_rate else config.learning_rate,
+                "weight_decay": config.weight_decay if decays else 0.0,
+            }
+            for (is_vlm, decays), members in groups.items()
+        ],
+        betas=(0.9, 0.95),
+        fused=next(iter(parameters.values())).device.type == "cuda",
+    )
+
+
+def schedule(progress: float, warmup: float) -> float:
+    """Return the learning rate as a share of its peak, at ``progress`` from 0 to 1."""
+    if progress < warmup:
+        return max(progress / warmup, 1e-3)
+    done = (progress - warmup) / (1 - warmup)
+    return 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * done))
