@@ -118,7 +118,8 @@ def test_merged_weights_have_plain_names_and_do_what_network_and_adapters_did():
     merged = Pi05(TINY)
     merged.load_state_dict(made.weights())
     assert_equal(before, weights_of(made))
-    with made.averaged() as network:
+    network = made.network
+    with made.average.in_place(), torch.no_grad():
         inputs = frames.inputs(torch.arange(4), None, torch.Generator())
         noise = torch.randn(4, TINY.horizon, TINY.action_dim)
         expected = network.sample(network.prefix(**inputs), noise, 3)
@@ -139,7 +140,7 @@ def test_adapters_of_bfloat16_weights_are_float32_and_merge_into_bfloat16():
     came = made_network().cast(torch.bfloat16)
     gone = made.weights()
     assert {n: w.dtype for n, w in gone.items()} == {n: p.dtype for n, p in came.named_parameters()}
-    with made.averaged():
+    with made.average.in_place(), torch.no_grad():
         layer = made.network.vlm.last.k_proj
         exact = layer.base_layer.weight.float() + layer.get_delta_weight("default")
     assert torch.equal(gone["vlm.last.k_proj.weight"], exact.bfloat16())
