@@ -31,6 +31,7 @@ from z1_ros.models.bundle.manifest import load_bundle
 from z1_ros.runtime.lock import locked
 from z1_ros.sim.registry import EnvMaker, find_simulator, parse_task
 
+Factor = Literal["sharing", "calibration", "trained"]
 FACTORS: dict[str, tuple[str, ...]] = {
     "sharing": get_args(Sharing),
     "calibration": get_args(Calibration),
@@ -53,11 +54,7 @@ class AblateConfig(Z1Config):
 
     out: Path
     """Folder of the runs, table.md, table.json and curves.svg."""
-    factors: tuple[Literal["sharing", "calibration", "trained"], ...] = (
-        "sharing",
-        "calibration",
-        "trained",
-    )
+    factors: tuple[Factor, ...] = get_args(Factor)
     """Factors to vary, one at a time. The other factors keep the values of their flags."""
     full: bool = False
     """Run all combinations of values instead of one change at a time."""

@@ -195,7 +195,7 @@ def _read_images(
     return images
 
 
-class EnvPool:
+class EnvPool(contextlib.AbstractContextManager["EnvPool"]):
     """A pool of numbered workers; it replaces lost processes and repeats their requests."""
 
     def __init__(
@@ -281,9 +281,6 @@ class EnvPool:
             worker.hang_up()
         for worker in self._workers:
             worker.close()
-
-    def __enter__(self) -> "EnvPool":
-        return self
 
     def __exit__(self, *_: object) -> None:
         self.close()

@@ -27,16 +27,15 @@ class RolloutFeatures:
     def clear(self) -> None:
         """Remove all observations."""
         self._store.clear()
-        self._inputs: dict[int, tuple[Tensor, ...]] = {}
+        self._inputs: dict[int, Inputs] = {}
 
     def keep(self, prefix: Prefix, inputs: Inputs, wanted: Sequence[bool]) -> list[int]:
         """Store the wanted observations of a batch; return the row of each, -1 if not wanted."""
-        self._names = sorted(inputs)
         rows = []
         for at, is_wanted in enumerate(wanted):
             row = len(self._store) + len(self._inputs) if is_wanted else -1
             if is_wanted and (self._joint or not self._store.put(row, prefix, at)):
-                self._inputs[row] = tuple(inputs[name][at].clone() for name in self._names)
+                self._inputs[row] = {name: part[at].clone() for name, part in inputs.items()}
             rows.append(row)
         return rows
 
@@ -54,7 +53,6 @@ class RolloutFeatures:
         return Prefix(fresh.k[:, at], fresh.v[:, at], fresh.valid[at])
 
     def _encode(self, rows: Sequence[int]) -> Prefix:
-        parts = zip(*(self._inputs[row] for row in rows), strict=True)
-        return self._network.prefix(
-            **{name: torch.stack(part) for name, part in zip(self._names, parts, strict=True)}
-        )
+        inputs = [self._inputs[row] for row in rows]
+        names = inputs[0]
+        return self._network.prefix(**{n: torch.stack([each[n] for each in inputs]) for n in names})

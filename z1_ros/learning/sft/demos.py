@@ -14,6 +14,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import cache, partial
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -294,7 +295,7 @@ def _run(config: DemosConfig, jobs: list[tuple[str, int]]) -> Iterator[dict[str,
     """Return outcomes when episodes end; with one worker, episodes run in this process."""
     workers = min(config.workers or os.cpu_count() or 1, max(1, len(jobs)))
     if workers > 1:
-        return run_jobs(workers, _start_worker, (config,), _run_in_worker, jobs)
+        return run_jobs(workers, _collector, (config,), partial(_run_in_worker, config), jobs)
     collector = Collector(config)
     return (collector.run(*job) for job in jobs)
 
@@ -334,15 +335,12 @@ class Collector:
         return outcome
 
 
-_collector: Collector
-"""Collector of a worker process; set when the process starts."""
-
-
-def _start_worker(config: DemosConfig) -> None:
-    global _collector
+@cache
+def _collector(config: DemosConfig) -> Collector:
+    """Return the collector of a worker process."""
     cv2.setNumThreads(1)
-    _collector = Collector(config)
+    return Collector(config)
 
 
-def _run_in_worker(task: str, seed: int) -> dict[str, Any]:
-    return _collector.run(task, seed)
+def _run_in_worker(config: DemosConfig, task: str, seed: int) -> dict[str, Any]:
+    return _collector(config).run(task, seed)
