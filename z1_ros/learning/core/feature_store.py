@@ -13,7 +13,7 @@ class FeatureStore:
     """Keys, values and validity of encoded observations in main memory, by row number."""
 
     def __init__(self, limit_gb: float = math.inf, dtype: torch.dtype | None = None):
-        """Start empty, for at most ``limit_gb`` of memory [GB]; None stores in the given dtype."""
+        """Start empty, for at most ``limit_gb`` [GB]; ``dtype`` None keeps that of the features."""
         self._limit = limit_gb * 1e9
         self._dtype = dtype
         self.clear()

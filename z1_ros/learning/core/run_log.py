@@ -166,11 +166,9 @@ def read_records(folder: Path) -> list[dict[str, Any]]:
 
 
 def read_run(folder: Path) -> Run:
-    """Read a run's log and task.
+    """Read a run's log and task; raises CheckpointError if the checkpoint is unreadable.
 
-    Raises:
-        TrainingError: The folder contains no log, or the log contains no evaluation.
-        CheckpointError: The checkpoint is unreadable.
+    Raises TrainingError if the folder contains no log, or the log contains no evaluation.
     """
     path = folder / LOG
     if not path.is_file():

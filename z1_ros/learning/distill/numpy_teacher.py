@@ -141,9 +141,8 @@ def roll_out(
 def relabel(wanted: Relabel, execute: Execute, read: Read) -> tuple[np.ndarray, np.ndarray]:
     """Let a teacher act from the current state; the caller must restore the environment.
 
-    Returns:
-        The chunk (horizon, action_dim) float32, and which of its actions were executed before the
-        episode ended (horizon,) bool. The other actions are zero.
+    Returns the chunk (horizon, action_dim) float32, and which of its actions were executed before
+    the episode ended (horizon,) bool; the others are zero.
     """
     teacher, horizon = wanted.teacher, wanted.horizon
     chunk: list[np.ndarray] = []

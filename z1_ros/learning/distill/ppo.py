@@ -26,8 +26,9 @@ def advantages(
     The only reward is 1, for the decision that completes the task. The value after the last
     decision of a rollout is 0, also if the rollout failed.
 
-    ``values`` are the critic's before each decision, rollouts concatenated (N,); lengths and
-    success are those of rollouts (G,); γ is the discount per decision, ``decay`` is λ.
+    ``values`` (N,) are the critic's before each decision, with all rollouts concatenated; lengths
+    in decisions and success are given for each rollout (G,). γ is the discount per decision, the
+    decay is λ.
     """
     found = np.zeros(len(values))
     ends = np.cumsum(lengths)

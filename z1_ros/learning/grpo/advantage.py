@@ -55,9 +55,9 @@ def alive_advantages(
     A rollout that still runs after others of its group have ended can only reach a low return. Its
     later chunks are therefore compared only with other rollouts that still run.
 
-    From the advantages of ``group_advantages``, the calibrated rewards, the success and the number
-    of chunks of each rollout, all (G,), follow advantages (G, longest) float64; 0 after the end of
-    a rollout.
+    The arguments are the advantages of ``group_advantages``, the calibrated rewards, the success
+    and the number of chunks of each rollout, all (G,). The result (G, longest) float64 is 0 after
+    the end of a rollout.
     """
     advantages, returns = np.asarray(advantages, np.float64), np.asarray(returns, np.float64)
     alive = np.arange(int(np.max(lengths))) < np.asarray(lengths)[:, None]

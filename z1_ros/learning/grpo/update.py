@@ -159,9 +159,7 @@ class Update:
     def run(self, batch: Batch, generator: torch.Generator) -> dict[str, float]:
         """Train on a batch; return metrics of the update.
 
-        Raises:
-            Diverged: A gradient is not finite.
-            TrainingError: The network's log-probabilities differ from those of the rollouts.
+        Raises Diverged if a gradient is not finite, TrainingError if other weights made the batch.
         """
         config, rows = self._config, len(batch.chunk)
         sums: dict[str, Tensor] = {}

@@ -206,8 +206,8 @@ class EnvPool(contextlib.AbstractContextManager["EnvPool"]):
     ):
         """Take ownership of workers, which the pool closes.
 
-        A worker without a reply for ``timeout_s`` counts as lost; before the first reply of a new
-        process, which must build its environment, ``start_timeout_s`` [s].
+        A worker counts as lost after ``timeout_s`` [s] without a reply. A new process must build
+        its environment, so its first reply may take ``start_timeout_s`` [s].
         """
         self._workers = list(workers)
         self._timeout_s = timeout_s
@@ -228,11 +228,9 @@ class EnvPool(contextlib.AbstractContextManager["EnvPool"]):
         self._workers[worker].send(request)
 
     def receive(self, worker: int) -> Reply:
-        """Wait for a worker's reply to its latest request.
+        """Wait for a worker's reply to its latest request; raises errors of the environment.
 
-        Raises:
-            TrainingError: The process was lost ``LOST_IN_A_ROW`` times with this request.
-            Z1Error: The environment raised this error.
+        Raises TrainingError if the process was lost ``LOST_IN_A_ROW`` times with this request.
         """
         why = ""
         for attempt in range(LOST_IN_A_ROW):

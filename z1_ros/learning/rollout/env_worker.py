@@ -59,7 +59,7 @@ class EnvWorker:
     """An environment whose actions pass a guard, as in the node graph."""
 
     def __init__(self, make_env: Callable[[], Env], *, guard: bool = True):
-        """Make the environment; if it is behind ROS, it already has a guard (guard_node)."""
+        """Make the environment; it needs no ``guard`` behind ROS, where guard_node is one."""
         self.env = make_env()
         self.guard = Guard(self.env.embodiment, GuardConfig()) if guard else None
         self._over = True

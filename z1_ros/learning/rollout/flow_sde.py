@@ -32,8 +32,8 @@ class FlowSde:
     steps: int = 5
     """Number of denoise steps K."""
     correlation: float = 0.0
-    """Share ρ of the noise's variance that is common to all actions of a chunk. Independent
-    noise (0, as in all sources) shakes the arm; common noise moves the arm to another place."""
+    """Share ρ of the noise's variance that is common to all actions of a chunk. Independent noise
+    (0, as in all sources) shakes the arm; common noise moves the arm to another place."""
     stochastic: Literal["one", "all"] = "one"
     """Stochastic steps: ``one`` random step of each chunk (the hybrid of πRL), or ``all`` steps,
     each with its own probability ratio (as in Flow-GRPO)."""

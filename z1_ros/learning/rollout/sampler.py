@@ -110,7 +110,7 @@ class Sampler:
         ]
 
     def action_range(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return the lowest and highest actions (action_dim,) of the training range, in limits."""
+        """Return the lowest and highest actions (action_dim,): normalised -1 and 1, in limits."""
         one = torch.ones(1, self.network.geometry.action_dim)
         ends = np.sort(self._in_robot_units(torch.stack([-one, one])), 0)[:, 0]
         low, high = self.limits

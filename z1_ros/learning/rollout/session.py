@@ -46,7 +46,8 @@ def train_bundle(
 ) -> dict[str, Any]:
     """Train a policy by the method that ``make`` makes, write the bundle; return final metrics.
 
-    Raises Diverged if training made the policy useless; the bundle then has the best weights.
+    Raises Diverged if training made the policy useless; the bundle then has the best weights. The
+    graph of a frozen VLM is copied from the initial bundle.
     """
     config = replace(config, task=config.task.strip())
     start = load_bundle(config.bundle)

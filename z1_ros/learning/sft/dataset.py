@@ -276,8 +276,8 @@ def undisturbed(disturbed: np.ndarray, frames: np.ndarray, horizon: int) -> np.n
     """Return the label steps that have no disturbance between their frame and them.
 
     The expert's action at t + k depends on the state at t + k. If noise was executed in between, a
-    policy that observes frame t cannot predict this action. From the disturbance of control steps
-    (T,) bool and the control steps of frames (F,) follows the validity (F, horizon) bool.
+    policy that observes frame t cannot predict this action. ``disturbed`` (T,) bool is given for
+    each control step, ``frames`` (F,) are control steps; the result is (F, horizon) bool.
     """
     calm = np.concatenate([disturbed, np.zeros(horizon, bool)])
     pushed = np.cumsum(calm[frames[:, None] + np.arange(horizon)], axis=1)

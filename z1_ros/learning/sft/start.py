@@ -86,10 +86,8 @@ def from_nothing(header: dict[str, Any], geometry: str, run: Path) -> Start:
 def from_bundle(bundle: Bundle, header: dict[str, Any]) -> Start:
     """Return a bundle's policy as the start of fine-tuning on a folder of demonstrations.
 
-    Raises:
-        ContractMismatch: The demonstrations lack cameras or fields that the bundle needs, or have
-            other actions or another rate.
-        ConfigError: The images of the demonstrations have another size.
+    Raises ContractMismatch if the demonstrations lack cameras or fields that the bundle needs or
+    have other actions or another rate, ConfigError if their images have another size.
     """
     manifest = bundle.manifest
     check_contract(manifest.contract, embodiment(header["embodiment"]), manifest.name)

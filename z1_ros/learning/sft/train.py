@@ -98,8 +98,16 @@ class SFTConfig:
             raise ConfigError("device is 'cuda' but torch sees no CUDA GPU here")
 
 
+class _Data(NamedTuple):
+    frames: Frames
+    held: Frames
+    normalization: Normalization
+    episodes: int
+    held_episodes: int
+
+
 def main(config: SFTConfig) -> dict[str, Any]:
-    """Train and write the bundle; return the final metrics; raises Z1Error."""
+    """Train, write the bundle and return the final metrics."""
     run = run_folder(config.bundle, config.run)
     with locked(run):
         return _train_bundle(config, run)
@@ -147,7 +155,7 @@ def _train_bundle(config: SFTConfig, run: Path) -> dict[str, Any]:
     def fill(folder: Path) -> Manifest:
         write_tensors(folder / WEIGHTS, trainer.weights())
         shutil.copyfile(start.tokenizer, folder / start.tokenizer.name)
-        return _manifest(config, header, start, data.normalization, metrics)
+        return _manifest(config, header, start, data, metrics)
 
     made = write_bundle(config.bundle, fill, export=GRAPHS if config.export else ())
     console.print(f"held-out loss {metrics['held_out_loss']:.4f}; written to {made.path}")
@@ -157,11 +165,7 @@ def _train_bundle(config: SFTConfig, run: Path) -> dict[str, Any]:
 
 
 def _manifest(
-    config: SFTConfig,
-    header: dict[str, Any],
-    start: Start,
-    normalization: Normalization,
-    metrics: dict[str, Any],
+    config: SFTConfig, header: dict[str, Any], start: Start, data: _Data, metrics: dict[str, Any]
 ) -> Manifest:
     geometry = start.geometry
     made_by = {
@@ -181,7 +185,7 @@ def _manifest(
         contract=start.contract,
         image=ImageSpec(size=geometry.image_size, resize=header["resize"], slots=geometry.cameras),
         prompt=start.prompt,
-        normalization=normalization,
+        normalization=data.normalization,
         geometry=asdict(geometry),
         denoise_steps=start.denoise_steps,
         replan_steps=start.replan_steps,
@@ -229,14 +233,6 @@ def _demonstrations(config: SFTConfig, run: Path, image_size: int) -> Path:
     )
     demos.main(wanted)
     return wanted.out
-
-
-class _Data(NamedTuple):
-    frames: Frames
-    held: Frames
-    normalization: Normalization
-    episodes: int
-    held_episodes: int
 
 
 def _load(

@@ -44,7 +44,7 @@ class Trainer:
         device: torch.device,
         fingerprint: dict[str, Any],
     ):
-        """Set up a run, which changes the network in place; action dimensions may be padding.
+        """Set up a run, which changes the network in place; ``real_dims`` leaves out padding.
 
         ``fingerprint`` contains all settings that influence the result, as JSON data, including the
         weights that are not trained; a checkpoint with another fingerprint is refused.
