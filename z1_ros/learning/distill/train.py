@@ -226,11 +226,8 @@ class Distillation:
         """Run the policy, relabel every state that it reaches, and train the action expert."""
         dagger, counts = self.config.dagger, self.collector.counts
         began, before = time.perf_counter(), counts.env_steps
-        wanted = Relabel(
-            teacher=self.best_teacher,
-            horizon=self.network.geometry.horizon,
-            hold_steps=self.config.teacher.hold_steps,
-        )
+        horizon, hold_steps = self.network.geometry.horizon, self.config.teacher.hold_steps
+        wanted = Relabel(teacher=self.best_teacher, horizon=horizon, hold_steps=hold_steps)
         jobs = episode_jobs(iteration, self.config.scenes(iteration, dagger.dagger_episodes))
         with self.run.average.in_place():
             groups, samples = relabel_episodes(self.collector, self.sampler, jobs, wanted)

@@ -39,30 +39,20 @@ class GrpoTraining:
 
     def __init__(self, config: Z1Config, bundle: Bundle, pool: EnvPool, folder: Path):
         """Load the policy; this does not train, and does not read or write the folder."""
-        self.config = config
-        manifest = bundle.manifest
+        self.config, grpo, manifest = config, config.grpo, bundle.manifest
         expert = start_expert(bundle, config.task)
         self.network = load_bundle_network(bundle, expert, torch.float32)
         self.network.eval()
-        self.optimizer = make_optimizer(self.network, config.grpo, config.seed)
+        self.optimizer = make_optimizer(self.network, grpo, config.seed)
         self.sampler = Sampler(self.network, bundle, embodiment(manifest.embodiment), config.seed)
         self.collector = Collector(pool)
         self.sde = config.sde(manifest.denoise_steps)
-        self.features = RolloutFeatures(
-            self.network,
-            joint=config.grpo.trained != "expert",
-            limit_gb=config.grpo.feature_store_gb,
-        )
-        self.update = Update(
-            self.network, self.optimizer, config.grpo, self.sde, self.features.prefix_of
-        )
+        joint = grpo.trained != "expert"
+        self.features = RolloutFeatures(self.network, joint=joint, limit_gb=grpo.feature_store_gb)
+        self.update = Update(self.network, self.optimizer, grpo, self.sde, self.features.prefix_of)
+        made_with = fingerprint(config, bundle)
         self.run = TrainingRun(
-            folder,
-            config,
-            self.network,
-            self.optimizer,
-            fingerprint(config, bundle),
-            average_decay=config.ema,
+            folder, config, self.network, self.optimizer, made_with, average_decay=config.ema
         )
 
     def train(self) -> None:
