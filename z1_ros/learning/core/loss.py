@@ -7,10 +7,18 @@ import torch
 from torch import Tensor
 
 from z1_ros.errors import Diverged, TrainingError
-from z1_ros.models.network.pi05 import Pi05, Prefix, noisy_actions
+from z1_ros.models.network.pi05 import Pi05, Prefix, draw_time, noisy_actions
 
 MAX_MISMATCH = 0.01
 """Largest difference of log-probabilities between rollout and update; rounding causes ≤ 1e-4."""
+
+
+def draw_flow(chunks: Tensor, draws: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Draw noise (B * draws, H, action_dim) and flow times (B * draws,) for B chunks."""
+    count = len(chunks) * draws
+    shape = (count, *chunks.shape[1:])
+    noise = torch.randn(shape, generator=generator, device=generator.device)
+    return noise, draw_time((count,), generator)
 
 
 def flow_loss(
@@ -34,8 +42,8 @@ def flow_loss(
         prefix: B encoded observations.
         chunks: Normalised actions (B, H, action_dim).
         valid: True for label steps that count in the loss (B, H) bool.
-        noise: Noise of each draw (B * draws, H, action_dim), the draws of an observation adjacent.
-        time: Flow time of each draw (B * draws,).
+        noise: Noise from ``draw_flow``; the draws of an observation are adjacent.
+        time: Flow times from ``draw_flow``.
         dims: Number of leading action dimensions that count in the loss.
     """
     draws = len(noise) // len(chunks)

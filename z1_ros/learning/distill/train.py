@@ -28,7 +28,7 @@ import numpy as np
 import torch
 
 from z1_ros.errors import TrainingError
-from z1_ros.learning.core.loss import flow_loss, take_step
+from z1_ros.learning.core.loss import draw_flow, flow_loss, take_step
 from z1_ros.learning.core.run import TrainingRun, start_expert
 from z1_ros.learning.core.run_config import VALIDATION_SEED
 from z1_ros.learning.distill.config import DistillConfig
@@ -51,7 +51,6 @@ from z1_ros.learning.rollout.session import evaluate, train_bundle
 from z1_ros.models.bundle.manifest import Bundle
 from z1_ros.models.bundle.networks import load_bundle_network
 from z1_ros.models.bundle.task_experts import EXPERT_PARTS
-from z1_ros.models.network.pi05 import draw_time
 from z1_ros.specs import embodiment
 
 SAMPLES = "dagger"
@@ -256,10 +255,8 @@ class Distillation:
         losses, norms = [], []
         for step in range(dagger.dagger_steps):
             prefix, chunks, valid = self.state.dataset.draw(dagger.dagger_batch_size, random)
-            count = len(chunks) * dagger.draws
-            noise = torch.randn(count, *chunks.shape[1:], generator=random)
-            flow_time = draw_time((count,), random)
-            loss = flow_loss(self.network, prefix, chunks, valid, noise, flow_time, dims=dims)
+            drawn = draw_flow(chunks, dagger.draws, random)
+            loss = flow_loss(self.network, prefix, chunks, valid, *drawn, dims=dims)
             loss.backward()
             norms.append(take_step(self.optimizer, self.trained, dagger.clip_norm))
             self.run.average.update(done + step + 1)

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from z1_ros.learning.core.loss import (
     clipped_loss,
+    draw_flow,
     flow_loss,
     kl_estimate,
     require_same_policy,
@@ -37,7 +38,7 @@ from z1_ros.learning.rollout.flow_sde import (
     step_std,
 )
 from z1_ros.learning.rollout.plan import Samples, samples_of
-from z1_ros.models.network.pi05 import Pi05, Prefix, draw_time
+from z1_ros.models.network.pi05 import Pi05, Prefix
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,8 +219,7 @@ class Update:
     def _match_flow(self, batch: Batch, rows: Tensor, generator: torch.Generator) -> float:
         """Accumulate the flow-matching gradient for the chunks of some rows; return the loss."""
         actions = batch.end[batch.chunk[rows]]
-        noise = torch.randn(actions.shape, generator=generator)
-        time = draw_time((len(rows),), generator)
+        noise, time = draw_flow(actions, 1, generator)
         valid = torch.ones(actions.shape[:2], dtype=torch.bool)
         total = 0.0
         for part in torch.arange(len(rows)).split(self._config.micro_batch):

@@ -24,10 +24,10 @@ from z1_ros.learning.core.checkpoint import TrainingCheckpoint
 from z1_ros.learning.core.ema import WeightAverage
 from z1_ros.learning.core.feature_store import FeatureStore
 from z1_ros.learning.core.lora import add_adapters, plain_weights
-from z1_ros.learning.core.loss import flow_loss
+from z1_ros.learning.core.loss import draw_flow, flow_loss
 from z1_ros.learning.sft.config import VLM_PARTS, TrainConfig
 from z1_ros.learning.sft.dataset import Frames
-from z1_ros.models.network.pi05 import Pi05, Prefix, draw_time
+from z1_ros.models.network.pi05 import Pi05, Prefix
 
 LOG_EVERY = 50
 """Number of steps between two log records; reading the loss waits for the GPU."""
@@ -144,12 +144,9 @@ class Trainer:
         self, prefix: Prefix, chunks: Tensor, valid: Tensor, generator: torch.Generator
     ) -> Tensor:
         """Return the loss of B encoded observations; see ``flow_loss``."""
-        count = len(chunks) * self.config.draws
-        shape = (count, *chunks.shape[1:])
-        noise = torch.randn(shape, generator=generator, device=self.device)
-        flow_time = draw_time((count,), generator)
+        drawn = draw_flow(chunks, self.config.draws, generator)
         with self.autocast():
-            return self._loss(self.network, prefix, chunks, valid, noise, flow_time, dims=self.dims)
+            return self._loss(self.network, prefix, chunks, valid, *drawn, dims=self.dims)
 
     def autocast(self) -> torch.autocast:
         """Return the autocast context for the configured precision."""
