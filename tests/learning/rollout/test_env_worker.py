@@ -65,5 +65,5 @@ def test_actions_pass_the_guard_unless_the_environment_brings_its_own(worker):
 def test_to_replay_a_request_wants_nothing():
     request = Request(begin=Begin(seed=3), actions=ACTIONS, observe=True, snapshot=True)
     replayed = request.to_replay()
-    assert replayed.begins and replayed.actions is request.actions
+    assert replayed.begin is request.begin and replayed.actions is request.actions
     assert not replayed.observe and not replayed.snapshot

@@ -34,12 +34,14 @@ def sampled(sampler, observations, keys, **changes):
 
 def test_a_chunks_noise_is_its_keys_own_whatever_else_is_in_the_batch(tiny_sampler, observations):
     keys = [(1, 0), (1, 1), (2, 0)]
-    together = sampled(tiny_sampler, observations, keys)
-    (alone,) = sampled(tiny_sampler, observations[1:2], keys[1:2])
-    assert torch.equal(together[1].start, alone.start)
-    assert torch.equal(together[1].chain.number, alone.chain.number)
-    np.testing.assert_allclose(together[1].actions, alone.actions, atol=1e-5)
-    assert not torch.equal(together[0].start, together[1].start)
+    for stochastic in ("one", "all"):
+        together = sampled(tiny_sampler, observations, keys, stochastic=stochastic)
+        (alone,) = sampled(tiny_sampler, observations[1:2], keys[1:2], stochastic=stochastic)
+        assert torch.equal(together[1].chain.number, alone.chain.number)
+        np.testing.assert_allclose(together[1].actions, alone.actions, atol=1e-5)
+    # With all steps stochastic, the first one begins at the chunk's noise.
+    start, other = together[1].chain.x[0], together[0].chain.x[0]
+    assert torch.equal(start, alone.chain.x[0]) and not torch.equal(start, other)
     assert [chunk.row for chunk in together] == [0, 1, 2]
 
 
