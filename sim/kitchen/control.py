@@ -5,17 +5,13 @@ robosuite runs an operational-space controller in every physics step. Here, damp
 all physics steps run in one MuJoCo call.
 """
 
+from collections.abc import Iterable
+
 import mujoco
 import numpy as np
 
-from z1_ros.sim.kitchen.panda import (
-    ARM_JOINTS,
-    BASE_JOINTS,
-    FINGER_JOINTS,
-    FINGER_TRAVEL,
-    GRIP,
-    READY,
-)
+from z1_ros.sim.kitchen import panda
+from z1_ros.sim.kitchen.panda import ARM_JOINTS, BASE_JOINTS, FINGER_JOINTS, FINGER_TRAVEL, GRIP
 from z1_ros.specs import Embodiment
 
 CONTROL_STEP_S = 0.05
@@ -23,7 +19,7 @@ CONTROL_STEP_S = 0.05
 _POSITION_SCALE, _ROTATION_SCALE = 0.05, 0.5  # [m], [rad] per unit of action
 _LEASH = (0.06, 0.4)  # largest distance of the goal pose from the measured pose [m], [rad]
 _HOLD_LEASH = (0.015, 0.12)  # the same for a zero action, so that the arm stops soon
-_READY = np.asarray(READY)
+_READY = np.asarray(panda.READY)
 _DAMPING = 2e-3
 _POSTURE_GAIN = 0.05
 _GRIP_STEP = 0.1 * FINGER_TRAVEL  # robosuite's PandaGripper: 0.2 of the range -1..1
@@ -38,17 +34,16 @@ class Controller:
         self._model = model
         self._embodiment = embodiment
         self._mobile = any(field.name == "base_motion" for field in embodiment.action)
-        self._site = model.site(GRIP).id
-        self._link0 = model.body("panda_link0").id
-        self._qpos = np.array([model.joint(name).qposadr[0] for name in ARM_JOINTS])
-        self._dof = np.array([model.joint(name).dofadr[0] for name in ARM_JOINTS])
+        self.grip, self.link0 = model.site(GRIP).id, model.body("panda_link0").id
+        self.arm_qpos, self._dof = joint_addresses(model, ARM_JOINTS)
+        self.finger_qpos, _ = joint_addresses(model, FINGER_JOINTS)
         limits = np.array([model.joint(name).range for name in ARM_JOINTS])
         self._low, self._high = limits[:, 0] + 0.01, limits[:, 1] - 0.01
-        self._arm = np.array([model.actuator(name).id for name in ARM_JOINTS])
-        self._fingers = np.array([model.actuator(name).id for name in FINGER_JOINTS])
+        self._arm = [model.actuator(name).id for name in ARM_JOINTS]
+        self._fingers = [model.actuator(name).id for name in FINGER_JOINTS]
         if self._mobile:
-            self._base_qpos = np.array([model.joint(name).qposadr[0] for name in BASE_JOINTS])
-            self._base = np.array([model.actuator(name).id for name in BASE_JOINTS])
+            self._base_qpos, _ = joint_addresses(model, BASE_JOINTS)
+            self._base = [model.actuator(name).id for name in BASE_JOINTS]
         self._jacobian = np.zeros((6, model.nv))
         self.goal_pos = np.zeros(3)
         self.goal_quat = np.zeros(4)
@@ -56,9 +51,9 @@ class Controller:
 
     def reset(self, data: mujoco.MjData) -> None:
         """Hold the current pose with open fingers; kinematics must be up to date."""
-        self.goal_pos, self.goal_quat = self._pose(data)
+        self.goal_pos, self.goal_quat = self.pose(data)
         self.opening = FINGER_TRAVEL
-        data.ctrl[self._arm] = data.qpos[self._qpos]
+        data.ctrl[self._arm] = data.qpos[self.arm_qpos]
         data.ctrl[self._fingers] = (self.opening, -self.opening)
         if self._mobile:
             data.ctrl[self._base] = data.qpos[self._base_qpos]
@@ -74,17 +69,14 @@ class Controller:
         self.opening = float(value[7])
 
     def apply(self, data: mujoco.MjData, action: np.ndarray) -> None:
-        """Set the servo targets for one control step.
+        """Set the servo targets for one control step; kinematics must be up to date.
 
-        Args:
-            data: Simulation state with up-to-date kinematics.
-            action: (action_dim,) in the embodiment's order, within -1..1.
+        ``action`` (action_dim,) is in the embodiment's order, within -1..1.
         """
         field = self._embodiment.action_field
-        drive = self._mobile and field(action, "control_mode")[0] > 0
-        if drive:
+        if self._mobile and field(action, "control_mode")[0] > 0:
             self._move_base(data, field(action, "base_motion"))
-            self.goal_pos, self.goal_quat = self._pose(data)
+            self.goal_pos, self.goal_quat = self.pose(data)
         else:
             self._move_goal(
                 data,
@@ -96,29 +88,31 @@ class Controller:
         self.opening = min(max(self.opening, 0.0), FINGER_TRAVEL)
         data.ctrl[self._fingers] = (self.opening, -self.opening)
 
-    def _pose(self, data: mujoco.MjData) -> tuple[np.ndarray, np.ndarray]:
-        """Return the grip site's position and quaternion (wxyz) in the base frame."""
-        return relative_pose(data, self._site, self._link0)
+    def pose(self, data: mujoco.MjData) -> tuple[np.ndarray, np.ndarray]:
+        """Return the grip's position (3,) [m] and quaternion (4,) wxyz in panda_link0's frame."""
+        frame = data.xmat[self.link0].reshape(3, 3)
+        pos = frame.T @ (data.site_xpos[self.grip] - data.xpos[self.link0])
+        quat = np.zeros(4)
+        mujoco.mju_mat2Quat(quat, (frame.T @ data.site_xmat[self.grip].reshape(3, 3)).ravel())
+        return pos, quat
 
     def _move_goal(self, data: mujoco.MjData, shift: np.ndarray, turn: np.ndarray) -> None:
         """Move the goal pose by ``shift`` and ``turn``; limit its distance to the measured pose."""
         longest, widest = _LEASH if shift.any() or turn.any() else _HOLD_LEASH
-        pos, quat = self._pose(data)
-        lead = self.goal_pos + shift - pos
-        self.goal_pos = pos + _shorten(lead, longest)
+        pos, quat = self.pose(data)
+        self.goal_pos = pos + shorten(self.goal_pos + shift - pos, longest)
         goal = _turned(turn, self.goal_quat)
-        self.goal_quat = _turned(_shorten(rotation_between(quat, goal), widest), quat)
+        self.goal_quat = _turned(shorten(rotation_between(quat, goal), widest), quat)
 
     def _servo_arm(self, data: mujoco.MjData) -> None:
-        pos, quat = self._pose(data)
-        frame = data.xmat[self._link0].reshape(3, 3)
+        pos, quat = self.pose(data)
+        frame = data.xmat[self.link0].reshape(3, 3)
         error = np.concatenate(
             [frame @ (self.goal_pos - pos), frame @ rotation_between(quat, self.goal_quat)]
         )
-        mujoco.mj_jacSite(self._model, data, self._jacobian[:3], self._jacobian[3:], self._site)
-        q = data.qpos[self._qpos]
-        step = self._joint_step(self._jacobian[:, self._dof], error, q)
-        data.ctrl[self._arm] = q + step
+        mujoco.mj_jacSite(self._model, data, self._jacobian[:3], self._jacobian[3:], self.grip)
+        q = data.qpos[self.arm_qpos]
+        data.ctrl[self._arm] = q + self._joint_step(self._jacobian[:, self._dof], error, q)
 
     def _joint_step(self, jac: np.ndarray, error: np.ndarray, q: np.ndarray) -> np.ndarray:
         """Return the joint motion (7,) [rad] that reduces a pose error (6,) within joint limits.
@@ -151,16 +145,14 @@ class Controller:
         data.ctrl[self._base] = np.clip(target, now - _BASE_LEASH, now + _BASE_LEASH)
 
 
-def relative_pose(data: mujoco.MjData, site: int, body: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return a site's position (3,) [m] and quaternion (4,) wxyz in a body's frame."""
-    frame = data.xmat[body].reshape(3, 3)
-    pos = frame.T @ (data.site_xpos[site] - data.xpos[body])
-    quat = np.zeros(4)
-    mujoco.mju_mat2Quat(quat, (frame.T @ data.site_xmat[site].reshape(3, 3)).ravel())
-    return pos, quat
+def joint_addresses(model: mujoco.MjModel, names: Iterable[str]) -> tuple[list[int], list[int]]:
+    """Return the indices of position and velocity of one-dimensional joints."""
+    joints = [model.joint(name) for name in names]
+    return [int(j.qposadr[0]) for j in joints], [int(j.dofadr[0]) for j in joints]
 
 
-def _shorten(vector: np.ndarray, longest: float) -> np.ndarray:
+def shorten(vector: np.ndarray, longest: float) -> np.ndarray:
+    """Return a vector scaled down to the length ``longest`` if it is longer."""
     length = float(np.sqrt(vector @ vector))
     return vector if length <= longest else vector * (longest / length)
 

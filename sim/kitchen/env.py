@@ -9,17 +9,16 @@ from typing import Any
 import mujoco
 import numpy as np
 
-from z1_ros import specs
 from z1_ros.errors import ConfigError, SeedError, closest
 from z1_ros.sim.kitchen.config import KitchenConfig
-from z1_ros.sim.kitchen.control import CONTROL_STEP_S, Controller, relative_pose
-from z1_ros.sim.kitchen.panda import ARM_JOINTS, FINGER_JOINTS, FINGER_TRAVEL, GRIP
+from z1_ros.sim.kitchen.control import CONTROL_STEP_S, Controller
+from z1_ros.sim.kitchen.panda import FINGER_TRAVEL
 from z1_ros.sim.kitchen.privileged import PrivilegedState
 from z1_ros.sim.kitchen.render import Renderer
 from z1_ros.sim.kitchen.scene import TIMESTEP_S, VIDEO_CAMERA, Scene, sample_scene
 from z1_ros.sim.kitchen.tasks import TASKS
 from z1_ros.sim.snapshot import pack, require_same, unpack
-from z1_ros.specs import Embodiment, ordered_actions
+from z1_ros.specs import PANDA, Embodiment, ordered_actions
 from z1_ros.types import Observation, Step
 
 _SUBSTEPS = round(CONTROL_STEP_S / TIMESTEP_S)
@@ -37,21 +36,9 @@ class KitchenEnv:
     """
 
     def __init__(
-        self,
-        task: str,
-        embodiment: Embodiment = specs.PANDA,
-        config: KitchenConfig | None = None,
+        self, task: str, embodiment: Embodiment = PANDA, config: KitchenConfig | None = None
     ):
-        """Choose task, robot and settings.
-
-        Args:
-            task: RoboCasa task class name, e.g. ``OpenDrawer``.
-            embodiment: ``specs.PANDA`` or ``specs.PANDA_OMRON``.
-            config: Settings; None: the defaults.
-
-        Raises:
-            ConfigError: The task is unknown.
-        """
+        """Choose task (a RoboCasa class name), robot and settings; raises ConfigError."""
         if task not in TASKS:
             raise ConfigError(f"the kitchen has no task {task!r}. {closest(task, TASKS)}")
         self.task = task
@@ -85,25 +72,24 @@ class KitchenEnv:
         """
         if seed < 0:
             raise SeedError(f"seed {seed} is negative; seeds are 0, 1, 2, …")
-        scene = self._sample(int(seed))
-        self._enter(scene, int(seed), self._scene_id_of(scene, int(seed)))
+        self._enter(int(seed), *self._sample(int(seed)))
 
-    def _sample(self, seed: int) -> Scene:
+    def _sample(self, seed: int) -> tuple[Scene, str]:
+        """Return the scene of ``seed`` and its id: a hash of its facts, seed and model."""
         words = [zlib.crc32(self.task.encode()), seed if self.config.randomisation else 0]
-        return sample_scene(TASKS[self.task].target, words, self.config, self._mobile)
+        scene = sample_scene(TASKS[self.task].target, words, self.config, self._mobile)
+        facts = self._facts() | {"seed": seed, "model": scene.digest}
+        return scene, hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
-    def _enter(self, scene: Scene, seed: int, scene_id: str) -> None:
+    def _enter(self, seed: int, scene: Scene, scene_id: str) -> None:
         """Make ``scene`` the current scene and set its initial state."""
         self.model = scene.compile()
         self.data = mujoco.MjData(self.model)
         self.goal = TASKS[self.task](self.model, scene)
         self._privileged = PrivilegedState(self.model, self.goal)
         self.controller = Controller(self.model, self.embodiment)
-        self._arm = [self.model.joint(name).qposadr[0] for name in ARM_JOINTS]
-        self._fingers = [self.model.joint(name).qposadr[0] for name in FINGER_JOINTS]
-        self._site, self._link0 = self.model.site(GRIP).id, self.model.body("panda_link0").id
-        self.data.qpos[self._arm] = scene.arm
-        self.data.qpos[self._fingers] = (FINGER_TRAVEL, -FINGER_TRAVEL)
+        self.data.qpos[self.controller.arm_qpos] = scene.arm
+        self.data.qpos[self.controller.finger_qpos] = (FINGER_TRAVEL, -FINGER_TRAVEL)
         self._kinematics()
         self.controller.reset(self.data)
         self._steps, self._success = 0, False
@@ -119,7 +105,7 @@ class KitchenEnv:
         dims = self.embodiment.action_dims
         actions = ordered_actions(np.asarray(actions, np.float64), dims, ndim=2)
         actions = np.clip(actions, *self.embodiment.action_limits())
-        consumed = 0
+        before = self._steps
         for action in actions:
             if self._done:
                 break
@@ -127,26 +113,30 @@ class KitchenEnv:
             mujoco.mj_step(self.model, self.data, _SUBSTEPS)
             self._kinematics()
             self._steps += 1
-            consumed += 1
             self.goal.update(self.data)
             self._success = self._success or bool(self.goal.success(self.data))
-        return Step(steps=self._steps, success=self._success, done=self._done, consumed=consumed)
+        return Step(
+            steps=self._steps,
+            success=self._success,
+            done=self._done,
+            consumed=self._steps - before,
+        )
 
     def read_state(self) -> Observation:
         """Read the robot's current state; ``images`` is empty."""
         self._require_scene()
-        qpos = self.data.qpos
-        pos, quat = relative_pose(self.data, self._site, self._link0)
+        controller = self.controller
+        pos, quat = controller.pose(self.data)
         state = {
-            "joint_position": qpos[self._arm],
+            "joint_position": self.data.qpos[controller.arm_qpos],
             "end_effector_position_relative": pos,
             "end_effector_rotation_relative": quat[[1, 2, 3, 0]],
-            "gripper_qpos": qpos[self._fingers],
+            "gripper_qpos": self.data.qpos[controller.finger_qpos],
         }
         if self._mobile:
-            state["base_position"] = self.data.xpos[self._link0]
+            state["base_position"] = self.data.xpos[controller.link0]
             # A rotation has two quaternions; robosuite uses the one with w >= 0.
-            turn = self.data.xquat[self._link0]
+            turn = self.data.xquat[controller.link0]
             state["base_rotation"] = (turn if turn[0] >= 0 else -turn)[[1, 2, 3, 0]]
         return Observation(
             images={},
@@ -219,11 +209,10 @@ class KitchenEnv:
         """
         facts, arrays = unpack(data)
         require_same(facts, self._facts())
-        seed, scene_id = facts["seed"], facts["scene_id"]
-        if self._scene_id != scene_id:
-            scene = self._sample(seed)
-            require_same(facts, {"scene_id": self._scene_id_of(scene, seed)})
-            self._enter(scene, seed, scene_id)
+        if self._scene_id != facts["scene_id"]:
+            scene, scene_id = self._sample(facts["seed"])
+            require_same(facts, {"scene_id": scene_id})
+            self._enter(facts["seed"], scene, scene_id)
         # mj_forward computes data for rendering, but overwrites the solver's warm start.
         mujoco.mj_setState(self.model, self.data, arrays["mujoco"], _INTEGRATION)
         mujoco.mj_forward(self.model, self.data)
@@ -265,11 +254,6 @@ class KitchenEnv:
             "embodiment": self.embodiment.name,
             "config": asdict(self.config),
         }
-
-    def _scene_id_of(self, scene: Scene, seed: int) -> str:
-        """Return the scene's id: a hash of its facts, seed and model."""
-        facts = self._facts() | {"seed": seed, "model": scene.digest}
-        return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
     def _require_scene(self) -> str:
         """Return the current scene's hash; raises ConfigError if there is none."""

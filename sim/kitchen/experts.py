@@ -12,12 +12,17 @@ import mujoco
 import numpy as np
 
 from z1_ros.errors import ConfigError, closest
-from z1_ros.sim.kitchen.control import relative_pose, rotation_between
+from z1_ros.sim.kitchen.control import rotation_between, shorten
 from z1_ros.sim.kitchen.env import KitchenEnv
-from z1_ros.sim.kitchen.panda import FINGER_JOINTS, GRIP
+from z1_ros.sim.kitchen.panda import FINGER_JOINTS
 
 OPEN, CLOSE = -1.0, 1.0
 _TILT = 0.5  # forward tilt of the hand in the ready pose [rad]
+_ORIENTATION = np.zeros(4)  # quaternion (wxyz, base frame) of a hand that points down, tilted
+mujoco.mju_mat2Quat(
+    _ORIENTATION,
+    np.array([np.cos(_TILT), 0, np.sin(_TILT), 0, -1, 0, np.sin(_TILT), 0, -np.cos(_TILT)]),
+)
 _GAIN = 0.22  # share of the remaining error that one control step commands
 _TOP_SPEED = 0.32  # longest command, in units of action
 _TOP_TURN = 0.35
@@ -26,14 +31,10 @@ _TOP_TURN = 0.35
 class Expert(ABC):
     """Base class of scripted experts; call ``act`` once per control step after a reset."""
 
-    tilt, roll = _TILT, 0.0
-
     def __init__(self, env: KitchenEnv):
-        self.env = env
-        self._model, self._data = env.model, env.data
-        self._grip = env.model.site(GRIP).id
-        self._link0 = env.model.body("panda_link0").id
-        self._orientation = _hand_orientation(self.tilt, self.roll)
+        self.env, self._data = env, env.data
+        self._phase = "reach"
+        self._fingers = [env.model.joint(name).dofadr[0] for name in FINGER_JOINTS]
 
     @abstractmethod
     def act(self) -> np.ndarray:
@@ -42,36 +43,35 @@ class Expert(ABC):
     @property
     def _tip(self) -> np.ndarray:
         """Point between the finger pads in the world frame (3,) [m]."""
-        return self._data.site_xpos[self._grip]
+        return self._data.site_xpos[self.env.controller.grip]
 
     @property
     def _width(self) -> float:
         """Distance between the finger pads [m]."""
-        first, second = (self._model.joint(name).qposadr[0] for name in FINGER_JOINTS)
-        return float(self._data.qpos[first] - self._data.qpos[second])
+        first, second = self._data.qpos[self.env.controller.finger_qpos]
+        return float(first - second)
 
     @property
     def _closing_speed(self) -> float:
         """Speed at which the finger pads approach each other [m/s]."""
-        first, second = (self._model.joint(name).dofadr[0] for name in FINGER_JOINTS)
-        return float(self._data.qvel[second] - self._data.qvel[first])
+        first, second = self._data.qvel[self._fingers]
+        return float(second - first)
 
     def _site(self, name: str) -> np.ndarray:
         return self.env.goal.site(self._data, name)
 
-    def _towards(
-        self, target: np.ndarray, grip: float, top_speed: float = _TOP_SPEED
-    ) -> np.ndarray:
+    def _towards(self, target: np.ndarray, grip: float) -> np.ndarray:
         """Return an action towards ``target`` (3,) [m] in the world frame.
 
-        The action also turns the hand to the expert's orientation.
+        The action also turns the hand to the orientation of the ready pose.
         """
-        frame = self._data.xmat[self._link0].reshape(3, 3)
+        controller = self.env.controller
+        frame = self._data.xmat[controller.link0].reshape(3, 3)
         move = frame.T @ (target - self._tip) * (_GAIN / 0.05)
-        _, quat = relative_pose(self._data, self._grip, self._link0)
-        turn = rotation_between(quat, self._orientation) * (_GAIN / 0.5)
+        _, quat = controller.pose(self._data)
+        turn = rotation_between(quat, _ORIENTATION) * (_GAIN / 0.5)
         action = np.zeros(self.env.embodiment.action_dim, np.float32)
-        action[:3], action[3:6] = _limited(move, top_speed), _limited(turn, _TOP_TURN)
+        action[:3], action[3:6] = shorten(move, _TOP_SPEED), shorten(turn, _TOP_TURN)
         action[6] = grip
         if len(action) > 7:
             action[-1] = -1
@@ -80,10 +80,6 @@ class Expert(ABC):
 
 class OpenDrawerExpert(Expert):
     """Grasp the handle from the front and pull straight back."""
-
-    def __init__(self, env: KitchenEnv):
-        super().__init__(env)
-        self._phase = "reach"
 
     def act(self) -> np.ndarray:
         """Return the next action."""
@@ -134,9 +130,8 @@ class TurnOnMicrowaveExpert(Expert):
             return self._towards(button - (0.22, 0, 0), CLOSE)
         off = self._tip - button
         aside = np.hypot(off[1], off[2])
-        return self._towards(
-            funnel(np.add(button, (0.03, 0, 0)), (1, 0, 0), aside, 0.012, 0.10), CLOSE
-        )
+        front = np.add(button, (0.03, 0, 0))
+        return self._towards(funnel(front, (1, 0, 0), aside, 0.012, 0.10), CLOSE)
 
 
 class PnPCounterToSinkExpert(Expert):
@@ -148,7 +143,6 @@ class PnPCounterToSinkExpert(Expert):
         # Tall objects are grasped near the top, so that the palm does not touch them.
         self._hold = np.array([0.0, 0.0, max(0.0, env.goal.scene.kinds[0].half[2] - 0.028)])
         self._sink_half = env.model.site_size[env.model.site("sink_inside").id]
-        self._phase = "reach"
 
     def act(self) -> np.ndarray:
         """Return the next action."""
@@ -221,29 +215,10 @@ def funnel(
     slack: float,
     back: float,
 ) -> np.ndarray:
-    """Return the next target point, so that ``target`` is reached in direction ``approach``.
+    """Return the next point, so that ``target`` (3,) [m] is reached along unit vector ``approach``.
 
-    Args:
-        target: Point to reach (3,) [m].
-        approach: Unit vector of the direction in which to approach the target.
-        aside: Current distance from the approach line [m].
-        slack: Distance from the line within which the target itself is returned [m].
-        back: Largest distance of the returned point from the target [m].
+    The hand is at the distance ``aside`` [m] from the approach line. Within ``slack`` [m] of the
+    line, the point is the target itself, else up to ``back`` [m] in front of it.
     """
     retreat = min(back, 2.5 * max(0.0, aside - slack))
     return np.asarray(target) - retreat * np.asarray(approach)
-
-
-def _limited(vector: np.ndarray, longest: float) -> np.ndarray:
-    length = float(np.linalg.norm(vector))
-    return vector if length <= longest else vector * (longest / length)
-
-
-def _hand_orientation(tilt: float, roll: float) -> np.ndarray:
-    """Return the quaternion (wxyz, base frame) of a hand that points down, tilted forward."""
-    c, s = np.cos(tilt), np.sin(tilt)
-    down = np.array([[c, 0, s], [0, -1, 0], [s, 0, -c]])
-    turn = np.array([[np.cos(roll), -np.sin(roll), 0], [np.sin(roll), np.cos(roll), 0], [0, 0, 1]])
-    quat = np.zeros(4)
-    mujoco.mju_mat2Quat(quat, (down @ turn).ravel())
-    return quat

@@ -3,8 +3,8 @@
 import mujoco
 import numpy as np
 
-from z1_ros.sim.kitchen.control import Controller
-from z1_ros.sim.kitchen.panda import FINGER_JOINTS, GRIP
+from z1_ros.sim.kitchen.control import Controller, joint_addresses
+from z1_ros.sim.kitchen.panda import FINGER_JOINTS
 from z1_ros.sim.kitchen.tasks import Task
 
 _NEAR_M = 0.03
@@ -19,17 +19,9 @@ class PrivilegedState:
     """
 
     def __init__(self, model: mujoco.MjModel, goal: Task):
-        """Look up the sites, joints and bodies in the model.
-
-        Args:
-            model: Model of the scene.
-            goal: Task that defines the relevant sites and joints.
-        """
-        self._grip, self._link0 = model.site(GRIP).id, model.body("panda_link0").id
-        fingers = [model.joint(name) for name in FINGER_JOINTS]
-        moved = [model.joint(name) for name in goal.joints]
-        self._fingers, self._finger_speed = _addresses(fingers)
-        self._moved, self._moved_speed = _addresses(moved)
+        """Look up the sites, joints and bodies that matter for ``goal``."""
+        self._fingers, self._finger_speed = joint_addresses(model, FINGER_JOINTS)
+        self._moved, self._moved_speed = joint_addresses(model, goal.joints)
         self._sites = [model.site(name).id for name in goal.landmarks]
         self._goal = goal
         self._object = model.body("object0").id if goal.scene.kinds else None
@@ -40,18 +32,17 @@ class PrivilegedState:
 
     def __call__(self, data: mujoco.MjData, controller: Controller) -> np.ndarray:
         """Return the privileged state (n,) float32; kinematics must be up to date."""
-        frame = data.xmat[self._link0].reshape(3, 3).T
-        tip = data.site_xpos[self._grip]
-        position = frame @ (tip - data.xpos[self._link0])
-        lead = controller.state[:3] - position
+        frame = data.xmat[controller.link0].reshape(3, 3).T
+        tip = data.site_xpos[controller.grip]
+        position = frame @ (tip - data.xpos[controller.link0])
         places = [data.site_xpos[site] for site in self._sites]
         parts: list[np.ndarray | list[float]] = [
             position * 4,
-            (frame @ data.site_xmat[self._grip].reshape(3, 3))[:, :2].ravel() * 2,
+            (frame @ data.site_xmat[controller.grip].reshape(3, 3))[:, :2].ravel() * 2,
             data.qpos[self._fingers] * 25,
             data.qvel[self._finger_speed] * 5,
-            lead * 20,
-            controller.state[7:] * 25,
+            (controller.goal_pos - position) * 20,
+            [controller.opening * 25],
             data.qpos[self._moved] * 10,
             data.qvel[self._moved_speed] * 5,
             [float(self._goal.flags[name]) for name in sorted(self._goal.flags)],
@@ -68,14 +59,7 @@ class PrivilegedState:
             places.append(centre)
         for place in places:
             parts += _seen_from(frame @ (place - tip))
-        return np.concatenate([np.asarray(part, np.float64).ravel() for part in parts]).astype(
-            np.float32
-        )
-
-
-def _addresses(joints: list) -> tuple[list[int], list[int]]:
-    """Return the indices of position and velocity of one-dimensional joints."""
-    return [int(j.qposadr[0]) for j in joints], [int(j.dofadr[0]) for j in joints]
+        return np.concatenate([np.ravel(part) for part in parts]).astype(np.float32)
 
 
 def _seen_from(offset: np.ndarray) -> list[np.ndarray | list[float]]:

@@ -23,6 +23,8 @@ class Task(ABC):
     """Requirements of the task on the scene."""
     horizon = 300
     """Control steps after which an episode is over."""
+    template: str
+    """Instruction in RoboCasa's words; ``{side}`` and ``{object}`` are those of the scene."""
     instruction_patterns: tuple[str, ...]
     """Shell-style patterns that match the task's instructions, and those of no other task."""
     landmarks: tuple[str, ...] = ()
@@ -30,15 +32,15 @@ class Task(ABC):
     joints: tuple[str, ...] = ()
     """One-dimensional joints that are relevant to the task; part of the privileged state."""
 
-    def __init__(self, model: mujoco.MjModel, scene: Scene):
-        self.model = model
-        self.scene = scene
-        self.flags: Flags = {}
+    def __init_subclass__(cls) -> None:
+        cls.instruction_patterns = (cls.template.format(side="*", object="*"),)
 
-    @property
-    @abstractmethod
-    def instruction(self) -> str:
-        """Instruction of the task, in RoboCasa's words."""
+    def __init__(self, model: mujoco.MjModel, scene: Scene):
+        self.model, self.scene = model, scene
+        self.flags: Flags = {}
+        self.instruction = self.template.format(
+            side=scene.side, object=scene.kinds[0].name if scene.kinds else ""
+        )
 
     def update(self, data: mujoco.MjData) -> None:  # noqa: B027 - most tasks have no flags
         """Update the flags after a control step."""
@@ -64,21 +66,12 @@ class OpenDrawer(Task):
     """Pull one of two drawers open."""
 
     target = Target(unit="drawers", distance=0.80)
-    instruction_patterns = ("open the * drawer",)
+    template = "open the {side} drawer"
 
     def __init__(self, model: mujoco.MjModel, scene: Scene):
         super().__init__(model, scene)
+        self.joint_name = f"drawer_{scene.side}"
         self.landmarks, self.joints = (f"{self.joint_name}_handle",), (self.joint_name,)
-
-    @property
-    def joint_name(self) -> str:
-        """Name of the joint of the drawer in the instruction."""
-        return f"drawer_{self.scene.side}"
-
-    @property
-    def instruction(self) -> str:
-        """Instruction of the task, in RoboCasa's words."""
-        return f"open the {self.scene.side} drawer"
 
     def success(self, data: mujoco.MjData) -> bool:
         """Return whether the drawer is open by at least 95 % of its travel."""
@@ -90,8 +83,7 @@ class TurnOnSinkFaucet(Task):
     """Push the faucet's lever back."""
 
     target = Target(unit="sink", distance=0.36)
-    instruction = "turn on the sink faucet"
-    instruction_patterns = (instruction,)
+    template = "turn on the sink faucet"
     landmarks, joints = ("faucet_lever",), ("faucet_handle",)
 
     def update(self, data: mujoco.MjData) -> None:
@@ -107,8 +99,7 @@ class TurnOnMicrowave(Task):
     """Press the microwave's start button and move back."""
 
     target = Target(unit="microwave", distance=0.56)
-    instruction = "press the start button on the microwave"
-    instruction_patterns = (instruction,)
+    template = "press the start button on the microwave"
     landmarks, joints = ("microwave_start",), ("microwave_start",)
 
     def __init__(self, model: mujoco.MjModel, scene: Scene):
@@ -130,13 +121,8 @@ class PnPCounterToSink(Task):
     """Carry an object from the counter into the sink."""
 
     target = Target(unit="sink", distance=0.36, objects=1)
-    instruction_patterns = ("pick the * from the counter and place it in the sink",)
+    template = "pick the {object} from the counter and place it in the sink"
     landmarks = ("sink_inside",)
-
-    @property
-    def instruction(self) -> str:
-        """Instruction of the task, in RoboCasa's words."""
-        return f"pick the {self.scene.kinds[0].name} from the counter and place it in the sink"
 
     def success(self, data: mujoco.MjData) -> bool:
         """Return whether the object is in the sink and the gripper more than 0.25 m away."""
