@@ -27,16 +27,13 @@ class Env(Protocol):
     @property
     def instruction(self) -> str:
         """Instruction of the current scene, as text."""
-        ...
 
     @property
     def scene_id(self) -> str:
         """Hash of task, settings, seed and versions: equal ids mean equal scenes."""
-        ...
 
     def reset(self, seed: int) -> None:
         """Build the scene of ``seed`` and set its initial state."""
-        ...
 
     def step(self, actions: np.ndarray) -> Step:
         """Execute actions (k, action_dim), one control step each; stop early when done.
@@ -44,19 +41,15 @@ class Env(Protocol):
         Raises:
             ActionError: An action has a wrong shape or is not finite; no action is executed.
         """
-        ...
 
     def observe(self) -> Observation:
         """Render the cameras and read the robot's current state."""
-        ...
 
     def read_state(self) -> Observation:
         """Return an observation without rendering: ``images`` is empty."""
-        ...
 
     def snapshot(self) -> bytes:
         """Return the whole state of the simulation, from which it continues bit for bit."""
-        ...
 
     def restore(self, data: bytes) -> None:
         """Restore a snapshot of the same scene, taken in this or another process.
@@ -64,11 +57,9 @@ class Env(Protocol):
         Raises:
             SnapshotMismatch: The snapshot comes from another backend, version or scene.
         """
-        ...
 
     def close(self) -> None:
         """Free the OpenGL context; further calls raise errors."""
-        ...
 
 
 @runtime_checkable
@@ -77,7 +68,6 @@ class PrivilegedEnv(Protocol):
 
     def privileged_state(self) -> np.ndarray:
         """Return the privileged state (n,) float32, for teachers in training and never a policy."""
-        ...
 
 
 @runtime_checkable
@@ -86,4 +76,3 @@ class RenderedEnv(Protocol):
 
     def render(self, camera: str, height: int, width: int) -> np.ndarray:
         """Return the upright image of one camera (height, width, 3) uint8 RGB."""
-        ...

@@ -25,7 +25,6 @@ class ScriptedExpert(Protocol):
 
     def act(self) -> np.ndarray:
         """Return the next action (action_dim,) for the current state of its environment."""
-        ...
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

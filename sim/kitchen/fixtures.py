@@ -6,7 +6,7 @@ its centre line ``y``. Tasks find sites and joints by their names.
 
 import math
 
-from z1_ros.sim.kitchen.mjcf import Body
+from z1_ros.sim.kitchen.mjcf import Body, Contact, Point, Range
 
 COUNTER_Z = 0.92
 """Height of the counter [m]."""
@@ -20,20 +20,18 @@ DRAWER_TRAVEL = 0.26
 """Travel of a drawer [m]."""
 
 
-def counter_slab(world: Body, x: tuple[float, float], y: tuple[float, float]) -> None:
+def counter_slab(world: Body, x: Range, y: Range) -> None:
     """Add a counter top that covers the ranges x and y [m]."""
     world.block(x, y, (COUNTER_Z - _SLAB, COUNTER_Z), "counter", "surface")
 
 
-def _carcass(world: Body, y: tuple[float, float], top: float = COUNTER_Z - _SLAB) -> None:
+def _carcass(world: Body, y: Range, top: float = COUNTER_Z - _SLAB) -> None:
     """Add a base cabinet's body behind the fronts up to ``top``, and its toe kick."""
     world.block((_FACE + 0.02, DEPTH), y, (_TOE, top), "cabinet_trim", "fixture")
     world.block((0.08, DEPTH), y, (0, _TOE), "toe_kick")
 
 
-def _front(
-    body: Body, y: tuple[float, float], z: tuple[float, float], contact: str | None = None
-) -> None:
+def _front(body: Body, y: Range, z: Range, contact: Contact = None) -> None:
     """Add a cabinet front: a panel with a shaker groove."""
     cy, cz = (y[0] + y[1]) / 2, (z[0] + z[1]) / 2
     hy, hz = (y[1] - y[0]) / 2 - _GAP / 2, (z[1] - z[0]) / 2 - _GAP / 2
@@ -44,7 +42,7 @@ def _front(
     body.panel((_FACE - 0.0007, cy, cz), (0.0005, hy - rim - 0.008, hz - rim - 0.008), "cabinet")
 
 
-def bar_handle(body: Body, pos: tuple[float, float, float], length: float) -> None:
+def bar_handle(body: Body, pos: Point, length: float) -> None:
     """Add a vertical bar handle in front of a cabinet front; ``pos`` is the bar's centre."""
     x, y, z = pos
     half = length / 2
@@ -55,23 +53,17 @@ def bar_handle(body: Body, pos: tuple[float, float, float], length: float) -> No
 
 
 def drawers(world: Body, y: float, width: float, handle: float) -> None:
-    """Add two drawers with vertical handles above two doors.
+    """Add a counter over two drawers with handles of length ``handle`` [m], and two doors below.
 
     The joints are ``drawer_left`` and ``drawer_right``.
-
-    Args:
-        world: World body.
-        y: Centre line [m].
-        width: Width of the unit [m].
-        handle: Length of the drawers' handles [m].
     """
     split, top, inside = 0.66, COUNTER_Z - _SLAB - 0.006, (_FACE + 0.02, DEPTH)
-    _carcass(world, (y - width / 2, y + width / 2), split)
+    whole = (y - width / 2, y + width / 2)
+    counter_slab(world, (0, DEPTH), whole)
+    _carcass(world, whole, split)
     for edge in (y - width / 2 + 0.009, y, y + width / 2 - 0.009):
         world.block(inside, (edge - 0.009, edge + 0.009), (split, top + 0.006), "cabinet_trim")
-    world.block(
-        (DEPTH - 0.03, DEPTH - 0.01), (y - width / 2, y + width / 2), (split, top), "toe_kick"
-    )
+    world.block((DEPTH - 0.03, DEPTH - 0.01), whole, (split, top), "toe_kick")
     for side, sign in (("left", 1), ("right", -1)):
         span = _half(y, width, sign)
         _drawer(world, f"drawer_{side}", span, (split, top), handle)
@@ -79,14 +71,12 @@ def drawers(world: Body, y: float, width: float, handle: float) -> None:
         bar_handle(world, (_FACE - 0.04, y + sign * 0.05, split - 0.12), 0.14)
 
 
-def _half(y: float, width: float, sign: int) -> tuple[float, float]:
+def _half(y: float, width: float, sign: int) -> Range:
     """Return the left (1) or right (-1) half of a unit as a y range [m]."""
     return (y, y + width / 2) if sign > 0 else (y - width / 2, y)
 
 
-def _drawer(
-    world: Body, name: str, y: tuple[float, float], z: tuple[float, float], handle: float
-) -> None:
+def _drawer(world: Body, name: str, y: Range, z: Range, handle: float) -> None:
     cy, cz = (y[0] + y[1]) / 2, (z[0] + z[1]) / 2
     body = world.body(name)
     body.joint(name, "slide", (-1, 0, 0), range=(0, DRAWER_TRAVEL), damping=12, frictionloss=2)
@@ -104,12 +94,7 @@ def _drawer(
 
 
 def sink(
-    world: Body,
-    y: float,
-    width: float,
-    basin: tuple[float, float, float],
-    lever_side: int,
-    lever_length: float,
+    world: Body, y: float, width: float, basin: Point, lever_side: int, lever_length: float
 ) -> None:
     """Add a sink with spout and lever; the joints are ``faucet_handle`` and ``spout``.
 
@@ -147,7 +132,7 @@ def sink(
     _doors(world, y, width)
 
 
-def _spout(world: Body, foot: tuple[float, float]) -> None:
+def _spout(world: Body, foot: Range) -> None:
     x, y = foot
     world.rod((x, y, COUNTER_Z), (x, y, COUNTER_Z + 0.02), 0.028, "steel")
     body = world.body("spout", (x, y, COUNTER_Z))
@@ -159,7 +144,7 @@ def _spout(world: Body, foot: tuple[float, float]) -> None:
     body.rod((-0.125, 0, 0.205), (-0.125, 0, 0.05), 0.008, "water", name="water")
 
 
-def _lever(world: Body, pivot: tuple[float, float], side: int, length: float) -> None:
+def _lever(world: Body, pivot: Range, side: int, length: float) -> None:
     """Add the lever: it points away from the spout; pushing it towards the wall opens it."""
     x, y = pivot
     height = 0.085
@@ -176,39 +161,31 @@ def _lever(world: Body, pivot: tuple[float, float], side: int, length: float) ->
     body.site("faucet_lever", (0, side * length * 0.8, 0))
 
 
-def microwave(world: Body, pos: tuple[float, float], width: float, height: float) -> None:
-    """Add a microwave on the counter.
+def microwave(world: Body, pos: Range, width: float, height: float) -> None:
+    """Add a microwave on the counter; ``pos`` is x of its front and y of its centre [m].
 
     The joints are ``microwave_door``, ``microwave_start`` and ``microwave_stop``.
-
-    Args:
-        world: World body.
-        pos: x of the front and y of the centre [m].
-        width: Width [m].
-        height: Height [m].
     """
     x, y = pos
-    deep, panel, z = 0.34, 0.15, COUNTER_Z + 0.015
+    back, panel, z = 0.34 / 2, 0.15, COUNTER_Z + 0.015
     hz = height / 2
     body = world.frame((x, y, z + hz))
-    back = deep / 2
     body.box((back + 0.012, 0, 0), (back, width / 2, hz), "charcoal", "surface")
     for sign in (-1, 1):
-        body.box(
-            (back, sign * (width / 2 - 0.04), -hz - 0.007), (back - 0.02, 0.02, 0.008), "black"
-        )
-    door_y = (panel / 2, width - panel)  # centre, width: the door is the left part
+        foot = (back, sign * (width / 2 - 0.04), -hz - 0.007)
+        body.box(foot, (back - 0.02, 0.02, 0.008), "black")
+    wide = width - panel  # the door is the left part
+    middle, grip_y = -wide / 2, -wide + 0.025
     door = body.body("microwave_door", (0, width / 2, 0))
     door.joint("microwave_door", "hinge", (0, 0, 1), range=(0, 1.57), damping=2)
-    door.add("inertial", pos=(0, -door_y[1] / 2, 0), mass=1, diaginertia=(0.02, 0.01, 0.02))
-    middle = -door_y[1] / 2
-    door.box((0, middle, 0), (0.010, door_y[1] / 2 - 0.002, hz), "steel", "fixture")
-    door.box((-0.009, middle + 0.01, 0), (0.003, door_y[1] / 2 - 0.05, hz - 0.045), "glass",
+    door.add("inertial", pos=(0, middle, 0), mass=1, diaginertia=(0.02, 0.01, 0.02))
+    door.box((0, middle, 0), (0.010, wide / 2 - 0.002, hz), "steel", "fixture")
+    door.box((-0.009, middle + 0.01, 0), (0.003, wide / 2 - 0.05, hz - 0.045), "glass",
              name="microwave_window")  # fmt: skip
-    door.rod((-0.035, -door_y[1] + 0.025, -hz * 0.7), (-0.035, -door_y[1] + 0.025, hz * 0.7), 0.009,
-             "handle", "fixture", kind="capsule")  # fmt: skip
+    door.rod((-0.035, grip_y, -hz * 0.7), (-0.035, grip_y, hz * 0.7), 0.009, "handle", "fixture",
+             kind="capsule")  # fmt: skip
     for sign in (-1, 1):
-        end = (-door_y[1] + 0.025, sign * hz * 0.6)
+        end = (grip_y, sign * hz * 0.6)
         door.rod((-0.035, *end), (0, *end), 0.006, "handle")
     side = -width / 2 + panel / 2
     body.box((0, side, 0), (0.010, panel / 2, hz), "black", "fixture")
@@ -218,7 +195,7 @@ def microwave(world: Body, pos: tuple[float, float], width: float, height: float
     _button(body, "microwave_stop", (-0.012, side, -hz + 0.045), 0.020, "red")
 
 
-def _button(parent: Body, name: str, pos: tuple[float, float, float], r: float, paint: str) -> None:
+def _button(parent: Body, name: str, pos: Point, r: float, paint: str) -> None:
     """Add a round spring button that faces -x, with a travel of 10 mm."""
     body = parent.body(name, pos)
     body.joint(name, "slide", (1, 0, 0), range=(0, 0.010), stiffness=250, damping=6, armature=0.05)
@@ -231,8 +208,9 @@ def _button(parent: Body, name: str, pos: tuple[float, float, float], r: float, 
 
 def base_cabinet(world: Body, y: float, width: float) -> None:
     """Add a counter piece over a cabinet with two doors."""
-    counter_slab(world, (0, DEPTH), (y - width / 2, y + width / 2))
-    _carcass(world, (y - width / 2, y + width / 2))
+    whole = (y - width / 2, y + width / 2)
+    counter_slab(world, (0, DEPTH), whole)
+    _carcass(world, whole)
     _doors(world, y, width)
 
 
@@ -244,10 +222,10 @@ def _doors(world: Body, y: float, width: float) -> None:
 
 
 BURNERS = {
-    "front left": (0.19, 1),
-    "front right": (0.19, -1),
-    "rear left": (0.47, 1),
-    "rear right": (0.47, -1),
+    "front_left": (0.19, 1),
+    "front_right": (0.19, -1),
+    "rear_left": (0.47, 1),
+    "rear_right": (0.47, -1),
 }
 """Burner name -> x [m] and side."""
 
@@ -267,12 +245,8 @@ def stove(world: Body, y: float, width: float) -> None:
         at = (x, y + side * width * 0.24)
         world.rod((*at, top + 0.004), (*at, top + 0.014), 0.075, "charcoal")
         world.rod((*at, top + 0.014), (*at, top + 0.018), 0.045, "black")
-        knob = world.body(
-            f"knob_{name.replace(' ', '_')}", (-0.014, y + (1.5 - i) * width / 5, 0.82)
-        )
-        knob.joint(
-            f"knob_{name.replace(' ', '_')}", "hinge", (-1, 0, 0), damping=0.3, armature=0.01
-        )
+        knob = world.body(f"knob_{name}", (-0.014, y + (1.5 - i) * width / 5, 0.82))
+        knob.joint(f"knob_{name}", "hinge", (-1, 0, 0), damping=0.3, armature=0.01)
         knob.add("inertial", pos=(0, 0, 0), mass=0.05, diaginertia=(2e-5,) * 3)
         knob.rod((-0.014, 0, 0), (0.014, 0, 0), 0.024, "charcoal")
         knob.box((-0.020, 0, 0), (0.012, 0.006, 0.022), "accent", "fixture")
@@ -324,31 +298,28 @@ def coffee_machine(world: Body, y: float) -> None:
     _button(body, "coffee_button", (-0.006, 0.05, 0.32), 0.018, "ceramic")
 
 
-def plant(world: Body, pos: tuple[float, float, float], size: float) -> None:
+def plant(world: Body, pos: Point, size: float) -> None:
     """Add a potted herb; ``pos`` is the centre of its bottom [m]."""
     x, y, z = pos
     pot = 0.10 * size
     world.rod((x, y, z), (x, y, z + pot), 0.05 * size, "clay")
     for i in range(4):
         a = 1.3 + i * math.pi / 2
-        tip = (
-            x + 0.028 * size * math.cos(a),
-            y + 0.045 * size * math.sin(a),
-            z + pot + 0.06 * size,
-        )
+        dx, dy = 0.028 * size * math.cos(a), 0.045 * size * math.sin(a)
+        tip = (x + dx, y + dy, z + pot + 0.06 * size)
         world.ball(tip, (0.03 * size, 0.035 * size, 0.07 * size), "leaf")
 
 
-def jars(world: Body, pos: tuple[float, float]) -> None:
+def jars(world: Body, pos: Range) -> None:
     """Add three jars at the back of the counter."""
     x, y = pos
-    for i, (height, lid) in enumerate(((0.17, "wood"), (0.13, "wood"), (0.10, "wood"))):
+    for i, height in enumerate((0.17, 0.13, 0.10)):
         at = (x, y - 0.11 * i)
         world.rod((*at, COUNTER_Z), (*at, COUNTER_Z + height), 0.042, "ceramic")
-        world.rod((*at, COUNTER_Z + height), (*at, COUNTER_Z + height + 0.015), 0.044, lid)
+        world.rod((*at, COUNTER_Z + height), (*at, COUNTER_Z + height + 0.015), 0.044, "wood")
 
 
-def utensils(world: Body, pos: tuple[float, float]) -> None:
+def utensils(world: Body, pos: Range) -> None:
     """Add a crock with wooden spoons."""
     x, y = pos
     world.rod((x, y, COUNTER_Z), (x, y, COUNTER_Z + 0.14), 0.052, "clay")
@@ -358,7 +329,7 @@ def utensils(world: Body, pos: tuple[float, float]) -> None:
         world.ball(end, (0.015, 0.02, 0.03), "wood")
 
 
-def cutting_board(world: Body, pos: tuple[float, float]) -> None:
+def cutting_board(world: Body, pos: Range) -> None:
     """Add a cutting board that leans against the backsplash."""
     x, y = pos
     world.box((x, y, COUNTER_Z + 0.155), (0.010, 0.13, 0.16), "wood", euler=(0, 0.16, 0))

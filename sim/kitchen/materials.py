@@ -104,7 +104,7 @@ def sample_look(rng: np.random.Generator, scale: float) -> Look:
     textures = {
         "cabinet": _wood(rng, cabinet, grain),
         "counter": _stone(rng, pick(COUNTERS)),
-        "tile": _tiles(rng, pick(TILES), columns=4, rows=8, shift=True),
+        "tile": _tiles(rng, pick(TILES)),
         "floor": _planks(rng, pick(FLOORS)),
         "wall": _noise_texture(rng, pick(WALLS), 0.012),
         "wood": _wood(rng, np.asarray((0.62, 0.43, 0.27)), 0.12),
@@ -147,7 +147,7 @@ def _smooth(rng: np.random.Generator, rows: int, columns: int) -> np.ndarray:
 
 def _paint(colour: np.ndarray, shade: np.ndarray) -> np.ndarray:
     """Return colour x (1 + shade) as (size, size, 3) uint8."""
-    image = np.asarray(colour)[None, None] * (1 + shade[..., None])
+    image = colour * (1 + shade[..., None])
     return (np.clip(image, 0, 1) * 255).astype(np.uint8)
 
 
@@ -170,14 +170,11 @@ def _stone(rng: np.random.Generator, colour: np.ndarray) -> np.ndarray:
     return _paint(colour, 0.035 * speckle + 0.04 * _smooth(rng, 12, 12) + 0.10 * vein)
 
 
-def _tiles(
-    rng: np.random.Generator, colour: np.ndarray, *, columns: int, rows: int, shift: bool
-) -> np.ndarray:
-    size = TEXTURE_SIZE
+def _tiles(rng: np.random.Generator, colour: np.ndarray) -> np.ndarray:
+    size, columns, rows = TEXTURE_SIZE, 4, 8
     y, x = np.mgrid[0:size, 0:size]
     row = y * rows // size
-    if shift:
-        x = (x + (row % 2) * size // (2 * columns)) % size
+    x = (x + (row % 2) * size // (2 * columns)) % size  # every second row is shifted
     column = x * columns // size
     tone = rng.normal(0, 0.03, (rows, columns))[row, column]
     height, width = size // rows, size // columns

@@ -20,6 +20,9 @@ CONTACT = {
 """MuJoCo contact bits of each class."""
 
 Numbers = float | Sequence[float]
+Point = tuple[float, float, float]
+Range = tuple[float, float]
+Contact = str | None  # a key of CONTACT
 
 
 def text(value: object) -> str:
@@ -37,86 +40,57 @@ class Body:
     def __init__(self, element: ET.Element):
         self.element = element
 
-    def add(self, tag: str, **attributes: object) -> ET.Element:
+    def add(self, tag: str, **more: object) -> ET.Element:
         """Add a child element; ``None`` attributes are omitted, ``class_`` becomes ``class``."""
-        given = {k.rstrip("_"): text(v) for k, v in attributes.items() if v is not None}
+        given = {k.rstrip("_"): text(v) for k, v in more.items() if v is not None}
         return ET.SubElement(self.element, tag, given)
 
-    def body(self, name: str, pos: Numbers = (0, 0, 0), **attributes: object) -> "Body":
+    def body(self, name: str, pos: Numbers = (0, 0, 0), **more: object) -> "Body":
         """Add a child body at ``pos`` [m] in this body's frame."""
-        return Body(self.add("body", name=name, pos=pos, **attributes))
+        return Body(self.add("body", name=name, pos=pos, **more))
 
     def frame(self, pos: Numbers) -> "Body":
         """Add a frame at ``pos`` [m]; elements that are added to it are relative to it."""
         return Body(self.add("frame", pos=pos))
 
-    def geom(
-        self, kind: str, material: str, contact: str | None = None, **attributes: object
-    ) -> None:
+    def geom(self, kind: str, material: str, contact: Contact = None, **more: object) -> None:
         """Add a geom; without a contact class it is only visible."""
         if contact is not None:
-            attributes = {**CONTACT[contact], **attributes}
-        self.add("geom", type=kind, material=material, **attributes)
+            more = {**CONTACT[contact], **more}
+        self.add("geom", type=kind, material=material, **more)
 
     def box(
-        self,
-        pos: Numbers,
-        half: Numbers,
-        material: str,
-        contact: str | None = None,
-        **attributes: object,
+        self, pos: Numbers, half: Numbers, material: str, contact: Contact = None, **more: object
     ) -> None:
         """Add a box with half-sizes ``half`` [m]."""
-        self.geom("box", material, contact, pos=pos, size=half, **attributes)
+        self.geom("box", material, contact, pos=pos, size=half, **more)
 
-    def block(
-        self,
-        x: Sequence[float],
-        y: Sequence[float],
-        z: Sequence[float],
-        material: str,
-        contact: str | None = None,
-    ) -> None:
+    def block(self, x: Range, y: Range, z: Range, material: str, contact: Contact = None) -> None:
         """Add a box, given its lower and upper limit along each axis [m]."""
         low, high = np.transpose([x, y, z])
         self.box((low + high) / 2, (high - low) / 2, material, contact)
 
-    def panel(
-        self,
-        pos: Numbers,
-        half: Sequence[float],
-        material: str,
-        contact: str | None = None,
-        **attributes: object,
-    ) -> None:
+    def panel(self, pos: Numbers, half: Point, material: str, contact: Contact = None) -> None:
         """Add a box with its texture on the front, which is the side that faces -x."""
         x, y, z = half
-        attributes = {"quat": (0.5, 0.5, -0.5, -0.5), **attributes}
-        self.box(pos, (y, z, x), material, contact, **attributes)
+        self.box(pos, (y, z, x), material, contact, quat=(0.5, 0.5, -0.5, -0.5))
 
     def rod(
-        self,
-        start: Numbers,
-        end: Numbers,
-        radius: float,
-        material: str,
-        contact: str | None = None,
-        *,
-        kind: str = "cylinder",
-        **attributes: object,
-    ) -> None:
+        self, start: Numbers, end: Numbers, radius: float, material: str, contact: Contact = None,
+        *, kind: str = "cylinder", **more: object,
+    ) -> None:  # fmt: skip
         """Add a cylinder (or capsule) from ``start`` to ``end`` [m]."""
         ends = (*np.atleast_1d(start), *np.atleast_1d(end))
-        self.geom(kind, material, contact, fromto=ends, size=radius, **attributes)
+        self.geom(kind, material, contact, fromto=ends, size=radius, **more)
 
-    def ball(self, pos: Numbers, radius: Numbers, material: str, **attributes: object) -> None:
+    def ball(self, pos: Numbers, radius: Numbers, material: str, **more: object) -> None:
         """Add a sphere, or an ellipsoid if three radii are given [m]."""
         kind = "sphere" if np.ndim(radius) == 0 else "ellipsoid"
-        self.geom(kind, material, None, pos=pos, size=radius, **attributes)
+        self.geom(kind, material, None, pos=pos, size=radius, **more)
 
-    def joint(self, name: str, kind: str, axis: Numbers, **attributes: object) -> None:
+    def joint(self, name: str, kind: str, axis: Numbers, **more: object) -> None:
         """Add a joint; a ``range`` [m or rad] makes it limited."""
-        self.add("joint", name=name, type=kind, axis=axis, **attributes)
+        self.add("joint", name=name, type=kind, axis=axis, **more)
 
     def site(self, name: str, pos: Numbers, half: Numbers = (0.005,) * 3) -> None:
         """Add an invisible box-shaped site, which tasks find by its name."""

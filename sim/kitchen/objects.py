@@ -9,9 +9,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from z1_ros.sim.kitchen.mjcf import Body
+from z1_ros.sim.kitchen.materials import Colour
+from z1_ros.sim.kitchen.mjcf import Body, Point
 
-Colour = tuple[float, float, float]
+Paint = tuple[float, float, float, float]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -20,42 +21,36 @@ class Kind:
 
     name: str
     """Name in the instruction."""
-    half: tuple[float, float, float]
+    half: Point
     """Half-sizes of the collision box [m]; the object rests on the bottom of the box."""
     mass: float
     """Mass [kg]."""
     colours: tuple[Colour, ...]
     """Possible main colours."""
-    build: Callable[[Body, tuple[float, float, float], np.ndarray], None]
-    """Function that adds the visible shape to the body, given half-sizes and main colour."""
-
-    @property
-    def height(self) -> float:
-        """Height of the body's origin above the supporting surface [m]."""
-        return self.half[2]
+    build: Callable[[Body, Point, Paint], None]
+    """Function that adds the visible shape to the body, given half-sizes and RGBA."""
 
 
-def _apple(body: Body, half: tuple[float, float, float], rgb: np.ndarray) -> None:
-    body.ball((0, 0, 0), (0.036, 0.036, 0.033), "ceramic", rgba=(*rgb, 1))
+def _apple(body: Body, half: Point, paint: Paint) -> None:
+    body.ball((0, 0, 0), (0.036, 0.036, 0.033), "ceramic", rgba=paint)
     body.rod((0, 0, 0.028), (0.004, 0, 0.045), 0.003, "wood")
     body.ball((0.012, 0, 0.042), (0.011, 0.006, 0.002), "leaf")
 
 
-def _citrus(body: Body, half: tuple[float, float, float], rgb: np.ndarray) -> None:
-    body.ball((0, 0, 0), (0.035, 0.035, 0.034), "ceramic", rgba=(*rgb, 1))
+def _citrus(body: Body, half: Point, paint: Paint) -> None:
+    body.ball((0, 0, 0), (0.035, 0.035, 0.034), "ceramic", rgba=paint)
     body.rod((0, 0, 0.032), (0, 0, 0.0365), 0.005, "leaf")
 
 
-def _can(body: Body, half: tuple[float, float, float], rgb: np.ndarray) -> None:
+def _can(body: Body, half: Point, paint: Paint) -> None:
     z = half[2]
-    body.rod((0, 0, 0.004 - z), (0, 0, z - 0.004), 0.031, "ceramic", rgba=(*rgb, 1))
+    body.rod((0, 0, 0.004 - z), (0, 0, z - 0.004), 0.031, "ceramic", rgba=paint)
     body.rod((0, 0, -z), (0, 0, z), 0.028, "steel")
     body.rod((0, 0, -0.012), (0, 0, 0.012), 0.0316, "ceramic")
 
 
-def _mug(body: Body, half: tuple[float, float, float], rgb: np.ndarray) -> None:
+def _mug(body: Body, half: Point, paint: Paint) -> None:
     z = half[2]
-    paint = (*rgb, 1)
     body.rod((0, 0, -z), (0, 0, z), 0.034, "ceramic", rgba=paint)
     body.rod((0, 0, z - 0.002), (0, 0, z + 0.0006), 0.029, "robot_dark")
     body.box((0.050, 0, 0), (0.004, 0.006, 0.022), "ceramic", rgba=paint)
@@ -63,22 +58,21 @@ def _mug(body: Body, half: tuple[float, float, float], rgb: np.ndarray) -> None:
     body.box((0.040, 0, -0.024), (0.014, 0.006, 0.004), "ceramic", rgba=paint)
 
 
-def _carton(body: Body, half: tuple[float, float, float], rgb: np.ndarray) -> None:
+def _carton(body: Body, half: Point, paint: Paint) -> None:
     x, y, z = half
-    body.box((0, 0, -0.012), (x, y, z - 0.012), "ceramic", rgba=(*rgb, 1))
+    body.box((0, 0, -0.012), (x, y, z - 0.012), "ceramic", rgba=paint)
     body.box((0, 0, -0.020), (x + 0.0006, y + 0.0006, 0.014), "ceramic")
     body.box((0, 0, z - 0.016), (x * 0.72, y, 0.009), "ceramic")
-    body.box((0, 0, z - 0.004), (x * 0.2, y, 0.004), "ceramic", rgba=(*rgb, 1))
+    body.box((0, 0, z - 0.004), (x * 0.2, y, 0.004), "ceramic", rgba=paint)
 
 
-def _cube(body: Body, half: tuple[float, float, float], rgb: np.ndarray) -> None:
+def _cube(body: Body, half: Point, paint: Paint) -> None:
     x, y, z = half
-    body.box((0, 0, 0), half, "ceramic", rgba=(*rgb, 1))
+    body.box((0, 0, 0), half, "ceramic", rgba=paint)
     body.box((0, 0, 0.002), (x + 0.0006, y + 0.0006, z * 0.3), "linen")
 
 
-def _pepper(body: Body, half: tuple[float, float, float], rgb: np.ndarray) -> None:
-    paint = (*rgb, 1)
+def _pepper(body: Body, half: Point, paint: Paint) -> None:
     for x, y in ((0.012, 0.012), (-0.012, 0.012), (0, -0.014)):
         body.ball((x, y, 0), (0.023, 0.023, 0.037), "ceramic", rgba=paint)
     body.rod((0, 0, 0.03), (0.003, 0.002, 0.055), 0.005, "leaf")
@@ -109,10 +103,10 @@ def add_object(
     world: Body, name: str, kind: Kind, pos: np.ndarray, yaw: float, colour: Colour
 ) -> None:
     """Add a free object; ``pos`` is the point under its centre [m], ``yaw`` its rotation [rad]."""
-    stand = np.add(pos, (0, 0, kind.height))
+    stand = np.add(pos, (0, 0, kind.half[2]))
     quat = (np.cos(yaw / 2), 0, 0, np.sin(yaw / 2))
     body = world.body(name, stand, quat=quat)
     body.add("freejoint", name=name)
     body.box((0, 0, 0), kind.half, "ceramic", "object", mass=kind.mass, group=3, rgba=(0, 0, 0, 0),
              friction=(1, 0.02, 0.001), condim=4, solref=(0.012, 1))  # fmt: skip
-    kind.build(body, kind.half, np.asarray(colour))
+    kind.build(body, kind.half, (*colour, 1))

@@ -53,11 +53,11 @@ _KV = (120, 120, 90, 80, 20, 18, 12)  # [N m s / rad]
 def add_robot(
     world: Body, actuators: ET.Element, pose: np.ndarray, cameras: dict, mobile: bool
 ) -> None:
-    """Add base, arm, hand and cameras.
+    """Add base, arm, hand and cameras, and to ``actuators`` the servos of their joints.
 
     Args:
         world: World body.
-        actuators: The model's ``actuator`` element; servos of arm, fingers and base are added.
+        actuators: The model's ``actuator`` element.
         pose: x, y [m] and yaw [rad] of the base on the floor.
         cameras: (position, quaternion wxyz) of the cameras fixed to panda_link0, by name.
         mobile: Whether the base has its four joints; without them it is fixed.
@@ -137,13 +137,11 @@ def _hand(flange: Body) -> None:
     hand.add("camera", name="robot0_eye_in_hand", pos=(0.075, 0, 0),
              xyaxes=(0, 1, 0, math.cos(0.2), 0, math.sin(0.2)), fovy=75)  # fmt: skip
     hand.site(GRIP, (0, 0, 0.1034))
-    for name, sign, limits in (
-        (FINGER_JOINTS[0], 1, (0, FINGER_TRAVEL)),
-        (FINGER_JOINTS[1], -1, (-FINGER_TRAVEL, 0)),
-    ):
+    for name, sign in zip(FINGER_JOINTS, (1, -1), strict=True):
+        travel = sorted((0, sign * FINGER_TRAVEL))
         finger = hand.body(name.replace("_joint", ""), (0, 0, 0.0584), gravcomp=1)
         finger.add("inertial", pos=(0, 0, 0.02), mass=0.06, diaginertia=(3e-5, 3e-5, 1e-5))
-        finger.joint(name, "slide", (0, 1, 0), range=limits, damping=20, armature=0.3)
+        finger.joint(name, "slide", (0, 1, 0), range=travel, damping=20, armature=0.3)
         finger.box((0, sign * 0.014, 0.016), (0.010, 0.009, 0.018), "robot_joint")
         pad = {"friction": (2, 0.05, 0.0001), "condim": 4, "solref": (0.012, 1), "priority": 1}
         finger.box((0, sign * 0.0085, 0.040), (0.010, 0.0085, 0.017), "finger", "robot", **pad)
@@ -156,7 +154,6 @@ def _servos(actuators: ET.Element, mobile: bool) -> None:
     for joint in FINGER_JOINTS:
         servo.add("position", name=joint, joint=joint, kp=1000, kv=40, forcerange=(-25, 25))
     if mobile:
-        for joint, stiffness, damping in zip(
-            BASE_JOINTS, (1e5, 1e5, 3e4, 4e4), (7e3, 7e3, 1500, 3e3), strict=True
-        ):
-            servo.add("position", name=joint, joint=joint, kp=stiffness, kv=damping)
+        stiffness, damping = (1e5, 1e5, 3e4, 4e4), (7e3, 7e3, 1500, 3e3)
+        for joint, kp, kv in zip(BASE_JOINTS, stiffness, damping, strict=True):
+            servo.add("position", name=joint, joint=joint, kp=kp, kv=kv)

@@ -29,14 +29,10 @@ class Renderer:
         self, model: mujoco.MjModel, data: mujoco.MjData, camera: int, size: tuple[int, int],
         fine: bool = False,
     ) -> np.ndarray:  # fmt: skip
-        """Return an upright image (height, width, 3) uint8 RGB.
+        """Return the upright image of one camera (height, width, 3) uint8 RGB.
 
-        Args:
-            model: Model to render.
-            data: State of the model, with kinematics, cameras and lights up to date.
-            camera: Camera id.
-            size: Height and width [px].
-            fine: Whether to render shadows and smooth edges, for people; about five times slower.
+        Kinematics, cameras and lights in ``data`` must be up to date. A ``fine`` image is for
+        people: it has shadows and smooth edges, and takes about five times as long.
         """
         height, width = size
         self._gl.make_current()

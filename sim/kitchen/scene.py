@@ -37,8 +37,6 @@ class Target:
     """Kitchen unit in front of the robot."""
     distance: float
     """Distance from the counter's edge to panda_link0 [m]."""
-    aside: float = 0.0
-    """Offset of the robot to the left of the unit's centre line [m]."""
     objects: int = 0
     """Number of loose objects on the counter, next to the sink."""
 
@@ -104,13 +102,9 @@ def sample_scene(
     draw = _Draw(rng, config.randomisation)
     look = sample_look(rng, config.randomisation)
     units = _arrange(draw)
-    robot = np.array(
-        [
-            -target.distance + draw.around(0, config.base_range_m / 3),
-            units[target.unit] + target.aside + draw.around(0, config.base_range_m),
-            draw.around(0, config.base_yaw_rad),
-        ]
-    )
+    x = -target.distance + draw.around(0, config.base_range_m / 3)
+    y = units[target.unit] + draw.around(0, config.base_range_m)
+    robot = np.array([x, y, draw.around(0, config.base_yaw_rad)])
     arm = np.asarray(READY) + config.randomisation * config.joint_noise_rad * rng.normal(0, 1, 7)
     side = ("left", "right")[draw.choice(2)]
     root, world = _empty_kitchen(look, draw, units[target.unit])
@@ -168,7 +162,6 @@ def _furnish(world: Body, units: dict[str, float], draw: _Draw) -> None:
     world.panel((fx.DEPTH - 0.001, 0, (low + high) / 2), (0.006, ends, (high - low) / 2), "tile",
                 "fixture")  # fmt: skip
     y = units["drawers"]
-    fx.counter_slab(world, (0, fx.DEPTH), (y - _UNITS["drawers"] / 2, y + _UNITS["drawers"] / 2))
     fx.drawers(world, y, _UNITS["drawers"], handle=draw.around(0.065, 0.006))
     fx.jars(world, (draw.around(0.54, 0.02), y + draw.around(0.1, 0.15)))
     fx.wall_cabinet(world, y, _UNITS["drawers"])
@@ -210,7 +203,7 @@ def _place(world: Body, name: str, kind: Kind, sink_y: float, draw: _Draw) -> No
 def _camera_poses(jitter: float, rng: np.random.Generator) -> dict:
     poses = {}
     for name, (pos, quat) in _AGENTVIEW.items():
-        turned, twist = np.array(quat, float), np.zeros(4)
+        turned, twist = np.zeros(4), np.zeros(4)
         axis = rng.uniform(-1, 1, 3)
         mujoco.mju_axisAngle2Quat(twist, axis / np.linalg.norm(axis), jitter * rng.uniform(-1, 1))
         mujoco.mju_mulQuat(turned, twist, np.array(quat, float))
