@@ -3,21 +3,9 @@ from glob import glob
 from setuptools import find_packages, setup
 
 NAME = "z1_ros"
-COMMANDS = {
-    "sft": "sft",
-    "train": "train",
-    "teach": "teach",
-    "demos": "demos",
-    "combine": "combine",
-    "ablate": "ablate",
-    "curves": "curves",
-    "import": "import_checkpoint",
-    "export": "export",
-    "eval": "evaluate",
-    "bench": "bench",
-    "demo": "demo",
-    "run": "run",
-}
+COMMANDS = ("sft", "train", "teach", "demos", "combine", "ablate", "curves", "import", "export",
+            "eval", "bench", "demo", "run")  # fmt: skip
+FUNCTIONS = {"import": "import_checkpoint", "eval": "evaluate"}  # where Python reserves the name
 
 setup(
     name=NAME,
@@ -81,7 +69,7 @@ setup(
     },
     entry_points={
         "console_scripts": [
-            f"z1-{name} = {NAME}.commands.entry:{function}" for name, function in COMMANDS.items()
+            f"z1-{name} = {NAME}.commands.entry:{FUNCTIONS.get(name, name)}" for name in COMMANDS
         ]
     },
 )
