@@ -52,10 +52,11 @@ class Env(Protocol):
         """Return the whole state of the simulation, from which it continues bit for bit."""
 
     def restore(self, data: bytes) -> None:
-        """Restore a snapshot of the same scene, taken in this or another process.
+        """Restore a snapshot of the same task and settings, taken in this or another process.
 
         Raises:
-            SnapshotMismatch: The snapshot comes from another backend, version or scene.
+            SnapshotMismatch: The snapshot is damaged, or comes from another backend, version, task
+                or settings; the current state does not change.
         """
 
     def close(self) -> None:

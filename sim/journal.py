@@ -18,11 +18,7 @@ class Journal:
     """
 
     def __init__(self, report: Path | None, settings: dict[str, Any]):
-        """Read the episodes of an earlier run with the same settings.
-
-        Args:
-            report: Path of the future report; None: no file is written.
-            settings: Settings, as JSON data; they must be equal to continue an evaluation.
+        """Read the episodes of an earlier run with the same settings; if ``report`` is None, no file is used.
 
         Raises:
             ConfigError: The file has other settings, is damaged, or is written by another process.

@@ -31,8 +31,8 @@ SCENE_VERSION = 1
 class KitchenEnv:
     """A kitchen of primitive shapes with RoboCasa's tasks, observations and actions.
 
-    Call ``reset`` before all other methods. The first call that renders makes the OpenGL context;
-    ``step`` does not need one.
+    Call ``reset`` before all other methods. The first call that renders makes the OpenGL context,
+    or raises GraphicsUnavailable; ``step`` does not need one. ``Env`` lists all other errors.
     """
 
     def __init__(
@@ -96,11 +96,7 @@ class KitchenEnv:
         self.seed, self._scene_id = seed, scene_id
 
     def step(self, actions: np.ndarray) -> Step:
-        """Execute actions (k, action_dim), one control step each; stop early when done.
-
-        Raises:
-            ActionError: An action has a wrong shape or is not finite; no action is executed.
-        """
+        """Execute actions (k, action_dim), one control step each; stop early when done."""
         self._require_scene()
         dims = self.embodiment.action_dims
         actions = ordered_actions(np.asarray(actions, np.float64), dims, ndim=2)
@@ -151,11 +147,7 @@ class KitchenEnv:
         return self._privileged(self.data, self.controller)
 
     def observe(self) -> Observation:
-        """Render the policy's cameras and read the robot's current state.
-
-        Raises:
-            GraphicsUnavailable: No off-screen OpenGL context could be made.
-        """
+        """Render the policy's cameras and read the robot's current state."""
         size = self.config.image_size
         images = {name: self.render(name, size, size) for name in self.embodiment.cameras}
         return replace(self.read_state(), images=images)
@@ -163,11 +155,7 @@ class KitchenEnv:
     def render(self, camera: str, height: int, width: int) -> np.ndarray:
         """Return the image of one camera (height, width, 3) uint8 RGB.
 
-        The camera ``video`` is for people; policies do not use it.
-
-        Raises:
-            ConfigError: The camera is unknown.
-            GraphicsUnavailable: No off-screen OpenGL context could be made.
+        The camera ``video`` is for people; policies do not use it. An unknown one is a ConfigError.
         """
         self._require_scene()
         names = [self.model.camera(i).name for i in range(self.model.ncam)]
@@ -198,15 +186,7 @@ class KitchenEnv:
         return pack(facts, {"mujoco": state, "controller": self.controller.state})
 
     def restore(self, data: bytes) -> None:
-        """Restore a snapshot taken in this or another process.
-
-        If the current scene is another one of the same task and settings, the snapshot's scene is
-        built first.
-
-        Raises:
-            SnapshotMismatch: The snapshot is damaged, or comes from another backend, version or
-                scene; the current state does not change.
-        """
+        """Restore a snapshot; build its scene first if it is not the current one."""
         facts, arrays = unpack(data)
         require_same(facts, self._facts())
         if self._scene_id != facts["scene_id"]:

@@ -19,7 +19,7 @@ class Config:
 
 
 def report(*rows: Row, path: Path | None = None, screen: Console | None = None) -> dict:
-    return publish("z1-bench x", Config(json=path), rows, {"core": 1}, screen)
+    return publish("z1-bench x", Config(json=path), rows, {"core": 1}, screen or Console())
 
 
 def row(name: str, values, **more) -> Row:

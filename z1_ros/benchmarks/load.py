@@ -67,11 +67,8 @@ def main(config: LoadBenchConfig) -> dict[str, Any]:
         console.print(f"loading {bundle.manifest.name} in a process of its own")
         measured, chunk_shape = _apart(measure, bundle.path, config.threads)
         size_gb = bundle.file(WEIGHTS).stat().st_size / 1e9
-    quantities = {("weights on disk", "GB"): size_gb, **measured}
-    rows = [
-        Row(name=bundle.manifest.name, quantity=quantity, unit=unit, values=[value])
-        for (quantity, unit), value in quantities.items()
-    ]
+    quantities: dict[tuple[str, str], float] = {("weights on disk", "GB"): size_gb, **measured}
+    rows = [Row(bundle.manifest.name, *key, [value]) for key, value in quantities.items()]
     facts = {"threads": config.threads, "chunk shape": chunk_shape}
     return publish("z1-bench load", config, rows, facts, console)
 
@@ -92,11 +89,7 @@ def make(folder: Path, config: LoadBenchConfig) -> None:
 
 
 def measure(path: Path, threads: int) -> tuple[dict[tuple[str, str], float], list[int]]:
-    """Load a bundle and compute one chunk.
-
-    Returns:
-        Times and peak memory, by quantity and unit, and the shape of the chunk.
-    """
+    """Compute one chunk; return times and peak memory by quantity and unit, and its shape."""
     began = time.perf_counter()
     policy = load_policy(path, threads=threads)
     loaded = time.perf_counter()

@@ -107,17 +107,15 @@ def measure_ceilings(device: str, dtype: torch.dtype) -> tuple[float, float]:
 
 def timings(call: Call, repeats: int, device: str) -> list[float]:
     """Return the duration of each of ``repeats`` calls [s], after three warm-up calls."""
+    finish = torch.cuda.synchronize if device == "cuda" else lambda: None
     durations = []
-    for i in range(repeats + 3):
-        if device == "cuda":
-            torch.cuda.synchronize()
+    for _ in range(repeats + 3):
+        finish()
         start = time.perf_counter()
         call()
-        if device == "cuda":
-            torch.cuda.synchronize()
-        if i >= 3:
-            durations.append(time.perf_counter() - start)
-    return durations
+        finish()
+        durations.append(time.perf_counter() - start)
+    return durations[3:]
 
 
 def make_chunk_call(model: Pi05, cameras: int, steps: int, device: str) -> Call:
@@ -173,17 +171,9 @@ def main(config: PolicyBenchConfig) -> dict[str, Any]:
         if config.device == "cuda":
             calls[f"{cameras} cameras, CUDA graph"] = as_cuda_graph(call)
         for name, measured in calls.items():
-            seconds = timings(measured, config.repeats, config.device)
-            rows.append(
-                Row(
-                    name=name,
-                    quantity="action chunk",
-                    unit="ms",
-                    values=[1e3 * duration for duration in seconds],
-                    baseline=eager if name != eager else "",
-                    floor=1e3 * floor_s,
-                )
-            )
+            times_ms = [1e3 * s for s in timings(measured, config.repeats, config.device)]
+            baseline = eager if name != eager else ""
+            rows.append(Row(name, "action chunk", "ms", times_ms, baseline, 1e3 * floor_s))
     facts = {
         "device": torch.cuda.get_device_name() if config.device == "cuda" else "CPU",
         "threads": torch.get_num_threads(),

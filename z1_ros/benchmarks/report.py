@@ -27,7 +27,7 @@ DIGITS = 4
 """Number of significant digits in reports."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class Row:
     """One quantity of one subject."""
 
@@ -46,24 +46,16 @@ class Row:
 
 
 def publish(
-    benchmark: str,
-    config: Any,
-    rows: Sequence[Row],
-    facts: Mapping[str, Any],
-    console: Console | None = None,
+    command: str, config: Any, rows: Sequence[Row], facts: Mapping[str, Any], console: Console
 ) -> dict[str, Any]:
-    """Print a benchmark's table, write its JSON file if configured, and return the report.
+    """Print a benchmark's table, write its JSON file, and return the report.
 
-    Args:
-        benchmark: Name of the command, e.g. ``z1-bench sim``.
-        config: Settings of the benchmark: a dataclass with a field ``json``.
-        rows: Measured rows.
-        facts: Further facts for the report: peak rates, hashes, sizes.
-        console: Console to print to; None: a new one.
+    ``config`` is a dataclass; its field ``json`` is the file, None if there is none. The report
+    also contains ``facts``, e.g. peak rates, hashes or sizes.
     """
     by_subject = {(row.name, row.quantity): row for row in rows}
     report = {
-        "benchmark": benchmark,
+        "benchmark": command,
         "config": json.loads(json.dumps(asdict(config), default=str)),
         "machine": machine(),
         "facts": dict(facts),
@@ -71,7 +63,7 @@ def publish(
     }
     if config.json is not None:
         write_json(config.json, report)
-    (console or Console()).print(render(report))
+    console.print(render(report))
     return report
 
 

@@ -182,13 +182,12 @@ class Side:
 
     def run(self, config: RlBenchConfig, sampler: Sampler, block: int) -> None:
         """Run the groups of a block; the scenes are the same for every side."""
-        variant = VARIANTS[self.way]
+        variant, collector = VARIANTS[self.way], Collector(self.pool)
         plan = plan_group(config.group_size, variant.sharing, config.shared_chunks)
         seeds = np.random.default_rng([config.seed, block]).permutation(SCENES)[: config.groups]
         jobs = [GroupJob((block, i), plan, int(seed)) for i, seed in enumerate(seeds)]
         sde = FlowSde(steps=sampler.manifest.denoise_steps)
         features = RolloutFeatures(sampler.network, joint=False)
-        collector = Collector(self.pool)
         began = time.perf_counter()
         act = sampling(sampler, sde, features)
         groups = collector.run(jobs, act, max_chunks=config.max_chunks)
@@ -211,12 +210,7 @@ class Side:
 
 
 def main(config: RlBenchConfig, openers: Mapping[Through, Opener] | None = None) -> dict[str, Any]:
-    """Measure, print a table, and return the report.
-
-    Args:
-        config: Settings of the benchmark.
-        openers: Functions that open the pools of workers, by the names in ``through``.
-    """
+    """Measure, print a table, and return the report; ``openers`` open the pools of workers."""
     console, bundle = Console(), load_bundle(config.bundle)
     torch.set_num_threads(config.threads)
     console.print(
@@ -233,8 +227,8 @@ def main(config: RlBenchConfig, openers: Mapping[Through, Opener] | None = None)
         with Progress(console, {side.name: config.blocks for side in sides}) as progress:
             for block in range(config.blocks):
                 # Each block begins with another side, so that no side is always first.
-                for i in range(len(sides)):
-                    side = sides[(block + i) % len(sides)]
+                first = block % len(sides)
+                for side in sides[first:] + sides[:first]:
                     side.run(config, sampler, block)
                     progress.advance(side.name)
         plain = [side for side in sides if not VARIANTS[side.way].renders_every_step]
@@ -253,9 +247,8 @@ def _row(side: Side, key: tuple[str, str], sides: Sequence[Side]) -> Row:
     """
     twins = [s for s in sides if s.way == side.way and s.through == "inproc" != side.through]
     other = (twins + [s for s in sides if s.through == side.through])[0].name
-    (quantity, unit), values = key, [block[key] for block in side.blocks]
-    baseline = other if unit == "1/min" and other != side.name else ""
-    return Row(name=side.name, quantity=quantity, unit=unit, values=values, baseline=baseline)
+    baseline = other if key[1] == "1/min" and other != side.name else ""
+    return Row(side.name, *key, [block[key] for block in side.blocks], baseline)
 
 
 def _open(
@@ -291,5 +284,5 @@ def snapshot_rates(pool: EnvPool, through: str, rounds: int = 20) -> list[Row]:
         for _ in range(rounds):
             pool.map([Request(begin=begin)] * count)
         rate = rounds * count / (time.perf_counter() - began)
-        rows.append(Row(name=name, quantity=quantity, unit="1/s", values=[rate]))
-    return [*rows, Row(name=name, quantity="snapshot", unit="byte", values=[len(taken)])]
+        rows.append(Row(name, quantity, "1/s", [rate]))
+    return [*rows, Row(name, "snapshot", "byte", [len(taken)])]

@@ -120,8 +120,8 @@ def main(config: SimBenchConfig) -> dict[str, Any]:
         blocks = {side.name: config.blocks * len(config.cameras) for side in sides}
         progress = stack.enter_context(Progress(console, blocks))
         for cameras in config.cameras:
-            rates: list[list[float]] = [[] for _ in sides]
             trial = [side.rate(config, cameras, 20) for side in sides]
+            rates: list[list[float]] = [[] for _ in sides]
             for _ in range(config.blocks):
                 for side, tried, rate in zip(sides, trial, rates, strict=True):
                     steps = max(20, round(tried * config.seconds))
@@ -130,14 +130,6 @@ def main(config: SimBenchConfig) -> dict[str, Any]:
             names = [f"{side.name}, {cameras} cameras" for side in sides]
             for name, rate in zip(names, rates, strict=True):
                 baseline = names[-1] if name != names[-1] else ""
-                rows.append(
-                    Row(
-                        name=name,
-                        quantity="control steps",
-                        unit="1/s",
-                        values=rate,
-                        baseline=baseline,
-                    )
-                )
+                rows.append(Row(name, "control steps", "1/s", rate, baseline))
     facts = {"core": core, "images": f"{config.size} x {config.size}, at every control step"}
     return publish("z1-bench sim", config, rows, facts, console)

@@ -1,7 +1,7 @@
 """``z1-demo``: run a bundle in the complete node graph and record videos."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -128,36 +128,32 @@ def _run_tasks(
     runner: GraphRunner, runs: Sequence[TaskRun], seeds: Sequence[int], live: Live, title: str
 ) -> None:
     """Run every scene of every task and update the live table."""
-    now = runs[0]
-    client = runner.client
+    run, client = runs[0], runner.client
 
     def on_frame(message: Image) -> None:
-        now.frames.append(image_array(message, "video"))
+        run.frames.append(image_array(message, "video"))
+
+    def show() -> None:
+        run.latency = client.latency()
+        live.update(render_table(runs, title))
+
+    def on_progress(values: Mapping[str, str]) -> None:
+        run.doing = f"scene {seed}, step {values.get('steps', '?')}"
+        show()
 
     client.subscribe(Image, "camera/video/image", on_frame)
     client.pause(False)
     for run in runs:
-        now = run
         for seed in seeds:
-
-            def on_progress(values: Any, run: TaskRun = run, seed: int = seed) -> None:
-                run.doing = f"scene {seed}, step {values.get('steps', '?')}"
-                run.latency = client.latency()
-                live.update(render_table(runs, title))
-
             result = client.run_episode(run.task, seed, on_progress=on_progress)
-
             # Wait for the last frames, so that the next episode does not receive them.
-            def are_over(end_s: float = time.monotonic() + LAST_FRAMES_S) -> bool:
-                return time.monotonic() > end_s
-
-            client.wait(are_over, 5.0, "last frames")
+            end_s = time.monotonic() + LAST_FRAMES_S
+            client.wait(lambda end_s=end_s: time.monotonic() > end_s, 5.0, "last frames")
             run.keep(result)
-            run.latency = client.latency()
             if not live.console.is_terminal:  # without a terminal, the table is shown at the end
                 ending = "success" if result.success else "no success"
                 live.console.print(f"{run.task}, scene {seed}: {ending}, {result.steps} steps")
-            live.update(render_table(runs, title))
+            show()
 
 
 def render_table(runs: Sequence[TaskRun], title: str) -> Table:
@@ -190,8 +186,7 @@ def write_videos(out: Path, runs: Sequence[TaskRun], console: Console) -> None:
     Raises:
         GraphError: No video frame arrived.
     """
-    strips = []
-    missing = ""
+    strips, missing = [], ""
     for run in runs:
         if run.shown is None:
             continue

@@ -4,7 +4,6 @@ import atexit
 import os
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -24,8 +23,6 @@ from z1_ros.sim.journal import Journal
 from z1_ros.sim.registry import DEFAULT_SIMULATOR, find_simulator, parse_tasks
 from z1_ros.specs import check_contract, embodiment
 
-Job = tuple[str, int]
-"""Task and seed."""
 MAX_DELAY_MS = 60_000.0
 """Largest allowed delay [ms]; every episode is shorter."""
 
@@ -74,7 +71,7 @@ class EvalConfig:
             raise ConfigError(f"json: {self.json} is no regular file")
 
     @property
-    def jobs(self) -> list[Job]:
+    def jobs(self) -> list[tuple[str, int]]:
         """Every task and seed to run."""
         tasks = parse_tasks(self.tasks, find_simulator(self.robot).tasks)
         return [(task, seed) for task in tasks for seed in parse_seeds(self.seeds)]
@@ -99,9 +96,8 @@ def main(config: EvalConfig) -> dict[str, Any]:
     bundle = load_bundle(config.bundle)
     robot = embodiment(bundle.manifest.embodiment)
     check_contract(bundle.manifest.contract, robot, bundle.manifest.name)
-    settings: dict[str, Any] = {"bundle": bundle.sha256, "robot": config.robot}
-    settings |= {"through": config.through, "delay_ms": config.delay_ms, "backend": config.backend}
-    journal = Journal(config.json, settings)
+    choices = {name: getattr(config, name) for name in ("robot", "through", "delay_ms", "backend")}
+    journal = Journal(config.json, {"bundle": bundle.sha256, **choices})
     results = run_missing(config, journal, console)
     report = make_report(config, bundle, results)
     if config.json is not None:
@@ -134,19 +130,13 @@ def run_missing(config: EvalConfig, journal: Journal, console: Console) -> list[
 
         for result in results.values():
             count(result, earlier=True)
-        for result in run_all(config, missing):
+        # The first job opens the simulator: an error at a worker's start would lose its message.
+        workers, calls = min(config.processes, len(missing)), [(config, *job) for job in missing]
+        for result in run_jobs(workers, tuple, (), _run, calls) if missing else ():
             journal.add(result)
             results[result.task, result.seed] = result
             count(result, earlier=False)
     return [results[job] for job in jobs]
-
-
-def run_all(config: EvalConfig, jobs: Sequence[Job]) -> Iterator[EpisodeResult]:
-    """Run jobs in ``config.processes`` processes; yield results in order of completion."""
-    if jobs:
-        workers = min(config.processes, len(jobs))
-        # The first job opens the simulator: an error at a worker's start would lose its message.
-        yield from run_jobs(workers, tuple, (), _run, [(config, *job) for job in jobs])
 
 
 def _run(config: EvalConfig, task: str, seed: int) -> EpisodeResult:
@@ -198,14 +188,9 @@ def render_table(report: dict[str, Any]) -> Table:
     for title in ("success", "95 % interval", "steps"):
         table.add_column(title, justify="right")
     for task, row in report["tasks"].items():
-        low, high = row["ci95"]
-        rate = row["success"] / row["n"]
-        table.add_row(
-            task,
-            f"{row['success']}/{row['n']} = {rate:.1%}",
-            f"{low:.1%} … {high:.1%}",
-            f"{row['mean_steps']:.0f}",
-        )
+        won, n, (low, high) = row["success"], row["n"], row["ci95"]
+        cells = f"{won}/{n} = {won / n:.1%}", f"{low:.1%} … {high:.1%}", f"{row['mean_steps']:.0f}"
+        table.add_row(task, *cells)
     table.add_section()
     table.add_row("mean", f"{report['mean']:.1%}", "", "")
     return table
