@@ -72,15 +72,16 @@ class InprocEpisodes:
 
     def run(self, task: str, seed: int) -> EpisodeResult:
         """Run one episode; consecutive episodes of one task share an environment."""
+        manifest = self._policy.bundle.manifest
         if self._env is None or self._env.task != task:
             self.close()
-            robot = self._policy.bundle.manifest.embodiment
-            self._env = EnvMaker(simulator=self._simulator, task=task, embodiment=robot)()
+            maker = EnvMaker(simulator=self._simulator, task=task, embodiment=manifest.embodiment)
+            self._env = maker()
         # The same loop and guard as in the node graph.
-        steps = delay_steps(self._delay_ms, self._env.embodiment.control_hz)
-        replan_steps = self._policy.bundle.manifest.replan_steps
-        loop = StepLoop(self._policy, self._env.embodiment, replan_steps, delay_steps=steps)
-        return run_episode(self._env, loop, Guard(self._env.embodiment, GuardConfig()), seed)
+        robot = self._env.embodiment
+        steps = delay_steps(self._delay_ms, robot.control_hz)
+        loop = StepLoop(self._policy, robot, manifest.replan_steps, delay_steps=steps)
+        return run_episode(self._env, loop, Guard(robot, GuardConfig()), seed)
 
     def close(self) -> None:
         """Close the environment."""

@@ -31,11 +31,8 @@ def success_summary(successes: Iterable[bool]) -> dict[str, Any]:
     """Return ``{"success": count, "n": episodes, "ci95": [low, high]}``, with Wilson's interval."""
     outcomes = [bool(success) for success in successes]
     count, n = sum(outcomes), len(outcomes)
-    return {
-        "success": count,
-        "n": n,
-        "ci95": [round(bound, 4) for bound in wilson_interval(count, n)],
-    }
+    interval = [round(bound, 4) for bound in wilson_interval(count, n)]
+    return {"success": count, "n": n, "ci95": interval}
 
 
 def success_table(results: Iterable[EpisodeResult]) -> dict[str, dict[str, Any]]:

@@ -18,7 +18,7 @@ class Journal:
     """
 
     def __init__(self, report: Path | None, settings: dict[str, Any]):
-        """Read the episodes of an earlier run with the same settings; if ``report`` is None, no file is used.
+        """Read the episodes of an earlier run with the same settings; report None: no file.
 
         Raises:
             ConfigError: The file has other settings, is damaged, or is written by another process.

@@ -50,8 +50,6 @@ class KitchenEnv:
         self._closed = False
         self.seed = 0
         self._scene_id: str | None = None
-        self._steps = 0
-        self._success = False
 
     @property
     def instruction(self) -> str:
@@ -111,12 +109,8 @@ class KitchenEnv:
             self._steps += 1
             self.goal.update(self.data)
             self._success = self._success or bool(self.goal.success(self.data))
-        return Step(
-            steps=self._steps,
-            success=self._success,
-            done=self._done,
-            consumed=self._steps - before,
-        )
+        consumed = self._steps - before
+        return Step(steps=self._steps, success=self._success, done=self._done, consumed=consumed)
 
     def read_state(self) -> Observation:
         """Read the robot's current state; ``images`` is empty."""
@@ -158,18 +152,16 @@ class KitchenEnv:
         The camera ``video`` is for people; policies do not use it. An unknown one is a ConfigError.
         """
         self._require_scene()
-        names = [self.model.camera(i).name for i in range(self.model.ncam)]
-        name = VIDEO_CAMERA if camera == "video" else camera
-        if name not in names:
-            known = ["video" if name == VIDEO_CAMERA else name for name in names]
-            raise ConfigError(f"the kitchen has no camera {camera!r}. {closest(camera, known)}")
+        cameras = {self.model.camera(i).name: i for i in range(self.model.ncam)}
+        cameras["video"] = cameras.pop(VIDEO_CAMERA)
+        if camera not in cameras:
+            raise ConfigError(f"the kitchen has no camera {camera!r}. {closest(camera, cameras)}")
         if self._renderer is None:
             self._renderer = Renderer()
         mujoco.mj_camlight(self.model, self.data)
         self._show_flags()
-        return self._renderer.render(
-            self.model, self.data, names.index(name), (height, width), fine=name == VIDEO_CAMERA
-        )
+        size, fine = (height, width), camera == "video"
+        return self._renderer.render(self.model, self.data, cameras[camera], size, fine=fine)
 
     def snapshot(self) -> bytes:
         """Return the whole state of the simulation, from which it continues bit for bit."""

@@ -26,8 +26,8 @@ class Renderer:
         self._camera.type = mujoco.mjtCamera.mjCAMERA_FIXED
 
     def render(
-        self, model: mujoco.MjModel, data: mujoco.MjData, camera: int, size: tuple[int, int],
-        fine: bool = False,
+        self, model: mujoco.MjModel, data: mujoco.MjData, camera: int, size: tuple[int, int], *,
+        fine: bool,
     ) -> np.ndarray:  # fmt: skip
         """Return the upright image of one camera (height, width, 3) uint8 RGB.
 
@@ -65,10 +65,9 @@ class Renderer:
             for texture in range(model.ntex):
                 mujoco.mjr_uploadTexture(model, context, texture)
         self._rendered[fine] = model
-        if context.offWidth < width or context.offHeight < height:
-            mujoco.mjr_resizeOffscreen(
-                max(context.offWidth, width), max(context.offHeight, height), context
-            )
+        wide, high = max(context.offWidth, width), max(context.offHeight, height)
+        if (wide, high) != (context.offWidth, context.offHeight):
+            mujoco.mjr_resizeOffscreen(wide, high, context)
         return context
 
     def close(self) -> None:
@@ -81,9 +80,8 @@ class Renderer:
 
 def _rendering_context(model: mujoco.MjModel, fine: bool) -> mujoco.MjrContext:
     """Make a rendering context; ``fine`` enables shadows and smooth edges."""
-    quality, values = model.vis.quality, _FINE if fine else _FAST
-    for name, value in values.items():
-        setattr(quality, name, value)
+    for name, value in (_FINE if fine else _FAST).items():
+        setattr(model.vis.quality, name, value)
     try:
         return mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_100.value)
     except mujoco.FatalError as error:

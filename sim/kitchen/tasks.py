@@ -13,8 +13,6 @@ import numpy as np
 from z1_ros.sim.kitchen.panda import GRIP
 from z1_ros.sim.kitchen.scene import Scene, Target
 
-Flags = dict[str, bool]
-
 
 class Task(ABC):
     """One task in one scene. Its only state is ``flags``, which snapshots contain."""
@@ -37,7 +35,7 @@ class Task(ABC):
 
     def __init__(self, model: mujoco.MjModel, scene: Scene):
         self.model, self.scene = model, scene
-        self.flags: Flags = {}
+        self.flags: dict[str, bool] = {}
         self.instruction = self.template.format(
             side=scene.side, object=scene.kinds[0].name if scene.kinds else ""
         )

@@ -7,7 +7,7 @@ step, and ``one_by_one`` is ``every_step`` with a single environment.
 """
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -20,7 +20,7 @@ from rich.console import Console
 from z1_ros.benchmarks.report import Row, publish
 from z1_ros.errors import ConfigError
 from z1_ros.learning.rollout.collector import Collector, GroupJob, sampling
-from z1_ros.learning.rollout.env_pool import EnvPool, local_workers
+from z1_ros.learning.rollout.env_pool import EnvPool, OpenPool, local_workers
 from z1_ros.learning.rollout.env_worker import Begin, Request
 from z1_ros.learning.rollout.features import RolloutFeatures
 from z1_ros.learning.rollout.flow_sde import FlowSde
@@ -35,10 +35,9 @@ from z1_ros.sim.registry import DEFAULT_SIMULATOR, EnvMaker
 from z1_ros.specs import embodiment
 from z1_ros.types import Observation, Step
 
-Opener = Callable[[Any, int], EnvPool]
-"""Function that opens a pool of workers, like ``local_workers``."""
 Way = Literal["whole", "prefix", "tree", "every_step", "one_by_one"]
 Through = Literal["inproc", "ros"]
+Openers = Mapping[Through, OpenPool]
 SCENES = 9000
 """End of the range of scene seeds; all of them are training scenes."""
 
@@ -209,7 +208,7 @@ class Side:
         )
 
 
-def main(config: RlBenchConfig, openers: Mapping[Through, Opener] | None = None) -> dict[str, Any]:
+def main(config: RlBenchConfig, openers: Openers | None = None) -> dict[str, Any]:
     """Measure, print a table, and return the report; ``openers`` open the pools of workers."""
     console, bundle = Console(), load_bundle(config.bundle)
     torch.set_num_threads(config.threads)
@@ -251,9 +250,7 @@ def _row(side: Side, key: tuple[str, str], sides: Sequence[Side]) -> Row:
     return Row(side.name, *key, [block[key] for block in side.blocks], baseline)
 
 
-def _open(
-    config: RlBenchConfig, maker: EnvMaker, openers: Mapping[Through, Opener], stack: ExitStack
-) -> list[Side]:
+def _open(config: RlBenchConfig, maker: EnvMaker, openers: Openers, stack: ExitStack) -> list[Side]:
     """Start the workers of all sides; each worker renders once, so that it is ready."""
     sides: list[Side] = []
     pools: dict[tuple[Through, bool, bool], EnvPool] = {}

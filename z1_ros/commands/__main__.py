@@ -11,16 +11,13 @@ def main() -> int:
     """Call the command that the first argument names."""
     name = sys.argv[1] if len(sys.argv) > 1 else ""
     if name in ("-h", "--help"):
-        return guarded("z1_ros.commands", _usage)
+        usage = "usage: python -m z1_ros.commands COMMAND [--help]\n"
+        return guarded("z1_ros.commands", lambda: print("\n  ".join([usage, *COMMANDS])))  # noqa: T201
     if name not in COMMANDS:
         sys.stderr.write(f"no command {name!r}. {closest(name, COMMANDS)}\n")
         return REFUSED
     sys.argv[:2] = [f"z1-{name}"]
     return COMMANDS[name]()
-
-
-def _usage() -> None:
-    print("usage: python -m z1_ros.commands COMMAND [--help]\n\n  " + "\n  ".join(COMMANDS))  # noqa: T201
 
 
 if __name__ == "__main__":

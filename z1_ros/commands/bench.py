@@ -41,9 +41,9 @@ def cli() -> int:
 def _rollouts(config: Any) -> dict[str, Any]:
     """Measure rollouts with environments in local processes and in ROS graphs."""
     from z1_ros.benchmarks import rollouts
-    from z1_ros.learning.rollout.env_pool import local_workers
+    from z1_ros.learning.rollout.env_pool import OpenPool, local_workers
 
-    openers: dict[rollouts.Through, rollouts.Opener] = {"inproc": local_workers}
+    openers: dict[rollouts.Through, OpenPool] = {"inproc": local_workers}
     if "ros" in config.through:
         from z1_ros.graph.ros_workers import ros_workers
 

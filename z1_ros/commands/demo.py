@@ -141,14 +141,17 @@ def _run_tasks(
         run.doing = f"scene {seed}, step {values.get('steps', '?')}"
         show()
 
+    def wait_for_last_frames() -> None:
+        """Wait, so that the next episode does not receive them."""
+        end_s = time.monotonic() + LAST_FRAMES_S
+        client.wait(lambda: time.monotonic() > end_s, 5.0, "last frames")
+
     client.subscribe(Image, "camera/video/image", on_frame)
     client.pause(False)
     for run in runs:
         for seed in seeds:
             result = client.run_episode(run.task, seed, on_progress=on_progress)
-            # Wait for the last frames, so that the next episode does not receive them.
-            end_s = time.monotonic() + LAST_FRAMES_S
-            client.wait(lambda end_s=end_s: time.monotonic() > end_s, 5.0, "last frames")
+            wait_for_last_frames()
             run.keep(result)
             if not live.console.is_terminal:  # without a terminal, the table is shown at the end
                 ending = "success" if result.success else "no success"
