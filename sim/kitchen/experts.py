@@ -78,11 +78,10 @@ class Expert(ABC):
         return action
 
 
-class OpenDrawerExpert(Expert):
+class _OpenDrawer(Expert):
     """Grasp the handle from the front and pull straight back."""
 
     def act(self) -> np.ndarray:
-        """Return the next action."""
         handle = self._site(self.env.goal.landmarks[0]) - (0, 0, 0.008)
         off = self._tip - handle
         self._phase = self._next_phase(off)
@@ -104,11 +103,10 @@ class OpenDrawerExpert(Expert):
         return self._phase
 
 
-class TurnOnSinkFaucetExpert(Expert):
+class _TurnOnSinkFaucet(Expert):
     """Push the lever back with closed fingers."""
 
     def act(self) -> np.ndarray:
-        """Return the next action."""
         lever = np.add(self._site("faucet_lever"), (0, 0, -0.005))
         off = self._tip - lever
         if off[0] > 0.0:  # behind the lever: move back above it
@@ -120,11 +118,10 @@ class TurnOnSinkFaucetExpert(Expert):
         return self._towards(np.add(lever, (0.05, 0, 0)), CLOSE)
 
 
-class TurnOnMicrowaveExpert(Expert):
+class _TurnOnMicrowave(Expert):
     """Press the green button with closed fingers, then move back."""
 
     def act(self) -> np.ndarray:
-        """Return the next action."""
         button = self._site("microwave_start")
         if self.env.goal.flags["microwave"]:
             return self._towards(button - (0.22, 0, 0), CLOSE)
@@ -134,7 +131,7 @@ class TurnOnMicrowaveExpert(Expert):
         return self._towards(funnel(front, (1, 0, 0), aside, 0.012, 0.10), CLOSE)
 
 
-class PnPCounterToSinkExpert(Expert):
+class _PnPCounterToSink(Expert):
     """Grasp from above, carry over the rim, release above the basin, move up."""
 
     def __init__(self, env: KitchenEnv):
@@ -145,7 +142,6 @@ class PnPCounterToSinkExpert(Expert):
         self._sink_half = env.model.site_size[env.model.site("sink_inside").id]
 
     def act(self) -> np.ndarray:
-        """Return the next action."""
         grasp = self._data.xpos[self._body] + self._hold
         sink = self._site("sink_inside")
         off = self._tip - grasp
@@ -189,10 +185,10 @@ class PnPCounterToSinkExpert(Expert):
 
 
 EXPERTS: dict[str, type[Expert]] = {
-    "OpenDrawer": OpenDrawerExpert,
-    "TurnOnSinkFaucet": TurnOnSinkFaucetExpert,
-    "TurnOnMicrowave": TurnOnMicrowaveExpert,
-    "PnPCounterToSink": PnPCounterToSinkExpert,
+    "OpenDrawer": _OpenDrawer,
+    "TurnOnSinkFaucet": _TurnOnSinkFaucet,
+    "TurnOnMicrowave": _TurnOnMicrowave,
+    "PnPCounterToSink": _PnPCounterToSink,
 }
 """Expert of each task."""
 

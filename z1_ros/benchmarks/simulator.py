@@ -11,7 +11,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import Any, Self
+from typing import Any
 
 from rich.console import Console
 
@@ -93,10 +93,7 @@ class _Side:
             raise BackendUnavailable(f"{self.name} cannot run: {said[-1]}")
         return json.loads(reply)["steps_per_s"]
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
+    def close(self) -> None:
         self._process.kill()
         self._process.communicate()
         self._said.close()
@@ -114,7 +111,7 @@ def main(config: SimBenchConfig) -> dict[str, Any]:
     rows = []
     with contextlib.ExitStack() as stack:
         sides = [
-            stack.enter_context(_Side(name, side, python, core))
+            stack.enter_context(contextlib.closing(_Side(name, side, python, core)))
             for (side, name), python in pythons.items()
         ]
         blocks = {side.name: config.blocks * len(config.cameras) for side in sides}

@@ -59,7 +59,6 @@ def lift(robot: str, task: str, cameras: int, size: int) -> Run:
 
     Actions are random; ``robot`` and ``task`` are not used.
     """
-    del robot, task
     import numpy as np
     import robosuite
 

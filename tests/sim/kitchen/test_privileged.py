@@ -2,18 +2,11 @@
 
 import numpy as np
 import pytest
+from support.kitchen import kitchen
 
 from z1_ros.sim.env import PrivilegedEnv
-from z1_ros.sim.kitchen import TASKS, KitchenConfig, KitchenEnv, make_expert
+from z1_ros.sim.kitchen import TASKS, make_expert
 from z1_ros.specs import PANDA, PANDA_OMRON
-
-SMALL = KitchenConfig(image_size=48)
-
-
-def made(task: str, seed: int = 5, robot=PANDA) -> KitchenEnv:
-    env = KitchenEnv(task, robot, SMALL)
-    env.reset(seed)
-    return env
 
 
 @pytest.mark.parametrize("robot", [PANDA, PANDA_OMRON], ids=lambda robot: robot.name)
@@ -21,7 +14,7 @@ def made(task: str, seed: int = 5, robot=PANDA) -> KitchenEnv:
 def test_privileged_state_has_one_shape_in_every_scene_and_is_of_order_one(task, robot):
     sizes = set()
     for seed in range(4):
-        env = made(task, seed, robot)
+        env = kitchen(task, seed, robot)
         expert = make_expert(env)
         for _ in range(25):
             env.step(expert.act()[None])
@@ -35,7 +28,7 @@ def test_privileged_state_has_one_shape_in_every_scene_and_is_of_order_one(task,
 
 @pytest.mark.parametrize("task", sorted(TASKS))
 def test_privileged_state_is_the_same_after_a_restore(task):
-    env = made(task)
+    env = kitchen(task, 5)
     expert = make_expert(env)
     for _ in range(12):
         env.step(expert.act()[None])
@@ -44,7 +37,7 @@ def test_privileged_state_is_the_same_after_a_restore(task):
     assert not np.array_equal(env.privileged_state(), before)
     env.restore(data)
     assert np.array_equal(env.privileged_state(), before)
-    other = made(task, 6)
+    other = kitchen(task, 6)
     other.restore(data)
     assert np.array_equal(other.privileged_state(), before)
 
@@ -57,7 +50,7 @@ def test_privileged_state_follows_drawer_object_and_button():
         ("TurnOnSinkFaucet", "faucet_handle"),
         ("PnPCounterToSink", "object0"),
     ):
-        env = made(task)
+        env = kitchen(task, 5)
         before = env.privileged_state()
         address = env.model.joint(joint or env.goal.joint_name).qposadr[0]
         env.data.qpos[address] += 0.03
@@ -66,7 +59,7 @@ def test_privileged_state_follows_drawer_object_and_button():
 
 
 def test_what_a_policy_observes_holds_nothing_of_it():
-    env = made("PnPCounterToSink")
+    env = kitchen("PnPCounterToSink", 5)
     seen = env.read_state()
     assert set(seen.state) == {field.name for field in PANDA.state}
     env.data.qpos[env.model.joint("object0").qposadr[0]] += 0.05
