@@ -104,7 +104,6 @@ class EnvMaker:
     """Height and width of the camera images [px]; 0: the simulator's default."""
 
     def __post_init__(self) -> None:
-        """Check the names; raises ConfigError."""
         simulator = find_simulator(self.simulator)
         parse_task(self.task, simulator.tasks)
         if self.embodiment not in simulator.embodiments:

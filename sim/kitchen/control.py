@@ -45,9 +45,6 @@ class Controller:
             self._base_qpos, _ = joint_addresses(model, BASE_JOINTS)
             self._base = [model.actuator(name).id for name in BASE_JOINTS]
         self._jacobian = np.zeros((6, model.nv))
-        self.goal_pos = np.zeros(3)
-        self.goal_quat = np.zeros(4)
-        self.opening = FINGER_TRAVEL
 
     def reset(self, data: mujoco.MjData) -> None:
         """Hold the current pose with open fingers; kinematics must be up to date."""

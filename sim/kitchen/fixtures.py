@@ -6,7 +6,7 @@ its centre line ``y``. Tasks find sites and joints by their names.
 
 import math
 
-from z1_ros.sim.kitchen.mjcf import Body, Contact, Point, Range
+from z1_ros.sim.kitchen.mjcf import Body, Contact, Pair, Triple
 
 COUNTER_Z = 0.92
 """Height of the counter [m]."""
@@ -20,18 +20,18 @@ DRAWER_TRAVEL = 0.26
 """Travel of a drawer [m]."""
 
 
-def counter_slab(world: Body, x: Range, y: Range) -> None:
+def counter_slab(world: Body, x: Pair, y: Pair) -> None:
     """Add a counter top that covers the ranges x and y [m]."""
     world.block(x, y, (COUNTER_Z - _SLAB, COUNTER_Z), "counter", "surface")
 
 
-def _carcass(world: Body, y: Range, top: float = COUNTER_Z - _SLAB) -> None:
+def _carcass(world: Body, y: Pair, top: float = COUNTER_Z - _SLAB) -> None:
     """Add a base cabinet's body behind the fronts up to ``top``, and its toe kick."""
     world.block((_FACE + 0.02, DEPTH), y, (_TOE, top), "cabinet_trim", "fixture")
     world.block((0.08, DEPTH), y, (0, _TOE), "toe_kick")
 
 
-def _front(body: Body, y: Range, z: Range, contact: Contact = None) -> None:
+def _front(body: Body, y: Pair, z: Pair, contact: Contact = None) -> None:
     """Add a cabinet front: a panel with a shaker groove."""
     cy, cz = (y[0] + y[1]) / 2, (z[0] + z[1]) / 2
     hy, hz = (y[1] - y[0]) / 2 - _GAP / 2, (z[1] - z[0]) / 2 - _GAP / 2
@@ -42,7 +42,7 @@ def _front(body: Body, y: Range, z: Range, contact: Contact = None) -> None:
     body.panel((_FACE - 0.0007, cy, cz), (0.0005, hy - rim - 0.008, hz - rim - 0.008), "cabinet")
 
 
-def bar_handle(body: Body, pos: Point, length: float) -> None:
+def bar_handle(body: Body, pos: Triple, length: float) -> None:
     """Add a vertical bar handle in front of a cabinet front; ``pos`` is the bar's centre."""
     x, y, z = pos
     half = length / 2
@@ -71,12 +71,12 @@ def drawers(world: Body, y: float, width: float, handle: float) -> None:
         bar_handle(world, (_FACE - 0.04, y + sign * 0.05, split - 0.12), 0.14)
 
 
-def _half(y: float, width: float, sign: int) -> Range:
+def _half(y: float, width: float, sign: int) -> Pair:
     """Return the left (1) or right (-1) half of a unit as a y range [m]."""
     return (y, y + width / 2) if sign > 0 else (y - width / 2, y)
 
 
-def _drawer(world: Body, name: str, y: Range, z: Range, handle: float) -> None:
+def _drawer(world: Body, name: str, y: Pair, z: Pair, handle: float) -> None:
     cy, cz = (y[0] + y[1]) / 2, (z[0] + z[1]) / 2
     body = world.body(name)
     body.joint(name, "slide", (-1, 0, 0), range=(0, DRAWER_TRAVEL), damping=12, frictionloss=2)
@@ -94,7 +94,7 @@ def _drawer(world: Body, name: str, y: Range, z: Range, handle: float) -> None:
 
 
 def sink(
-    world: Body, y: float, width: float, basin: Point, lever_side: int, lever_length: float
+    world: Body, y: float, width: float, basin: Triple, lever_side: int, lever_length: float
 ) -> None:
     """Add a sink with spout and lever; the joints are ``faucet_handle`` and ``spout``.
 
@@ -132,7 +132,7 @@ def sink(
     _doors(world, y, width)
 
 
-def _spout(world: Body, foot: Range) -> None:
+def _spout(world: Body, foot: Pair) -> None:
     x, y = foot
     world.rod((x, y, COUNTER_Z), (x, y, COUNTER_Z + 0.02), 0.028, "steel")
     body = world.body("spout", (x, y, COUNTER_Z))
@@ -144,7 +144,7 @@ def _spout(world: Body, foot: Range) -> None:
     body.rod((-0.125, 0, 0.205), (-0.125, 0, 0.05), 0.008, "water", name="water")
 
 
-def _lever(world: Body, pivot: Range, side: int, length: float) -> None:
+def _lever(world: Body, pivot: Pair, side: int, length: float) -> None:
     """Add the lever: it points away from the spout; pushing it towards the wall opens it."""
     x, y = pivot
     height = 0.085
@@ -161,7 +161,7 @@ def _lever(world: Body, pivot: Range, side: int, length: float) -> None:
     body.site("faucet_lever", (0, side * length * 0.8, 0))
 
 
-def microwave(world: Body, pos: Range, width: float, height: float) -> None:
+def microwave(world: Body, pos: Pair, width: float, height: float) -> None:
     """Add a microwave on the counter; ``pos`` is x of its front and y of its centre [m].
 
     The joints are ``microwave_door``, ``microwave_start`` and ``microwave_stop``.
@@ -195,7 +195,7 @@ def microwave(world: Body, pos: Range, width: float, height: float) -> None:
     _button(body, "microwave_stop", (-0.012, side, -hz + 0.045), 0.020, "red")
 
 
-def _button(parent: Body, name: str, pos: Point, r: float, paint: str) -> None:
+def _button(parent: Body, name: str, pos: Triple, r: float, paint: str) -> None:
     """Add a round spring button that faces -x, with a travel of 10 mm."""
     body = parent.body(name, pos)
     body.joint(name, "slide", (1, 0, 0), range=(0, 0.010), stiffness=250, damping=6, armature=0.05)
@@ -235,9 +235,8 @@ def stove(world: Body, y: float, width: float) -> None:
     top = COUNTER_Z + 0.002
     world.box((DEPTH / 2, y, top / 2 + 0.03), (DEPTH / 2, width / 2, top / 2 - 0.03), "steel",
               "surface")  # fmt: skip
-    world.box(
-        (DEPTH / 2 + 0.01, y, top + 0.002), (DEPTH / 2 - 0.03, width / 2 - 0.02, 0.004), "black"
-    )
+    half = (DEPTH / 2 - 0.03, width / 2 - 0.02, 0.004)
+    world.box((DEPTH / 2 + 0.01, y, top + 0.002), half, "black")
     world.box((-0.004, y, 0.45), (0.004, width / 2 - 0.05, 0.22), "glass")
     world.rod((-0.045, y - width / 2 + 0.07, 0.71), (-0.045, y + width / 2 - 0.07, 0.71), 0.010,
               "handle", kind="capsule")  # fmt: skip
@@ -298,7 +297,7 @@ def coffee_machine(world: Body, y: float) -> None:
     _button(body, "coffee_button", (-0.006, 0.05, 0.32), 0.018, "ceramic")
 
 
-def plant(world: Body, pos: Point, size: float) -> None:
+def plant(world: Body, pos: Triple, size: float) -> None:
     """Add a potted herb; ``pos`` is the centre of its bottom [m]."""
     x, y, z = pos
     pot = 0.10 * size
@@ -310,7 +309,7 @@ def plant(world: Body, pos: Point, size: float) -> None:
         world.ball(tip, (0.03 * size, 0.035 * size, 0.07 * size), "leaf")
 
 
-def jars(world: Body, pos: Range) -> None:
+def jars(world: Body, pos: Pair) -> None:
     """Add three jars at the back of the counter."""
     x, y = pos
     for i, height in enumerate((0.17, 0.13, 0.10)):
@@ -319,7 +318,7 @@ def jars(world: Body, pos: Range) -> None:
         world.rod((*at, COUNTER_Z + height), (*at, COUNTER_Z + height + 0.015), 0.044, "wood")
 
 
-def utensils(world: Body, pos: Range) -> None:
+def utensils(world: Body, pos: Pair) -> None:
     """Add a crock with wooden spoons."""
     x, y = pos
     world.rod((x, y, COUNTER_Z), (x, y, COUNTER_Z + 0.14), 0.052, "clay")
@@ -329,7 +328,7 @@ def utensils(world: Body, pos: Range) -> None:
         world.ball(end, (0.015, 0.02, 0.03), "wood")
 
 
-def cutting_board(world: Body, pos: Range) -> None:
+def cutting_board(world: Body, pos: Pair) -> None:
     """Add a cutting board that leans against the backsplash."""
     x, y = pos
     world.box((x, y, COUNTER_Z + 0.155), (0.010, 0.13, 0.16), "wood", euler=(0, 0.16, 0))

@@ -106,7 +106,7 @@ def sample_look(rng: np.random.Generator, scale: float) -> Look:
         "counter": _stone(rng, pick(COUNTERS)),
         "tile": _tiles(rng, pick(TILES)),
         "floor": _planks(rng, pick(FLOORS)),
-        "wall": _noise_texture(rng, pick(WALLS), 0.012),
+        "wall": _plaster(rng, pick(WALLS)),
         "wood": _wood(rng, np.asarray((0.62, 0.43, 0.27)), 0.12),
     }
     return Look(colours=colours, textures=textures)
@@ -151,9 +151,8 @@ def _paint(colour: np.ndarray, shade: np.ndarray) -> np.ndarray:
     return (np.clip(image, 0, 1) * 255).astype(np.uint8)
 
 
-def _noise_texture(rng: np.random.Generator, colour: np.ndarray, strength: float) -> np.ndarray:
-    shade = _smooth(rng, 4, 4) + 0.6 * _smooth(rng, 16, 16)
-    return _paint(colour, strength * shade)
+def _plaster(rng: np.random.Generator, colour: np.ndarray) -> np.ndarray:
+    return _paint(colour, 0.012 * (_smooth(rng, 4, 4) + 0.6 * _smooth(rng, 16, 16)))
 
 
 def _wood(rng: np.random.Generator, colour: np.ndarray, strength: float) -> np.ndarray:

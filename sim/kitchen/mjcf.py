@@ -20,8 +20,8 @@ CONTACT = {
 """MuJoCo contact bits of each class."""
 
 Numbers = float | Sequence[float]
-Point = tuple[float, float, float]
-Range = tuple[float, float]
+Triple = tuple[float, float, float]
+Pair = tuple[float, float]
 Contact = str | None  # a key of CONTACT
 
 
@@ -65,12 +65,12 @@ class Body:
         """Add a box with half-sizes ``half`` [m]."""
         self.geom("box", material, contact, pos=pos, size=half, **more)
 
-    def block(self, x: Range, y: Range, z: Range, material: str, contact: Contact = None) -> None:
+    def block(self, x: Pair, y: Pair, z: Pair, material: str, contact: Contact = None) -> None:
         """Add a box, given its lower and upper limit along each axis [m]."""
         low, high = np.transpose([x, y, z])
         self.box((low + high) / 2, (high - low) / 2, material, contact)
 
-    def panel(self, pos: Numbers, half: Point, material: str, contact: Contact = None) -> None:
+    def panel(self, pos: Numbers, half: Triple, material: str, contact: Contact = None) -> None:
         """Add a box with its texture on the front, which is the side that faces -x."""
         x, y, z = half
         self.box(pos, (y, z, x), material, contact, quat=(0.5, 0.5, -0.5, -0.5))

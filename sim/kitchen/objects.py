@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from z1_ros.sim.kitchen.materials import Colour
-from z1_ros.sim.kitchen.mjcf import Body, Point
+from z1_ros.sim.kitchen.mjcf import Body, Triple
 
 Paint = tuple[float, float, float, float]
 
@@ -21,35 +21,35 @@ class Kind:
 
     name: str
     """Name in the instruction."""
-    half: Point
+    half: Triple
     """Half-sizes of the collision box [m]; the object rests on the bottom of the box."""
     mass: float
     """Mass [kg]."""
     colours: tuple[Colour, ...]
     """Possible main colours."""
-    build: Callable[[Body, Point, Paint], None]
+    build: Callable[[Body, Triple, Paint], None]
     """Function that adds the visible shape to the body, given half-sizes and RGBA."""
 
 
-def _apple(body: Body, half: Point, paint: Paint) -> None:
+def _apple(body: Body, half: Triple, paint: Paint) -> None:
     body.ball((0, 0, 0), (0.036, 0.036, 0.033), "ceramic", rgba=paint)
     body.rod((0, 0, 0.028), (0.004, 0, 0.045), 0.003, "wood")
     body.ball((0.012, 0, 0.042), (0.011, 0.006, 0.002), "leaf")
 
 
-def _citrus(body: Body, half: Point, paint: Paint) -> None:
+def _citrus(body: Body, half: Triple, paint: Paint) -> None:
     body.ball((0, 0, 0), (0.035, 0.035, 0.034), "ceramic", rgba=paint)
     body.rod((0, 0, 0.032), (0, 0, 0.0365), 0.005, "leaf")
 
 
-def _can(body: Body, half: Point, paint: Paint) -> None:
+def _can(body: Body, half: Triple, paint: Paint) -> None:
     z = half[2]
     body.rod((0, 0, 0.004 - z), (0, 0, z - 0.004), 0.031, "ceramic", rgba=paint)
     body.rod((0, 0, -z), (0, 0, z), 0.028, "steel")
     body.rod((0, 0, -0.012), (0, 0, 0.012), 0.0316, "ceramic")
 
 
-def _mug(body: Body, half: Point, paint: Paint) -> None:
+def _mug(body: Body, half: Triple, paint: Paint) -> None:
     z = half[2]
     body.rod((0, 0, -z), (0, 0, z), 0.034, "ceramic", rgba=paint)
     body.rod((0, 0, z - 0.002), (0, 0, z + 0.0006), 0.029, "robot_dark")
@@ -58,7 +58,7 @@ def _mug(body: Body, half: Point, paint: Paint) -> None:
     body.box((0.040, 0, -0.024), (0.014, 0.006, 0.004), "ceramic", rgba=paint)
 
 
-def _carton(body: Body, half: Point, paint: Paint) -> None:
+def _carton(body: Body, half: Triple, paint: Paint) -> None:
     x, y, z = half
     body.box((0, 0, -0.012), (x, y, z - 0.012), "ceramic", rgba=paint)
     body.box((0, 0, -0.020), (x + 0.0006, y + 0.0006, 0.014), "ceramic")
@@ -66,13 +66,13 @@ def _carton(body: Body, half: Point, paint: Paint) -> None:
     body.box((0, 0, z - 0.004), (x * 0.2, y, 0.004), "ceramic", rgba=paint)
 
 
-def _cube(body: Body, half: Point, paint: Paint) -> None:
+def _cube(body: Body, half: Triple, paint: Paint) -> None:
     x, y, z = half
     body.box((0, 0, 0), half, "ceramic", rgba=paint)
     body.box((0, 0, 0.002), (x + 0.0006, y + 0.0006, z * 0.3), "linen")
 
 
-def _pepper(body: Body, half: Point, paint: Paint) -> None:
+def _pepper(body: Body, half: Triple, paint: Paint) -> None:
     for x, y in ((0.012, 0.012), (-0.012, 0.012), (0, -0.014)):
         body.ball((x, y, 0), (0.023, 0.023, 0.037), "ceramic", rgba=paint)
     body.rod((0, 0, 0.03), (0.003, 0.002, 0.055), 0.005, "leaf")

@@ -45,7 +45,6 @@ class LoadBenchConfig:
     """File to which the report is written."""
 
     def __post_init__(self) -> None:
-        """Check names and ranges."""
         embodiment(self.embodiment)
         if not (0 <= self.experts <= 1000 and 1 <= self.threads <= 1000):
             raise ConfigError(

@@ -42,7 +42,6 @@ class PolicyBenchConfig:
     """File to which the report is written."""
 
     def __post_init__(self) -> None:
-        """Check ranges, and that the device exists."""
         slots = preset(self.geometry).cameras
         if not all(1 <= n <= slots for n in self.cameras):
             raise ConfigError(f"cameras must be 1 to {slots}, got {list(self.cameras)}")

@@ -97,7 +97,6 @@ class RlBenchConfig:
     """File to which the report is written."""
 
     def __post_init__(self) -> None:
-        """Check ranges."""
         if not self.variants or not self.through:
             raise ConfigError("variants and through must name at least one each")
         if min(self.groups, self.workers, self.threads, self.blocks) < 1:
@@ -114,7 +113,6 @@ class RendersEveryStep:
     """An environment that renders its cameras at every control step, like Gym's ``step``."""
 
     def __init__(self, env: Env):
-        """Wrap an environment."""
         self._env = env
 
     def __getattr__(self, name: str) -> Any:

@@ -46,7 +46,6 @@ class SimBenchConfig:
     """File to which the report is written."""
 
     def __post_init__(self) -> None:
-        """Check names and ranges."""
         parse_task(self.task, find_simulator(self.robot).tasks)
         if self.lift_python is not None and not self.lift_python.is_file():
             raise ConfigError(

@@ -27,7 +27,6 @@ class CombineConfig:
     """Export the graphs that the given bundles do not contain."""
 
     def __post_init__(self) -> None:
-        """Check that at least one bundle is given."""
         find_simulator(self.robot)
         if not self.experts:
             raise ConfigError("experts must name at least one bundle of z1-train or z1-teach")

@@ -48,7 +48,6 @@ class DemoConfig:
     """Height of the videos [px]."""
 
     def __post_init__(self) -> None:
-        """Check names and ranges."""
         parse_tasks(self.tasks, find_simulator(self.robot).tasks)
         parse_seeds(self.seeds)
         if not 16 <= self.video_size <= 2048:

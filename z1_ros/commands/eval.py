@@ -55,7 +55,6 @@ class EvalConfig:
     """File for the table and every episode. A stopped evaluation is resumed from FILE.partial."""
 
     def __post_init__(self) -> None:
-        """Check names and ranges."""
         parse_tasks(self.tasks, find_simulator(self.robot).tasks)
         parse_seeds(self.seeds)
         if not 0 <= self.delay_ms <= MAX_DELAY_MS:

@@ -18,7 +18,6 @@ class TrainConfig(train.Z1Config):
     starts the graphs."""
 
     def __post_init__(self) -> None:
-        """Check ranges and choices."""
         train.Z1Config.__post_init__(self)
         if self.attach and self.through != "ros":
             raise ConfigError("attach names graphs of ROS nodes, so it needs --through ros")
