@@ -3,9 +3,21 @@ from glob import glob
 from setuptools import find_packages, setup
 
 NAME = "z1_ros"
-COMMANDS = ("sft", "train", "teach", "demos", "combine", "ablate", "curves", "import", "export",
-            "eval", "bench", "demo", "run")  # fmt: skip
-FUNCTIONS = {"import": "import_checkpoint", "eval": "evaluate"}  # where Python reserves the name
+COMMANDS = {
+    "sft": "sft",
+    "train": "train",
+    "teach": "teach",
+    "demos": "demos",
+    "combine": "combine",
+    "ablate": "ablate",
+    "curves": "curves",
+    "import": "import_checkpoint",
+    "export": "export",
+    "eval": "evaluate",
+    "bench": "bench",
+    "demo": "demo",
+    "run": "run",
+}
 
 setup(
     name=NAME,
@@ -69,7 +81,7 @@ setup(
     },
     entry_points={
         "console_scripts": [
-            f"z1-{name} = {NAME}.commands.entry:{FUNCTIONS.get(name, name)}" for name in COMMANDS
+            f"z1-{name} = {NAME}.commands.entry:{function}" for name, function in COMMANDS.items()
         ]
     },
 )

@@ -48,7 +48,6 @@ _LINKS = (
 _TORQUE = (87, 87, 87, 87, 12, 12, 12)  # [N m]
 _KP = (1200, 1200, 1000, 1000, 300, 300, 200)  # [N m / rad]
 _KV = (120, 120, 90, 80, 20, 18, 12)  # [N m s / rad]
-_BASE_SERVOS = ((1e5, 7e3), (1e5, 7e3), (3e4, 1500), (4e4, 3e3))  # stiffness, damping
 
 
 def add_robot(
@@ -155,5 +154,6 @@ def _servos(actuators: ET.Element, mobile: bool) -> None:
     for joint in FINGER_JOINTS:
         servo.add("position", name=joint, joint=joint, kp=1000, kv=40, forcerange=(-25, 25))
     if mobile:
-        for joint, (stiffness, damping) in zip(BASE_JOINTS, _BASE_SERVOS, strict=True):
-            servo.add("position", name=joint, joint=joint, kp=stiffness, kv=damping)
+        stiffness, damping = (1e5, 1e5, 3e4, 4e4), (7e3, 7e3, 1500, 3e3)
+        for joint, kp, kv in zip(BASE_JOINTS, stiffness, damping, strict=True):
+            servo.add("position", name=joint, joint=joint, kp=kp, kv=kv)

@@ -1,1 +1,1 @@
-"""The installed commands: their entry points, and the commands that join several rooms."""
+"""The installed commands: parse the flags, call the module that does the work, print the result."""

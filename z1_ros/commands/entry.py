@@ -14,16 +14,14 @@ from z1_ros.failures import EndAtOnce, guarded
 
 COMMANDS: dict[str, Callable[[], int]] = {}
 """Command name without ``z1-`` -> entry point."""
-MODULES: dict[str, str] = {}
-"""Command name without ``z1-`` -> module with the command's ``main(config)``."""
 
 
 def load(name: str) -> ModuleType:
     """Import the module of the command ``z1-NAME``."""
-    return import_module(MODULES[name])
+    return import_module(f"z1_ros.commands.{'import_checkpoint' if name == 'import' else name}")
 
 
-def _entry(name: str, module: str) -> Callable[[], int]:
+def _entry(name: str) -> Callable[[], int]:
     command = f"z1-{name}"
 
     def entry() -> int:
@@ -35,7 +33,7 @@ def _entry(name: str, module: str) -> Callable[[], int]:
         os.environ["PYTHONWARNINGS"] = ",".join(filter(None, warnings))
         return guarded(command, lambda: _call(command, load(name)))
 
-    COMMANDS[name], MODULES[name] = entry, f"z1_ros.{module}"
+    COMMANDS[name] = entry
     return entry
 
 
@@ -47,16 +45,16 @@ def _call(command: str, module: ModuleType) -> int:
     return run_command(command, module.main, config_of(module.main))
 
 
-ablate = _entry("ablate", "learning.analysis.ablate")
-bench = _entry("bench", "commands.bench")
-combine = _entry("combine", "commands.combine")
-curves = _entry("curves", "learning.analysis.curves")
-demo = _entry("demo", "commands.demo")
-demos = _entry("demos", "learning.sft.demos")
-evaluate = _entry("eval", "commands.eval")
-export = _entry("export", "models.bundle.export")
-import_checkpoint = _entry("import", "models.importing.importer")
-run = _entry("run", "commands.run")
-sft = _entry("sft", "learning.sft.train")
-teach = _entry("teach", "learning.distill.train")
-train = _entry("train", "commands.train")
+ablate = _entry("ablate")
+bench = _entry("bench")
+combine = _entry("combine")
+curves = _entry("curves")
+demo = _entry("demo")
+demos = _entry("demos")
+evaluate = _entry("eval")
+export = _entry("export")
+import_checkpoint = _entry("import")
+run = _entry("run")
+sft = _entry("sft")
+teach = _entry("teach")
+train = _entry("train")
