@@ -154,6 +154,6 @@ def _servos(actuators: ET.Element, mobile: bool) -> None:
     for joint in FINGER_JOINTS:
         servo.add("position", name=joint, joint=joint, kp=1000, kv=40, forcerange=(-25, 25))
     if mobile:
-        stiffness, damping = (1e5, 1e5, 3e4, 4e4), (7e3, 7e3, 1500, 3e3)
-        for joint, kp, kv in zip(BASE_JOINTS, stiffness, damping, strict=True):
-            servo.add("position", name=joint, joint=joint, kp=kp, kv=kv)
+        gains = ((1e5, 7e3), (1e5, 7e3), (3e4, 1500), (4e4, 3e3))
+        for joint, (stiffness, damping) in zip(BASE_JOINTS, gains, strict=True):
+            servo.add("position", name=joint, joint=joint, kp=stiffness, kv=damping)
