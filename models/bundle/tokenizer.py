@@ -17,7 +17,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from tokenizers import Tokenizer
+from tokenizers import Tokenizer, decoders
+from tokenizers.models import Unigram
+from tokenizers.pre_tokenizers import Metaspace
 
 from z1_ros.errors import BackendUnavailable, BundleError, ConfigError
 from z1_ros.files import read_bytes
@@ -223,27 +225,11 @@ def small_tokenizer() -> str:
     control = ["<pad>", "<eos>", "<bos>", "<unk>", *(f"<0x{byte:02X}>" for byte in range(256))]
     pieces = dict.fromkeys(control, -1000.0) | dict.fromkeys(whole, -1.0)
     pieces |= {character: -10.0 for character in characters if character not in pieces}
-    metaspace = {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "always", "split": True}
-    return json.dumps(
-        {
-            "version": "1.0",
-            "truncation": None,
-            "padding": None,
-            "added_tokens": [],
-            "normalizer": None,
-            "pre_tokenizer": metaspace,
-            "post_processor": None,
-            "decoder": {
-                "type": "Sequence",
-                "decoders": [{"type": "ByteFallback"}, metaspace, {"type": "Fuse"}],
-            },
-            "model": {
-                "type": "Unigram",
-                "unk_id": control.index("<unk>"),
-                "vocab": [[piece, score] for piece, score in pieces.items()],
-                "byte_fallback": True,
-            },
-        },
-        ensure_ascii=False,
-        indent=0,
+    tokenizer = Tokenizer(
+        Unigram([*pieces.items()], unk_id=control.index("<unk>"), byte_fallback=True)
     )
+    tokenizer.pre_tokenizer = Metaspace()
+    tokenizer.decoder = decoders.Sequence(
+        [decoders.ByteFallback(), decoders.Metaspace(), decoders.Fuse()]
+    )
+    return json.dumps(json.loads(tokenizer.to_str()), ensure_ascii=False, indent=0)
