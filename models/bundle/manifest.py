@@ -61,7 +61,7 @@ MAY_BE_MISSING = (
 _GRAPH_FILE = re.compile(r"(prefix|denoise(_.+)?)\.onnx(\.data)?")
 """Files that a killed export may leave without an entry in the manifest."""
 MODELS = Path(__file__).parents[1]
-"""Folder of the bundles that are shipped with the package."""
+"""Folder of the bundles that are shipped with the package, by name."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -241,18 +241,13 @@ def _own_files(directory: Path) -> set[str] | None:
     return {MANIFEST, *left, *(files if isinstance(files, dict) else ())}
 
 
-def bundled_path(name: str) -> Path:
-    """Return the directory of a bundle shipped with the package (``models/<name>``)."""
-    return MODELS / name
-
-
 def find_bundle(path: str | Path) -> Path:
     """Return the directory of a bundle without reading its files; raises BundleError if absent.
 
     ``path`` is a directory, or the name of a bundle shipped with the package (``kitchen-sft``).
     """
     directory = given = Path(path).expanduser()
-    shipped_one = bundled_path(given.name)
+    shipped_one = MODELS / given.name
     if not given.exists() and given.name == str(path) and (shipped_one / MANIFEST).is_file():
         directory = shipped_one
     if not directory.is_dir():

@@ -1,8 +1,10 @@
 """Writes bundles with card and hashes to a staging folder, then moves them to their target."""
 
+import platform
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -84,3 +86,8 @@ def write_result(
 
     missing = [graph for graph in GRAPHS if graph not in graphs] if export else []
     return write_bundle(out, fill, export=missing)
+
+
+def versions(*packages: str) -> dict[str, str]:
+    """Return the versions of packages and of Python, for ``made_by``."""
+    return {name: version(name) for name in packages} | {"python": platform.python_version()}

@@ -42,8 +42,8 @@ _ONLY = {
 class ForeignConfig:
     """Content of a ``config.json``; a field that it does not define has its default."""
 
-    path: Path
     kind: Literal["openpi", "lerobot"]
+    """Project whose image preprocessing the training used."""
     sizes: Mapping[str, int] = field(default_factory=dict)
     """Sizes of the network by the names in ``Geometry``."""
     slots: tuple[str, ...] = OPENPI_SLOTS
@@ -54,10 +54,8 @@ class ForeignConfig:
     """Euler steps."""
     replan_steps: int = REPLAN_STEPS
     """Actions executed before the next inference."""
-    normalization: Any = None
-    """LeRobot's ``normalization_mapping``, unchecked."""
     settings: Mapping[str, Any] = field(default_factory=dict)
-    """All settings in the file."""
+    """All settings in the file, unchecked."""
 
 
 def read_config(directory: Path) -> ForeignConfig | None:
@@ -71,7 +69,7 @@ def read_config(directory: Path) -> ForeignConfig | None:
     sizes = _sizes(settings, {"action_dim": "action_dim", "action_horizon": "horizon"}, path)
     if sizes:
         sizes |= {"cameras": len(OPENPI_SLOTS), "prompt_tokens": OPENPI_PROMPT}
-    return ForeignConfig(path=path, kind="openpi", sizes=sizes, settings=settings)
+    return ForeignConfig(kind="openpi", sizes=sizes, settings=settings)
 
 
 def _lerobot(settings: dict[str, Any], path: Path) -> ForeignConfig:
@@ -98,7 +96,6 @@ def _lerobot(settings: dict[str, Any], path: Path) -> ForeignConfig:
         if name in features
     }
     return ForeignConfig(
-        path=path,
         kind="lerobot",
         sizes=sizes | ({"cameras": len(slots)} if slots else {}),
         slots=slots,
@@ -106,7 +103,6 @@ def _lerobot(settings: dict[str, Any], path: Path) -> ForeignConfig:
         vectors={k: n for k, n in vectors.items() if n != settings.get(f"max_{k}_dim", 32)},
         denoise_steps=_whole(settings, "num_inference_steps", path) or DENOISE_STEPS,
         replan_steps=_whole(settings, "n_action_steps", path) or REPLAN_STEPS,
-        normalization=settings.get("normalization_mapping"),
         settings=settings,
     )
 

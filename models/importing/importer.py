@@ -5,11 +5,9 @@ define settings that the checkpoint does not define. All settings are printed an
 bundle's model card.
 """
 
-import platform
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +29,7 @@ from z1_ros.models.bundle.manifest import (
 )
 from z1_ros.models.bundle.parts import Resize
 from z1_ros.models.bundle.tokenizer import PromptTokenizer
-from z1_ros.models.bundle.writer import write_bundle
+from z1_ros.models.bundle.writer import versions, write_bundle
 from z1_ros.models.checkpoint.loading import (
     Checkpoint,
     describe,
@@ -195,8 +193,6 @@ def _made_by(
     scaling: Scaling,
 ) -> dict[str, Any]:
     """Return the manifest's ``made_by`` of the import, without hashes and size."""
-    packages = ("torch", "transformers", "safetensors", "tokenizers")
-    versions = {package: version(package) for package in packages}
     return {
         "command": config.command,
         "source": {
@@ -210,7 +206,7 @@ def _made_by(
         "slots": slots,
         "order": order.source,
         "notes": [*origin.notes, *scaling.notes],
-        "versions": {**versions, "python": platform.python_version()},
+        "versions": versions("torch", "transformers", "safetensors", "tokenizers"),
     }
 
 

@@ -6,19 +6,18 @@ Source: LeRobot ``policies/pi05/processor_pi05.py``.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from z1_ros.errors import CheckpointError
 from z1_ros.files import SHOWN, shown
 from z1_ros.models.checkpoint.foreign_config import (
-    DENOISE_STEPS,
+    CONFIG,
     IMAGES,
-    OPENPI_SLOTS,
     POSTPROCESSOR,
     PREPROCESSOR,
-    REPLAN_STEPS,
+    ForeignConfig,
     Step,
     find_step,
     read_steps,
@@ -42,19 +41,11 @@ _KNOWN_STEPS = {
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Origin:
-    """Settings that a checkpoint's files define; a field that they do not define is the default."""
+class Origin(ForeignConfig):
+    """Settings of ``config.json`` and of the processors; what no file defines is the default."""
 
-    kind: Literal["openpi", "lerobot"]
-    """Image preprocessing of the training."""
-    slots: tuple[str, ...] = OPENPI_SLOTS
-    """Image slots in the network's order."""
     renamed: Mapping[str, str] = field(default_factory=dict)
     """Slot -> camera name of the robot, for slots with another name."""
-    denoise_steps: int = DENOISE_STEPS
-    replan_steps: int = REPLAN_STEPS
-    sizes: Mapping[str, int] = field(default_factory=dict)
-    """``state`` and ``action`` -> number of dimensions without padding."""
     modes: Mapping[str, str] = field(default_factory=dict)
     """``state`` and ``action`` -> LeRobot's name of the normalisation mode."""
     discrete_state: bool = True
@@ -73,26 +64,25 @@ def read_origin(checkpoint: Checkpoint, ignored_steps: tuple[str, ...] = ()) -> 
     Raises:
         CheckpointError: A file is malformed, or a feature is not supported.
     """
-    config = checkpoint.config
-    if config is None:
+    config, directory = checkpoint.config, checkpoint.directory
+    if config is None or directory is None:
         return Origin(kind="lerobot" if checkpoint.layout.name == "lerobot" else "openpi")
-    if config.kind == "openpi":
-        return Origin(kind="openpi")
+    origin = Origin(**{stated.name: getattr(config, stated.name) for stated in fields(config)})
+    if origin.kind == "openpi":
+        return origin
+    settings, file = config.settings, directory / CONFIG
     for key, what in (
         ("use_relative_actions", "relative actions"),
         ("use_peft", "adapter weights, which must be merged first"),
     ):
-        if config.settings.get(key):
-            raise CheckpointError(f"{config.path}: {key} is on; {what} are not supported")
-    return Origin(
-        kind="lerobot",
-        slots=config.slots,
-        denoise_steps=config.denoise_steps,
-        replan_steps=config.replan_steps,
-        sizes=config.vectors,
-        modes={} if config.normalization is None else modes_of(config.normalization, config.path),
-        notes=() if "use_relative_actions" in config.settings else (OLD_RELEASE,),
-        **_read_processors(config.path.parent, ignored_steps),
+        if settings.get(key):
+            raise CheckpointError(f"{file}: {key} is on; {what} are not supported")
+    norm_map = settings.get("normalization_mapping")
+    return replace(
+        origin,
+        modes={} if norm_map is None else modes_of(norm_map, file),
+        notes=() if "use_relative_actions" in settings else (OLD_RELEASE,),
+        **_read_processors(directory, ignored_steps),
     )
 
 

@@ -113,7 +113,7 @@ def _check_size(
     If the checkpoint does not define the size, an explicitly stated order is accepted (padding is
     checked later); the robot's own order must have exactly the size of the statistics.
     """
-    size = origin.sizes.get(kind)
+    size = origin.vectors.get(kind)
     if size is None and kind not in order.spelled_out:
         size = next((len(values) for values in getattr(stats, kind).values()), None)
     total = sum(field.size for field in fields)

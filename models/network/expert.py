@@ -11,7 +11,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers.models.gemma.modeling_gemma import GemmaMLP
+from transformers.models.gemma.modeling_gemma import GemmaAttention, GemmaMLP
 
 from z1_ros.models.network.gemma import (
     attend,
@@ -68,18 +68,8 @@ class AdaRMSNorm(nn.Module):
         return rms_normalize(x) * (1 + scale) + shift, gate
 
 
-class ExpertAttention(nn.Module):
-    """Attention of the suffix over the keys of prefix and suffix."""
-
-    def __init__(self, geometry: Geometry):
-        super().__init__()
-        width = geometry.expert_width
-        inner, shared = (n * geometry.head_dim for n in (geometry.heads, geometry.kv_heads))
-        self.head_dim = geometry.head_dim
-        self.q_proj = nn.Linear(width, inner, bias=False)
-        self.k_proj = nn.Linear(width, shared, bias=False)
-        self.v_proj = nn.Linear(width, shared, bias=False)
-        self.o_proj = nn.Linear(inner, width, bias=False)
+class ExpertAttention(GemmaAttention):
+    """Gemma's projections with attention of the suffix over the keys of prefix and suffix."""
 
     def forward(
         self, x: Tensor, angles: Tensor, prefix_k: Tensor, prefix_v: Tensor, key_mask: Tensor
@@ -99,10 +89,11 @@ class ExpertLayer(nn.Module):
     def __init__(self, geometry: Geometry):
         super().__init__()
         width = geometry.expert_width
+        config = gemma_config(geometry, width, geometry.expert_mlp)
         self.input_layernorm = AdaRMSNorm(width)
-        self.self_attn = ExpertAttention(geometry)
+        self.self_attn = ExpertAttention(config, layer_idx=0)
         self.post_attention_layernorm = AdaRMSNorm(width)
-        self.mlp = GemmaMLP(gemma_config(geometry, width, geometry.expert_mlp))
+        self.mlp = GemmaMLP(config)
 
     def forward(
         self,

@@ -9,7 +9,7 @@ import pytest
 from support.fakes import HashPolicy, contract_of
 
 from z1_ros.errors import ActionError, BundleError, ContractMismatch
-from z1_ros.models.bundle.manifest import MANIFEST, bundled_path, load_bundle
+from z1_ros.models.bundle.manifest import MANIFEST, MODELS, load_bundle
 from z1_ros.models.bundle.task_experts import denoise_graph
 from z1_ros.nodes.configs import PolicyNodeConfig
 from z1_ros.nodes.loading import LoadedPolicy, check_takes_over, load_bundle_policy, ready_policy
@@ -102,7 +102,7 @@ def test_every_task_expert_of_a_bundle_has_inferred_before_it_is_ready():
 
 def test_a_bundle_that_is_written_while_it_is_loaded_is_refused(tmp_path, monkeypatch):
     path = tmp_path / "mine"
-    shutil.copytree(bundled_path("kitchen-sft"), path)
+    shutil.copytree(MODELS / "kitchen-sft", path)
     make = backends._backends
 
     def make_while_somebody_exports(*args):

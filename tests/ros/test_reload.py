@@ -15,7 +15,7 @@ from support.graphs import PATIENCE_S, actions, fake_graph, is_hold, moving
 
 from z1_ros.errors import GraphError
 from z1_ros.graph.client import GraphClient
-from z1_ros.models.bundle.manifest import MANIFEST, bundled_path, load_bundle
+from z1_ros.models.bundle.manifest import MANIFEST, MODELS, load_bundle
 from z1_ros.runtime.guard import Guard
 from z1_ros.runtime.loop import StepLoop
 from z1_ros.sim.episodes import run_episode
@@ -246,7 +246,7 @@ def test_a_signal_while_a_model_is_loading_ends_the_node_with_a_hold(gate):
 def test_a_bundle_that_changes_on_disk_is_taken_whole_or_not_at_all(tmp_path):
     """Real bundles: a copy of the shipped one, then with other scaling, then damaged."""
     path = tmp_path / "mine"
-    shutil.copytree(bundled_path("kitchen-sft"), path)
+    shutil.copytree(MODELS / "kitchen-sft", path)
     first = load_bundle(path).sha256
     with fake_graph(model=str(path), mode="lockstep", env={"FAKE_HORIZON": str(HORIZON)}) as runner:
         client = runner.client

@@ -12,10 +12,10 @@ from support.manifests import MANIFEST_VALUE
 from z1_ros.errors import BundleError
 from z1_ros.models.bundle.manifest import (
     MANIFEST,
+    MODELS,
     Bundle,
     Normalization,
     NormStats,
-    bundled_path,
     file_sha256,
     load_bundle,
     write_manifest,
@@ -268,7 +268,7 @@ def test_a_file_that_was_changed_since_it_was_hashed_is_not_given_out(bundle) ->
 def test_bundles_of_the_package_load_unchanged() -> None:
     for name in ("kitchen-sft", "kitchen-z1"):
         loaded = load_bundle(name)
-        assert loaded.sha256 == file_sha256(bundled_path(name) / MANIFEST)
+        assert loaded.sha256 == file_sha256(MODELS / name / MANIFEST)
         assert loaded.manifest.denoise_steps == 5
 
 

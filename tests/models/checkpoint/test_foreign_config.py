@@ -25,11 +25,11 @@ def lerobot(tmp_path):
 
 def test_lerobots_file_says_nearly_everything(lerobot) -> None:
     found = read_config(lerobot)
-    assert found.kind == "lerobot" and found.path == lerobot / CONFIG
+    assert found.kind == "lerobot"
     assert found.slots[0] == "robot0_agentview_left" and found.sizes["cameras"] == 3
     assert found.vectors == {"state": 16, "action": 12}
     assert (found.denoise_steps, found.replan_steps) == (10, 50)
-    assert found.normalization["STATE"] == "QUANTILES"
+    assert found.settings["normalization_mapping"]["STATE"] == "QUANTILES"
 
 
 def test_openpis_file_says_two_sizes(tmp_path) -> None:

@@ -3,8 +3,9 @@
 import pytest
 
 from z1_ros.errors import ConfigError
+from z1_ros.models.checkpoint.foreign_config import OPENPI_SLOTS
 from z1_ros.models.importing.camera_slots import map_cameras
-from z1_ros.models.importing.origin import OPENPI_SLOTS, Origin
+from z1_ros.models.importing.origin import Origin
 from z1_ros.specs import PANDA
 
 LEFT, RIGHT, WRIST = PANDA.cameras

@@ -54,7 +54,7 @@ def test_another_order_is_recognised_and_sizes_must_add_up() -> None:
         plan(stats(BASE_FIRST))
     assert "Make sure that the order" in plan(stats(BASE_FIRST), allow_suspicious=True).notes[0]
     with pytest.raises(ConfigError, match="action has 7 numbers"):
-        plan(stats(), Origin(kind="lerobot", sizes={"action": 7}))
+        plan(stats(), Origin(kind="lerobot", vectors={"action": 7}))
 
 
 def test_an_action_that_never_changed_is_noted() -> None:

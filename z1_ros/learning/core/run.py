@@ -4,7 +4,6 @@ This module does not depend on the training method. The loops of GRPO and privil
 query it for the budget and report the metrics of each iteration.
 """
 
-import platform
 import shlex
 import shutil
 import sys
@@ -12,7 +11,6 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +25,7 @@ from z1_ros.learning.core.lora import plain_weights
 from z1_ros.learning.core.run_config import RunConfig
 from z1_ros.learning.core.run_log import CHECKPOINT, LOG, TENSORBOARD, RunLog
 from z1_ros.models.bundle.manifest import Bundle
-from z1_ros.models.bundle.writer import write_result
+from z1_ros.models.bundle.writer import versions, write_result
 from z1_ros.models.checkpoint.loading import assign, read_facts, read_tensors, write_tensors
 from z1_ros.models.network.pi05 import Pi05
 
@@ -267,11 +265,6 @@ def made_by(command: str, facts: dict[str, Any], start: Bundle) -> dict[str, Any
         "z1": facts,
         "versions": versions("torch", "numpy", "mujoco", "transformers"),
     }
-
-
-def versions(*packages: str) -> dict[str, str]:
-    """Return the versions of packages and of Python."""
-    return {name: version(name) for name in packages} | {"python": platform.python_version()}
 
 
 def start_expert(bundle: Bundle, task: str) -> str:

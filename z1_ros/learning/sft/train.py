@@ -18,7 +18,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 
 from z1_ros.errors import ConfigError
 from z1_ros.files import write_json
-from z1_ros.learning.core.run import open_tensorboard, versions
+from z1_ros.learning.core.run import open_tensorboard
 from z1_ros.learning.core.run_log import CHECKPOINT, RunLog, run_folder
 from z1_ros.learning.sft import demos
 from z1_ros.learning.sft.config import TrainConfig, without_schedule
@@ -34,7 +34,7 @@ from z1_ros.models.bundle.manifest import (
     load_bundle,
 )
 from z1_ros.models.bundle.tokenizer import PromptTokenizer
-from z1_ros.models.bundle.writer import write_bundle
+from z1_ros.models.bundle.writer import versions, write_bundle
 from z1_ros.models.checkpoint.loading import write_tensors
 from z1_ros.models.network.geometry import preset
 from z1_ros.runtime.lock import locked
