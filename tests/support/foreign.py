@@ -160,6 +160,22 @@ def edit_json(path: Path, edit) -> None:
     path.write_text(json.dumps(data))
 
 
+def edit_normalizers(directory: Path, edit) -> None:
+    """Apply ``edit`` to the step of both processors that normalises."""
+    for name, place in (("policy_preprocessor", 3), ("policy_postprocessor", 0)):
+        edit_json(directory / f"{name}.json", lambda data, at=place: edit(data["steps"][at]))
+
+
+def pad_features(directory: Path) -> None:
+    """Let a policy's features have 32 numbers that belong to no robot, as LeRobot's pi05_base."""
+
+    def pad(data: dict) -> None:
+        data["input_features"]["observation.state"]["shape"] = [32]
+        data["output_features"]["action"]["shape"] = [32]
+
+    edit_json(directory / "config.json", pad)
+
+
 EE_STATS, BASE_STATS = stats_of(EE_FIRST), stats_of(BASE_FIRST)
 
 

@@ -10,10 +10,9 @@ from z1_ros.models.bundle.parts import (
     Normalization,
     NormStats,
     require_commands,
-    require_contract,
     require_stats,
 )
-from z1_ros.specs import PANDA, Field
+from z1_ros.specs import PANDA
 
 CONTRACT = MANIFEST_VALUE.contract
 
@@ -52,21 +51,6 @@ def test_statistics_must_leave_something_to_change() -> None:
 def test_a_number_that_no_robot_has_is_refused(value) -> None:
     with pytest.raises(ValueError, match=r"must be 1 numbers within ±1,000,000"):
         require_stats("state", NormStats(q01=(0.0,), q99=(value,)), "quantile", ("a",))
-
-
-def test_a_contract_names_everything_once() -> None:
-    require_contract(CONTRACT)
-    require_contract(replace(CONTRACT, state=()))
-    for change, words in (
-        ({"cameras": ()}, "contract.cameras must name at least one"),
-        ({"cameras": ("a", "a")}, "contract.cameras names a twice"),
-        ({"action": ()}, "contract.action must name at least one"),
-        ({"state": CONTRACT.state * 2}, "contract.state names end_effector"),
-        ({"action": (Field(name="x", dims=(), unit="m"),)}, "contract field x must name"),
-        ({"control_hz": 0.0}, "control_hz is 0, expected up to 1000"),
-    ):
-        with pytest.raises(ValueError, match=words):
-            require_contract(replace(CONTRACT, **change))
 
 
 def test_statistics_far_beyond_the_robots_commands_are_refused() -> None:

@@ -18,6 +18,7 @@ from support.foreign import (
     EE_STATS,
     WEIGHTS,
     edit_json,
+    edit_normalizers,
     import_config,
     import_quietly,
     openpi_stats,
@@ -257,11 +258,7 @@ def test_lerobots_preprocessor_decides_about_the_state(lerobot):
 
 def test_modes_of_lerobots_norm_map_are_mapped(lerobot):
     norm_map = {"VISUAL": "IDENTITY", "STATE": "MIN_MAX", "ACTION": "IDENTITY"}
-    for name, place in (("policy_preprocessor", 3), ("policy_postprocessor", 0)):
-        edit_json(
-            lerobot / f"{name}.json",
-            lambda d, p=place: d["steps"][p]["config"].update(norm_map=norm_map),
-        )
+    edit_normalizers(lerobot, lambda step: step["config"].update(norm_map=norm_map))
     scaling = import_quietly(import_config(lerobot, modality="base-first")).manifest.normalization
     assert (scaling.mode, scaling.action_mode) == ("quantile", "mean_std")
     assert scaling.state.q01 == tuple(BASE_STATS["state"]["min"])
@@ -275,11 +272,7 @@ def test_a_gripper_between_zero_and_one_commands_minus_one_and_one(lerobot, mode
     closed = (values["gripper_close"] + 1) / 2
     write_lerobot_stats(lerobot, stats_of(BASE_FIRST, gripper_close=closed))
     norm_map = {"VISUAL": "IDENTITY", "STATE": "QUANTILES", "ACTION": mode}
-    for name, place in (("policy_preprocessor", 3), ("policy_postprocessor", 0)):
-        edit_json(
-            lerobot / f"{name}.json",
-            lambda d, p=place: d["steps"][p]["config"].update(norm_map=norm_map),
-        )
+    edit_normalizers(lerobot, lambda step: step["config"].update(norm_map=norm_map))
     manifest = import_quietly(import_config(lerobot, modality="base-first")).manifest
     stats = manifest.normalization.action
     if mode == "QUANTILES":

@@ -9,6 +9,7 @@ from support.foreign import (
     DATA,
     EE_FIRST,
     edit_json,
+    edit_normalizers,
     openpi_stats,
     stats_of,
     write_json,
@@ -72,25 +73,19 @@ def test_processors_are_read_wherever_their_state_file_is(lerobot):
     found = read_stats(lerobot)
     assert_same(found, "lerobot")
     assert found.modes == {"state": "QUANTILES", "action": "QUANTILES"}
-    for name, place in (("policy_preprocessor", 3), ("policy_postprocessor", 0)):
-        file = next(lerobot.glob(f"{name}_*.safetensors"))
-        file.rename(lerobot / f"{name}_elsewhere.safetensors")
-        state_file = {"state_file": f"{name}_elsewhere.safetensors"}
-        edit_json(
-            lerobot / f"{name}.json", lambda d, p=place, s=state_file: d["steps"][p].update(s)
-        )
+    for file in lerobot.glob("*.safetensors"):
+        file.rename(lerobot / f"elsewhere_{file.name}")
+    edit_normalizers(
+        lerobot, lambda step: step.update(state_file=f"elsewhere_{step['state_file']}")
+    )
     assert_same(read_stats(lerobot), "lerobot")
     assert_same(read_stats(lerobot / "policy_preprocessor.json"), "lerobot")
-    assert_same(read_stats(lerobot / "policy_preprocessor_elsewhere.safetensors"), "lerobot")
+    assert_same(read_stats(next(lerobot.glob("elsewhere_policy_pre*"))), "lerobot")
 
 
 def test_modes_of_state_and_action_may_differ(lerobot):
     norm_map = {"VISUAL": "IDENTITY", "STATE": "MEAN_STD", "ACTION": "MIN_MAX"}
-    for name, place in (("policy_preprocessor", 3), ("policy_postprocessor", 0)):
-        edit_json(
-            lerobot / f"{name}.json",
-            lambda d, p=place: d["steps"][p]["config"].update(norm_map=norm_map),
-        )
+    edit_normalizers(lerobot, lambda step: step["config"].update(norm_map=norm_map))
     assert read_stats(lerobot).modes == {"state": "MEAN_STD", "action": "MIN_MAX"}
 
 
@@ -162,8 +157,7 @@ def test_what_is_missing_is_asked_for(lerobot, tmp_path):
 
 def test_a_processor_without_statistics_has_none(lerobot):
     """As LeRobot publishes pi05_base."""
-    for name, place in (("policy_preprocessor", 3), ("policy_postprocessor", 0)):
-        edit_json(lerobot / f"{name}.json", lambda d, p=place: d["steps"][p].pop("state_file"))
+    edit_normalizers(lerobot, lambda step: step.pop("state_file"))
     found = read_stats(lerobot)
     assert found.state == found.action == {}
     with pytest.raises(CheckpointError, match=r"no statistics of the state: pass --norm-stats"):

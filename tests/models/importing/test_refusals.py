@@ -11,11 +11,13 @@ from support.foreign import (
     EE_FIRST,
     EE_STATS,
     edit_json,
+    edit_normalizers,
     flat,
     import_config,
     import_quietly,
     modality,
     openpi_stats,
+    pad_features,
     samples,
     stats_of,
     write_json,
@@ -115,14 +117,8 @@ def test_the_own_order_is_taken_where_sizes_are_equal(tmp_path):
 
 def test_base_weights_without_statistics_ask_for_them(lerobot, tmp_path):
     """As LeRobot publishes pi05_base: features padded to 32, no statistics."""
-    for name, place in (("policy_preprocessor", 3), ("policy_postprocessor", 0)):
-        edit_json(lerobot / f"{name}.json", lambda d, p=place: d["steps"][p].pop("state_file"))
-
-    def pad(data):
-        data["input_features"]["observation.state"]["shape"] = [32]
-        data["output_features"]["action"]["shape"] = [32]
-
-    edit_json(lerobot / "config.json", pad)
+    edit_normalizers(lerobot, lambda step: step.pop("state_file"))
+    pad_features(lerobot)
     with pytest.raises(CheckpointError, match=r"no statistics of the state .*pass --norm-stats"):
         import_quietly(import_config(lerobot))
     data = {"observation.state": EE_STATS["state"], "action": EE_STATS["action"]}

@@ -120,13 +120,6 @@ def test_padding_and_missing_cameras_change_nothing(network, golden):
     assert torch.equal(before, after)
 
 
-def test_a_cast_to_bfloat16_does_not_round_the_time_rates(network):
-    rates = network.time.rates.clone()
-    network.to(torch.bfloat16)
-    assert network.time.rates.dtype == torch.float32
-    assert torch.equal(network.time.rates, rates)
-
-
 def test_bfloat16_stays_close_to_float32(network, golden):
     with torch.no_grad():
         prefix = network.prefix(*prefix_inputs(golden))
