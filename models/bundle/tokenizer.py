@@ -12,6 +12,7 @@ state bin.
 
 import json
 import logging
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -190,10 +191,7 @@ class PromptTokenizer:
             raise ConfigError(
                 f"state and frame need more than the {self.max_tokens} tokens a prompt may have"
             )
-        fits, too_long = 0, len(instruction)
-        while too_long - fits > 1:
-            middle = (fits + too_long) // 2
-            fits, too_long = (middle, too_long) if fit(middle) else (fits, middle)
+        fits = bisect_left(range(1, len(instruction)), True, key=lambda length: not fit(length))
         # A whole word may need fewer tokens than its beginning.
         ahead = range(min(fits + LONGEST_PIECE, len(instruction) - 1), fits, -1)
         fits = next(filter(fit, ahead), fits)

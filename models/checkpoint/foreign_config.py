@@ -27,7 +27,7 @@ OPENPI_PROMPT = 200
 """Number of tokens that openpi pads π0.5's prompts to; its file does not state it."""
 DENOISE_STEPS, REPLAN_STEPS = 10, 5
 """Steps that are used if the file does not state them, as in openpi's examples."""
-MAX_SLOTS, MAX_SIZE = LARGEST["cameras"], MAX_WIDTH
+MAX_SLOTS = LARGEST["cameras"]
 _ONLY = {
     "use_visual_memory": False,
     "use_proprioceptive_memory": False,
@@ -88,8 +88,9 @@ def _lerobot(settings: dict[str, Any], path: Path) -> ForeignConfig:
         "chunk_size": "horizon",
         "tokenizer_max_length": "prompt_tokens",
         "max_action_dim": "action_dim",
+        "image_resolution": "image_size",
     }
-    sizes = _sizes(settings, names, path) | _image_size(settings, path)
+    sizes = _sizes(settings | {"image_resolution": _image_side(settings, path)}, names, path)
     vectors = {
         kind: features[name]["shape"][0]
         for kind, name in (("state", "observation.state"), ("action", "action"))
@@ -134,15 +135,15 @@ def _slots(settings: dict[str, Any], features: dict[str, Any], path: Path) -> tu
     return tuple(sorted(dict.fromkeys(slots), key=lambda slot: slot.startswith(EMPTY_CAMERA)))
 
 
-def _image_size(settings: dict[str, Any], path: Path) -> dict[str, int]:
+def _image_side(settings: dict[str, Any], path: Path) -> Any:
     sides = settings.get("image_resolution")
     if sides is None:
-        return {}
+        return None
     if not isinstance(sides, list) or len(sides) != 2 or sides[0] != sides[1]:
         raise CheckpointError(
             f"{path}: image_resolution is {shown(sides)}, expected two equal sides"
         )
-    return _sizes({"image_resolution": sides[0]}, {"image_resolution": "image_size"}, path)
+    return sides[0]
 
 
 def _sizes(settings: dict[str, Any], names: Mapping[str, str], path: Path) -> dict[str, int]:
@@ -152,9 +153,9 @@ def _sizes(settings: dict[str, Any], names: Mapping[str, str], path: Path) -> di
 
 def _whole(settings: dict[str, Any], key: str, path: Path, least: int = 1) -> int | None:
     value = settings.get(key)
-    if value is not None and (type(value) is not int or not least <= value <= MAX_SIZE):
+    if value is not None and (type(value) is not int or not least <= value <= MAX_WIDTH):
         raise CheckpointError(
-            f"{path}: {key} is {shown(value)}, expected a whole number from {least} to {MAX_SIZE}"
+            f"{path}: {key} is {shown(value)}, expected a whole number from {least} to {MAX_WIDTH}"
         )
     return value
 

@@ -25,11 +25,12 @@ from z1_ros.models.checkpoint.layouts import (
     EMBEDDING,
     HEAD,
     Layout,
+    count_sizes,
     find_layout,
     is_unused,
     refuse_relatives,
+    shape_of,
 )
-from z1_ros.models.checkpoint.shapes import count_sizes, shape_of
 from z1_ros.models.checkpoint.weight_files import INDEX, WEIGHTS, find_weights, read_index
 from z1_ros.models.network.geometry import FULL, Geometry
 from z1_ros.models.network.pi05 import Pi05

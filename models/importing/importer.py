@@ -37,9 +37,8 @@ from z1_ros.models.checkpoint.loading import (
     load_checkpoint,
     write_tensors,
 )
-from z1_ros.models.importing.camera_slots import map_cameras
 from z1_ros.models.importing.config import ImportConfig
-from z1_ros.models.importing.modality import Order, choose_order, columns
+from z1_ros.models.importing.modality import Order, choose_order, columns, map_cameras
 from z1_ros.models.importing.norm_stats import Stats, read_stats
 from z1_ros.models.importing.origin import Origin, read_origin
 from z1_ros.models.importing.scaling import Scaling, plan_scaling

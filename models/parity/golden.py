@@ -52,9 +52,6 @@ class Golden:
         tensor = self.tensors[key]
         return tensor.float() if tensor.is_floating_point() else tensor
 
-    def __contains__(self, key: str) -> bool:
-        return key in self.tensors
-
     @property
     def prefix_inputs(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Arguments of ``Pi05.prefix``."""

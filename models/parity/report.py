@@ -100,7 +100,7 @@ def _steps(network: Pi05, golden: Golden, prefix: Prefix) -> Iterator[tuple[str,
     steps = DENOISE_STEPS if times is None else len(times)
     own = torch.stack([torch.full_like(noise[:, 0, 0], 1 - i / steps) for i in range(steps)])
     times = own if times is None else times.float()
-    if "mid.step_x" in golden:
+    if "mid.step_x" in golden.tensors:
         pairs = zip(times, golden["mid.step_x"], strict=True)
         yield "mid.step_v", torch.stack([network.denoise(x, t, prefix) for t, x in pairs])
     xs = [noise]
@@ -148,7 +148,7 @@ def _weight_of(key: str, golden: Golden, depth: int) -> str | None:
     """Return the name in z1_ros of the weight of a ``grad.`` key, None if there is none."""
     name = from_openpi(key.removeprefix("grad.").removeprefix("model."), depth)
     # The head has a gradient only if it is the embedding.
-    return EMBEDDING if name == HEAD and key in golden else name
+    return EMBEDDING if name == HEAD and key in golden.tensors else name
 
 
 def results(
@@ -190,7 +190,7 @@ def compare(
         tolerance = tolerances[key.partition(".")[0]]
         if key not in values:
             rows.append(Comparison(key, math.inf, tolerance, "the network has no such weight"))
-        elif key in golden:
+        elif key in golden.tensors:
             rows.append(_compare(key, values[key], golden[key], tolerance, valid, largest))
         elif key.startswith("grad."):
             error = math.inf if values[key].any() else 0.0

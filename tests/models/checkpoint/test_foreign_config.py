@@ -55,6 +55,7 @@ def test_no_file_is_no_configuration(tmp_path) -> None:
         ({"use_visual_memory": True}, "says use_visual_memory True"),
         ({"use_visual_memory": [1]}, "says use_visual_memory list of 1"),
         ({"image_resolution": [224, 256]}, "expected two equal sides"),
+        ({"image_resolution": []}, "image_resolution is list of 0, expected two equal sides"),
         ({"image_resolution": 224}, "image_resolution is 224"),
         ({"image_resolution": ["224", "224"]}, "image_resolution is '224'"),
         ({"chunk_size": 10**400}, "chunk_size is a long one"),

@@ -23,7 +23,7 @@ def test_sizes_and_inputs_are_told() -> None:
     images, image_mask, tokens, token_mask = golden.prefix_inputs
     assert images.shape[1:] == (3, 3, MICRO.image_size, MICRO.image_size)
     assert image_mask.dtype == token_mask.dtype == torch.bool and tokens.dtype == torch.int64
-    assert "in.noise" in golden and golden["in.noise"].dtype == torch.float32
+    assert golden["in.noise"].dtype == torch.float32
 
 
 def test_inputs_may_come_from_another_file(tmp_path) -> None:
