@@ -134,15 +134,7 @@ def plan(config: ImportConfig, checkpoint: Checkpoint, origin: Origin, name: str
     origin = replace(origin, renamed={**order.cameras, **origin.renamed})
     slots = map_cameras(origin, robot, config.cameras)
     stats = _read_stats(config, checkpoint)
-    scaling = plan_scaling(
-        robot,
-        origin,
-        stats,
-        order,
-        mode=config.norm_mode,
-        with_state=config.discrete_state,
-        allow_suspicious=config.allow_suspicious_stats,
-    )
+    scaling = plan_scaling(robot, origin, stats, order, config)
     contract = Contract(
         cameras=tuple(camera for camera in slots.values() if camera),
         state=scaling.state,

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from z1_ros.errors import CheckpointError, ConfigError
 from z1_ros.models.bundle.parts import Mode, Normalization, NormStats
+from z1_ros.models.importing.config import ImportConfig
 from z1_ros.models.importing.modality import KINDS, KNOWN_ORDERS, Order, fields_of, list_sizes
 from z1_ros.models.importing.norm_stats import ENDS, Parts, Stats, cut, identity, norm_stats
 from z1_ros.models.importing.origin import Origin
@@ -50,27 +51,21 @@ def plan_scaling(
     origin: Origin,
     stats: Stats,
     order: Order,
-    *,
-    mode: str | None,
-    with_state: bool,
-    allow_suspicious: bool,
+    config: ImportConfig,
 ) -> Scaling:
     """Combine fields, statistics and modes.
-
-    ``mode`` is ``quantile`` or ``mean_std`` instead of the mode in the files. ``allow_suspicious``
-    accepts statistics that look like those of another known order.
 
     Raises:
         ConfigError: The sizes do not match, or a field is unknown.
         CheckpointError: Statistics are missing or impossible, or look like another known order.
     """
-    kinds = KINDS if with_state else ("action",)
+    kinds = KINDS if config.discrete_state else ("action",)
     fields = {kind: fields_of(getattr(order, kind), robot, kind) for kind in kinds}
     for kind in kinds:
         _check_size(fields[kind], kind, robot, origin, stats, order)
     parts = _cut(fields, stats)
-    doubts = _doubts(fields, parts, robot, stats, allow_suspicious)
-    stated = stats.modes or origin.modes
+    doubts = _doubts(fields, parts, robot, stats, config.allow_suspicious_stats)
+    mode, stated = config.norm_mode, stats.modes or origin.modes
     modes = {kind: OURS[mode] if mode else stated.get(kind, "QUANTILES") for kind in kinds}
     notes = doubts if mode or stated else [*doubts, UNSTATED]
     switches = switches_from_zero(fields["action"], parts["action"])

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support.foreign import BASE_FIRST, EE_FIRST, stats_of
+from support.foreign import BASE_FIRST, EE_FIRST, import_config, stats_of
 
 from z1_ros.errors import CheckpointError, ConfigError
 from z1_ros.models.importing.norm_stats import Stats
@@ -23,10 +23,8 @@ def stats(order=EE_FIRST, **changed) -> Stats:
 
 
 def plan(found, origin=None, order=EE_FIRST, **settings):
-    given = {"mode": None, "with_state": True, "allow_suspicious": False}
-    return plan_scaling(
-        PANDA_OMRON, origin or Origin(kind="openpi"), found, order, **(given | settings)
-    )
+    config = import_config(Path("pi05"), **settings)
+    return plan_scaling(PANDA_OMRON, origin or Origin(kind="openpi"), found, order, config)
 
 
 def test_fields_and_statistics_come_in_the_order_of_the_columns() -> None:
@@ -40,19 +38,21 @@ def test_fields_and_statistics_come_in_the_order_of_the_columns() -> None:
 def test_a_stated_mode_wins_over_the_files() -> None:
     origin = Origin(kind="lerobot", modes={"state": "QUANTILES", "action": "MIN_MAX"})
     assert plan(stats(), origin).modes == {"state": "QUANTILES", "action": "MIN_MAX"}
-    made = plan(stats(), origin, mode="mean_std")
+    made = plan(stats(), origin, norm_mode="mean_std")
     assert made.normalization.mode == "mean_std" and made.normalization.action.std
 
 
 def test_without_state_in_the_prompt_none_is_asked_for() -> None:
-    made = plan(stats(), with_state=False)
+    made = plan(stats(), discrete_state=False)
     assert made.state == () and made.normalization.state.q01 == ()
 
 
 def test_another_order_is_recognised_and_sizes_must_add_up() -> None:
     with pytest.raises(CheckpointError, match=r"look like base-first\."):
         plan(stats(BASE_FIRST))
-    assert "Make sure that the order" in plan(stats(BASE_FIRST), allow_suspicious=True).notes[0]
+    assert (
+        "Make sure that the order" in plan(stats(BASE_FIRST), allow_suspicious_stats=True).notes[0]
+    )
     with pytest.raises(ConfigError, match="action has 7 numbers"):
         plan(stats(), Origin(kind="lerobot", vectors={"action": 7}))
 
