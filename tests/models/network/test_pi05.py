@@ -1,4 +1,4 @@
-"""The network's own invariants; ``parity/test_report.py`` compares it with other implementations."""
+"""The network's own invariants; the tests of parity compare it with other implementations."""
 
 import pytest
 import torch
