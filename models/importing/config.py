@@ -7,6 +7,8 @@ from typing import Literal
 
 import tyro
 
+from z1_ros.models.bundle.parts import Mode, Resize
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ImportConfig:
@@ -36,14 +38,14 @@ class ImportConfig:
     LeRobot policy. By default those in the checkpoint."""
     asset_id: str | None = None
     """Robot whose ``assets/<id>/norm_stats.json`` is used, if a checkpoint has several."""
-    norm_mode: Literal["quantile", "mean_std"] | None = None
+    norm_mode: Mode | None = None
     """Normalisation of state and actions. By default as LeRobot's files say, or quantile."""
     allow_suspicious_stats: bool = False
     """Import even if the statistics look like those of another known order of columns."""
     discrete_state: bool = True
     """Put the state into the prompt. Switch it off for checkpoints that were trained without it
     (openpi's pi05_libero)."""
-    resize: Literal["area", "bilinear", "bilinear_antialias"] | None = None
+    resize: Resize | None = None
     """How images are resized. By default bilinear for LeRobot's checkpoints and bilinear_antialias
     for openpi's."""
     tokenizer: str = ""

@@ -200,16 +200,18 @@ def map_cameras(origin: Origin, robot: Embodiment, given: str) -> dict[str, str 
     Raises:
         ConfigError: A slot or camera is unknown, or a slot has no camera.
     """
-    cameras = _parse(given, origin, robot) if given else _guess(origin, robot)
+    cameras = _parse_cameras(given, origin, robot) if given else _guess_cameras(origin, robot)
     present = [camera for camera in cameras.values() if camera]
     if len(set(present)) < len(present):
         raise ConfigError(f"a camera fills two image slots: {', '.join(present)}")
     if not present:
-        raise ConfigError(f"no image slot has a camera: pass --cameras. {_all(origin, robot)}")
+        raise ConfigError(
+            f"no image slot has a camera: pass --cameras. {_slots_and_cameras(origin, robot)}"
+        )
     return cameras
 
 
-def _guess(origin: Origin, robot: Embodiment) -> dict[str, str | None]:
+def _guess_cameras(origin: Origin, robot: Embodiment) -> dict[str, str | None]:
     cameras: dict[str, str | None] = {}
     for slot in origin.slots:
         name = origin.renamed.get(slot, slot)
@@ -221,12 +223,12 @@ def _guess(origin: Origin, robot: Embodiment) -> dict[str, str | None]:
         raise ConfigError(
             f"robot {robot.name!r} has no camera of the name of image slots {', '.join(alone)}: "
             f"pass --cameras slot=camera,slot=camera; slots that are left out are masked. "
-            f"{_all(origin, robot)}"
+            f"{_slots_and_cameras(origin, robot)}"
         )
     return cameras
 
 
-def _parse(given: str, origin: Origin, robot: Embodiment) -> dict[str, str | None]:
+def _parse_cameras(given: str, origin: Origin, robot: Embodiment) -> dict[str, str | None]:
     cameras: dict[str, str | None] = dict.fromkeys(origin.slots)
     for pair in given.split(","):
         slot, equals, camera = (part.strip() for part in pair.partition("="))
@@ -246,5 +248,5 @@ def _parse(given: str, origin: Origin, robot: Embodiment) -> dict[str, str | Non
     return cameras
 
 
-def _all(origin: Origin, robot: Embodiment) -> str:
+def _slots_and_cameras(origin: Origin, robot: Embodiment) -> str:
     return f"Slots: {', '.join(origin.slots) or 'none'}. Cameras: {', '.join(robot.cameras)}."

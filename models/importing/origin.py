@@ -23,7 +23,7 @@ from z1_ros.models.checkpoint.foreign_config import (
     read_steps,
 )
 from z1_ros.models.checkpoint.loading import Checkpoint
-from z1_ros.models.importing.norm_stats import modes_of
+from z1_ros.models.importing.norm_stats import NORMALIZERS, modes_of
 
 OLD_RELEASE = (
     "Saved by LeRobot 0.5.0 or older. Releases up to 0.4.4 padded the state in the prompt to 32 "
@@ -36,7 +36,7 @@ _RENAME_STEP = "rename_observations_processor"
 _RELATIVE_STEPS = tuple(f"{kind}_actions_processor" for kind in ("relative", "delta", "absolute"))
 _KNOWN_STEPS = {
     *(_STATE_STEP, _TOKENIZER_STEP, _RENAME_STEP, *_RELATIVE_STEPS),
-    *("to_batch_processor", "device_processor", "normalizer_processor", "unnormalizer_processor"),
+    *("to_batch_processor", "device_processor", *NORMALIZERS.values()),
 }
 
 
