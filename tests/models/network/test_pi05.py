@@ -1,13 +1,14 @@
-"""The network's own invariants; the tests of parity compare it with other implementations."""
+"""The network against π0.5's published implementations, and its own invariants."""
 
 import pytest
 import torch
 from safetensors.torch import load_file
 from support.micro import DATA, MICRO, OPENPI
 
+from z1_ros.models.checkpoint.layouts import from_openpi
 from z1_ros.models.checkpoint.loading import load_checkpoint
 from z1_ros.models.network.geometry import FULL, SMALL
-from z1_ros.models.network.pi05 import Pi05, draw_time
+from z1_ros.models.network.pi05 import Pi05, draw_time, noisy_actions
 
 
 @pytest.fixture(scope="module")
@@ -29,6 +30,50 @@ def prefix_inputs(golden):
 
 def relative_error(value, reference):
     return ((value - reference).abs().max() / reference.abs().max()).item()
+
+
+def test_prefix_embedding_keys_and_values_are_those_of_the_reference(network, golden):
+    embedded, valid_tokens = network.embed_prefix(*prefix_inputs(golden))
+    assert relative_error(embedded, golden["mid.prefix_embs"]) < 5e-6
+    assert torch.equal(valid_tokens, golden["mid.prefix_pad"])
+    prefix = network.prefix(*prefix_inputs(golden))
+    valid = valid_tokens[:, None, :, None]
+    for layer in range(MICRO.depth):
+        for ours, key in ((prefix.k, "k"), (prefix.v, "v")):
+            reference = golden[f"mid.kv{layer}.{key}"]
+            assert relative_error(ours[layer] * valid, reference * valid) < 5e-6
+
+
+def test_time_condition_matches_the_float64_reference(network, golden):
+    assert relative_error(network.time(golden["in.time"]), golden["mid.adarms_cond"]) < 5e-6
+
+
+def test_every_euler_step_and_the_sampled_actions_match(network, golden):
+    with torch.no_grad():
+        prefix = network.prefix(*prefix_inputs(golden))
+        for time, x, v in zip(
+            golden["mid.step_time"], golden["mid.step_x"], golden["mid.step_v"], strict=True
+        ):
+            assert relative_error(network.denoise(x, time, prefix), v) < 5e-6
+        actions = network.sample(prefix, golden["in.noise"], 10)
+    assert relative_error(actions, golden["out.sample_actions"]) < 5e-6
+
+
+def test_loss_and_gradients_match(network, golden):
+    prefix = network.prefix(*prefix_inputs(golden))
+    time = golden["in.time"]
+    x_t, target = noisy_actions(golden["in.actions"], golden["in.noise"], time)
+    loss = (network.denoise(x_t, time, prefix) - target).square()
+    assert relative_error(loss, golden["out.loss"]) < 5e-6
+    loss.mean().backward()
+    gradients = {name: p.grad for name, p in network.named_parameters()}
+    compared = 0
+    for key, reference in golden.items():
+        ours = from_openpi(key.removeprefix("grad."), MICRO.depth) if "grad." in key else None
+        if ours in gradients:
+            assert relative_error(gradients[ours], reference) < 2e-5, key
+            compared += 1
+    assert compared == 30
 
 
 def test_no_parameter_is_dead(network, golden):
