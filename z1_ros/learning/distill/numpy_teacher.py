@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from z1_ros.learning.rollout.env_worker import Request
+from z1_ros.learning.rollout.env_worker import Reply, Request
 from z1_ros.types import Step
 
 Execute = Callable[[np.ndarray], Step]
@@ -83,7 +83,7 @@ class TeacherRequest(Request):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class TeacherRollouts:
+class TeacherRollouts(Reply):
     """Results of G rollouts of a teacher from one state; their N decisions are concatenated."""
 
     steps_before: int

@@ -50,7 +50,7 @@ class DistillState(Extra):
 
     def begin(self) -> None:
         """Remove files of an earlier run from the folder."""
-        self.dataset.clear()
+        self.dataset.forget_files()
 
     def facts(self) -> dict[str, Any]:
         """Return counters, ready for JSON."""

@@ -16,7 +16,7 @@ from z1_ros.learning.distill.numpy_teacher import (
     relabel,
     roll_out,
 )
-from z1_ros.learning.rollout.env_worker import Begin, EnvWorker, Reply, Request
+from z1_ros.learning.rollout.env_worker import EnvWorker, Reply, Request
 from z1_ros.sim.env import PrivilegedEnv
 from z1_ros.types import Step
 
@@ -43,13 +43,6 @@ class PrivilegedReply(Reply):
     """Privileged state before each executed action (k, n) float32; None if not requested."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class TeacherReply(Reply):
-    """Result of a ``TeacherRequest``."""
-
-    rollouts: TeacherRollouts
-
-
 class PrivilegedWorker(EnvWorker):
     """An environment worker that reads privileged state."""
 
@@ -58,7 +51,7 @@ class PrivilegedWorker(EnvWorker):
     def handle(self, request: Request) -> Reply:
         """Execute a request and return its reply; raises ConfigError without privileged state."""
         if isinstance(request, TeacherRequest):
-            return TeacherReply(rollouts=self._roll_out(request))
+            return self._roll_out(request)
         if not isinstance(request, PrivilegedRequest):
             return super().handle(request)
         relabelled = self._relabel(request.relabel) if request.relabel else None
@@ -106,10 +99,10 @@ class PrivilegedWorker(EnvWorker):
             self.env.restore(here)
 
     def _roll_out(self, request: TeacherRequest) -> TeacherRollouts:
-        start = request.begin or Begin()
-        if not start.snapshot:
+        start = request.begin or 0
+        if isinstance(start, int):
             self.begin(start)
-            start = Begin(snapshot=self.env.snapshot())
+            start = self.env.snapshot()
         rollouts = roll_out(
             request, lambda: self.begin(start), self.execute, self._privileged_state
         )

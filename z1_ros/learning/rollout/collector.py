@@ -160,7 +160,7 @@ class Collector:
         """
         groups = [Group(job, [Rollout() for _ in job.plan.segments]) for job in jobs]
         waiting = deque(
-            _Task(group, number, Begin(seed=group.job.seed), 0, None)
+            _Task(group, number, group.job.seed, 0, None)
             for group in groups
             for number, segment in enumerate(group.job.plan.segments)
             if segment.parent < 0
@@ -186,7 +186,7 @@ class Collector:
     def _start(self, worker: int, task: _Task) -> _Task:
         """Give a task to a worker; a task without an observation requests one first."""
         assert task.begin is not None
-        self.counts.restores += bool(task.begin.snapshot)
+        self.counts.restores += isinstance(task.begin, bytes)
         if task.seen is None:
             self._pool.send(worker, Request(begin=task.begin, observe=True))
             task.begin = None
@@ -231,10 +231,11 @@ class Collector:
             return True
         if task.chunk != segments[task.segment].end:
             return False
-        begin = Begin(snapshot=reply.snapshot)
         for child, segment in enumerate(segments):
             if segment.parent == task.segment:
-                waiting.append(_Task(task.group, child, begin, task.chunk, reply.observation))
+                waiting.append(
+                    _Task(task.group, child, reply.snapshot, task.chunk, reply.observation)
+                )
         return True
 
 
