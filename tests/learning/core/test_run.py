@@ -34,7 +34,7 @@ class Counted:
         return {"number": self.number}
 
     def tensors(self):
-        return {"extra.number": torch.tensor(self.number)}
+        return {"extra": {"number": torch.tensor(self.number)}}
 
     def load(self, facts, groups, iteration):
         self.number = facts["number"]

@@ -1,5 +1,7 @@
 """The privileged environment worker: its labels leave no trace, its rollouts are the world's."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from support.reach_env import ReachEnv
@@ -40,7 +42,12 @@ def test_a_teachers_rollout_is_what_the_environment_does(worker):
     assert result.lengths.sum() == len(result.privileged) == len(result.action)
     first, second = np.split(result.privileged, [result.lengths[0]])
     assert np.array_equal(first[0], second[0])  # one scene, from its start
-    assert not np.array_equal(first[1], second[1])  # with noise of its own
+    assert not np.array_equal(first[1], second[1])  # with noise of its own, which its key gives
+    request = replace(rollout_request(teacher), keys=((0, 3, 1),))
+    assert np.array_equal(worker.handle(request).privileged, second)
+    means = [teacher.to_numpy.mean(state) for state in result.privileged]
+    wanted = [teacher.to_numpy.log_prob(*each) for each in zip(result.action, means, strict=True)]
+    np.testing.assert_allclose(result.log_prob, wanted, rtol=1e-6)
     at = 0
     for length, steps, success in zip(result.lengths, result.steps, result.success, strict=True):
         worker.handle(Request(begin=3))
@@ -113,6 +120,7 @@ def test_a_label_ends_where_the_episode_would(worker):
     chunk, valid = worker.handle(wanted).relabelled
     end = int(valid.sum())
     assert 0 < end < 60 and valid[:end].all() and not chunk[end:].any()
+    assert chunk.shape == (60, DIMS) and chunk.dtype == np.float32
 
 
 # The privileged state

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from z1_ros.errors import CheckpointError, Diverged
 from z1_ros.files import write_json
@@ -58,8 +57,8 @@ class Extra:
         """Return the counters to save, as JSON data."""
         return {}
 
-    def tensors(self) -> dict[str, Tensor]:
-        """Return the tensors to save, by ``kind.name``."""
+    def tensors(self) -> Groups:
+        """Return the tensors to save, by kind and name."""
         return {}
 
     def load(self, facts: Mapping[str, Any], groups: Groups, iteration: int) -> None:

@@ -56,8 +56,8 @@ class DistillState(Extra):
         """Return counters, ready for JSON."""
         return {"teacher_success": self.teacher_success, "dagger_from": self.dagger_from}
 
-    def tensors(self) -> dict[str, Tensor]:
-        """Return the tensors to save, by ``kind.name``."""
+    def tensors(self) -> Groups:
+        """Return the tensors to save, by kind and name."""
         if self.teacher is None:
             return {}
         modules = _modules(self.teacher)
@@ -70,9 +70,7 @@ class DistillState(Extra):
         for name, parameter in modules.named_parameters():
             for moment, value in self.teacher.optimizer.state.get(parameter, {}).items():
                 groups.setdefault(f"teacher_{moment}", {})[name] = value
-        return {
-            f"{kind}.{n}": tensor for kind, named in groups.items() for n, tensor in named.items()
-        }
+        return groups
 
     def load(self, facts: Mapping[str, Any], groups: Groups, iteration: int) -> None:
         """Restore the state from saved counters and tensors; ``iteration`` is the next one."""

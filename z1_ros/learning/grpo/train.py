@@ -78,12 +78,12 @@ class GrpoTraining:
         # Advantage: compare each chunk with the rest of its group.
         torch.set_num_threads(self.update_threads)
         scored = [score(group, grpo) for group in groups]
-        batch = make_batch(scored, self.sampler.real_dims)
+        batch = make_batch(groups, scored, self.sampler.real_dims)
         env_steps = self.collector.counts.env_steps - before
         self.run.counters.env_steps += env_steps
         metrics = {
             "train_success": float(np.mean([group.success.mean() for group in groups])),
-            "group_filter_rate": 1 - float(np.mean([item.kept for item in scored])),
+            "group_filter_rate": 1 - float(np.mean([own is not None for own in scored])),
             "chunks_to_success": mean_chunks(groups),
             "env_steps_per_s": env_steps / (rolled - began),
             "rollout_s": rolled - began,

@@ -19,7 +19,7 @@ from z1_ros.learning.rollout.env_worker import Begin, Reply, Request
 from z1_ros.learning.rollout.features import RolloutFeatures
 from z1_ros.learning.rollout.flow_sde import FlowSde
 from z1_ros.learning.rollout.plan import Plan, Segment
-from z1_ros.learning.rollout.sampler import SampledChunk, Sampler
+from z1_ros.learning.rollout.sampler import Sampler
 from z1_ros.types import Observation
 
 SHIFTS = 2
@@ -247,15 +247,10 @@ def sampling(sampler: Sampler, sde: FlowSde, features: RolloutFeatures | None = 
     replan_steps = sampler.manifest.replan_steps
 
     def act(turns: Sequence[Turn]) -> list[Move]:
+        prefix, inputs = sampler.encode([turn.observation for turn in turns])
         wanted = [turn.chunk >= turn.job.plan.masked for turn in turns]
-        chunks: list[SampledChunk] = sampler.sample(
-            [turn.observation for turn in turns],
-            [turn.key for turn in turns],
-            sde,
-            lambda prefix, inputs: (
-                features.keep(prefix, inputs, wanted) if features else [-1] * len(turns)
-            ),
-        )
+        rows = features.keep(prefix, inputs, wanted) if features else [-1] * len(turns)
+        chunks = sampler.sample(prefix, rows, [turn.key for turn in turns], sde)
         return [Move(chunk.actions[:replan_steps], chunk) for chunk in chunks]
 
     return act
