@@ -29,7 +29,7 @@ import torch
 
 from z1_ros.errors import TrainingError
 from z1_ros.learning.core.loss import draw_flow, flow_loss, take_step
-from z1_ros.learning.core.run import TrainingRun, start_expert
+from z1_ros.learning.core.run import TrainingRun
 from z1_ros.learning.core.run_config import VALIDATION_SEED
 from z1_ros.learning.distill.config import DistillConfig
 from z1_ros.learning.distill.dagger import DaggerDataset, record_episodes, relabel_episodes
@@ -43,15 +43,12 @@ from z1_ros.learning.distill.ppo import TeacherUpdate
 from z1_ros.learning.distill.state import DistillState
 from z1_ros.learning.distill.teacher import Critic, Teacher, clone, first_noise, held_actions
 from z1_ros.learning.distill.worker import PrivilegedWorker
-from z1_ros.learning.rollout.collector import Collector, episode_jobs
+from z1_ros.learning.rollout.collector import episode_jobs
 from z1_ros.learning.rollout.env_pool import EnvPool, OpenPool, local_workers
 from z1_ros.learning.rollout.env_worker import Begin
-from z1_ros.learning.rollout.sampler import Sampler
-from z1_ros.learning.rollout.session import evaluate, train_bundle
+from z1_ros.learning.rollout.session import Training, evaluate, train_bundle
 from z1_ros.models.bundle.manifest import Bundle
-from z1_ros.models.bundle.networks import load_bundle_network
 from z1_ros.models.bundle.task_experts import EXPERT_PARTS
-from z1_ros.specs import embodiment
 
 SAMPLES = "dagger"
 """Name of the folder with a run's relabelled samples."""
@@ -59,26 +56,19 @@ Start = tuple[int, Begin]
 """Start of a teacher's rollouts: the number of control steps so far, and a scene or a snapshot."""
 
 
-class Distillation:
+class Distillation(Training):
     """One run: policy, teacher, environments and progress."""
-
-    update_threads = torch.get_num_threads()
 
     def __init__(self, config: DistillConfig, bundle: Bundle, pool: EnvPool, folder: Path):
         """Load the policy; this does not train, and does not read or write the folder.
 
         The workers of ``pool`` must be privileged.
         """
-        self.config = config
-        self.robot = embodiment(bundle.manifest.embodiment)
-        expert = start_expert(bundle, config.task)
-        self.network = load_bundle_network(bundle, expert, torch.float32)
-        self.network.eval().requires_grad_(False)
+        super().__init__(config, bundle, pool)
+        self.config, self.pool = config, pool
+        self.network.requires_grad_(False)
         parts = [getattr(self.network, part).requires_grad_(True) for part in EXPERT_PARTS]
         self.trained = [parameter for part in parts for parameter in part.parameters()]
-        self.pool = pool
-        self.sampler = Sampler(self.network, bundle, self.robot, config.seed)
-        self.collector = Collector(pool)
         dagger = config.dagger
         self.optimizer = torch.optim.AdamW(
             self.trained,
