@@ -16,7 +16,7 @@ from z1_ros.errors import ActionError, ConfigError, GraphError, SnapshotMismatch
 from z1_ros.graph.ros_env import RosEnv
 from z1_ros.graph.runner import GraphRunner
 from z1_ros.graph.train_graph import worker_graph
-from z1_ros.learning.rollout.env_worker import Begin, EnvWorker, Request
+from z1_ros.learning.rollout.env_worker import EnvWorker, Request
 from z1_ros.nodes.messages import joint_states_message
 from z1_ros.sim.registry import EnvMaker
 from z1_ros.specs import PANDA
@@ -58,18 +58,18 @@ def test_every_request_has_the_reply_that_it_has_in_process():
     with fake_worker() as (_, env):
         worker = EnvWorker(lambda: env, guard=False)
         local = EnvWorker(lambda: FakeEnv(image_size=IMAGE_SIZE))
-        both(worker, local, Request(begin=Begin(seed=3), observe=True))
+        both(worker, local, Request(begin=3, observe=True))
         chunks = ACTIONS.reshape(10, 4, -1)
         both(worker, local, Request(actions=chunks[0]))
         early = both(
             worker, local, Request(actions=chunks[1], observe=True, snapshot=True)
         ).snapshot
         late = both(worker, local, Request(actions=chunks[2:7].reshape(20, -1), snapshot=True))
-        again = Request(begin=Begin(snapshot=early), actions=chunks[3], observe=True)
+        again = Request(begin=early, actions=chunks[3], observe=True)
         both(worker, local, again)
         # Less than a chunk: the simulator renders because it is asked again.
         both(worker, local, Request(actions=chunks[4][:1], observe=True))
-        both(worker, local, Request(begin=Begin(snapshot=late.snapshot), actions=chunks[7]))
+        both(worker, local, Request(begin=late.snapshot, actions=chunks[7]))
         reply = both(worker, local, Request(actions=chunks[8:].reshape(8, -1), observe=True))
         assert reply.step.done and reply.step.success and reply.observation is None
         with pytest.raises(ConfigError, match="no running episode"):
@@ -82,13 +82,13 @@ def test_a_snapshot_of_any_time_is_a_new_episode_to_the_guard():
     with fake_worker() as (_, env):
         worker = EnvWorker(lambda: env, guard=False)
         local = EnvWorker(lambda: FakeEnv(image_size=IMAGE_SIZE))
-        begin = Request(begin=Begin(seed=3), actions=ACTIONS[:24], snapshot=True)
+        begin = Request(begin=3, actions=ACTIONS[:24], snapshot=True)
         later = both(worker, local, begin).snapshot
-        both(worker, local, Request(begin=Begin(seed=3), actions=np.ones_like(ACTIONS[:4])))
+        both(worker, local, Request(begin=3, actions=np.ones_like(ACTIONS[:4])))
         both(
             worker,
             local,
-            Request(begin=Begin(snapshot=later), actions=-np.ones_like(ACTIONS[:4]), snapshot=True),
+            Request(begin=later, actions=-np.ones_like(ACTIONS[:4]), snapshot=True),
         )
 
 
@@ -159,7 +159,7 @@ def test_what_a_simulator_that_is_no_more_said_last_is_no_first_observation():
         runner.client.pause(False)
         worker = EnvWorker(lambda: env, guard=False)
         local = EnvWorker(lambda: FakeEnv(image_size=IMAGE_SIZE))
-        both(worker, local, Request(begin=Begin(seed=4), actions=ACTIONS[:4], observe=True))
+        both(worker, local, Request(begin=4, actions=ACTIONS[:4], observe=True))
 
 
 def test_a_guard_that_is_started_anew_within_an_episode_is_noticed():

@@ -14,7 +14,6 @@ from z1_ros.learning.distill.teacher import Critic, Teacher, clone, first_noise
 from z1_ros.learning.distill.train import Distillation
 from z1_ros.learning.distill.worker import PrivilegedWorker
 from z1_ros.learning.rollout.collector import episode_jobs
-from z1_ros.learning.rollout.env_worker import Begin
 from z1_ros.specs import PANDA
 
 DIMS = PANDA.action_dim
@@ -66,7 +65,7 @@ def open_privileged_inline(maker, count):
 def rollout_request(teacher, seed=3, rollouts=2, noise=True):
     """Return a request for rollouts from the start of a scene."""
     keys = tuple((0, seed, j) for j in range(rollouts))
-    begin = Begin(seed=seed)
+    begin = seed
     return TeacherRequest(
         teacher=teacher.to_numpy, begin=begin, keys=keys, hold_steps=HOLD, noise=noise
     )
@@ -76,7 +75,7 @@ def rolled_out(teacher, scenes=16, rollouts=4, first=0, noise=True):
     """Return a teacher's rollouts in several scenes."""
     worker = PrivilegedWorker(ReachEnv)
     requests = [rollout_request(teacher, first + i, rollouts, noise) for i in range(scenes)]
-    return [worker.handle(request).rollouts for request in requests]
+    return [worker.handle(request) for request in requests]
 
 
 def relabel_by(teacher, horizon):

@@ -21,7 +21,7 @@ from z1_ros.benchmarks.report import Row, publish
 from z1_ros.errors import ConfigError
 from z1_ros.learning.rollout.collector import Collector, GroupJob, sampling
 from z1_ros.learning.rollout.env_pool import EnvPool, OpenPool, local_workers
-from z1_ros.learning.rollout.env_worker import Begin, Request
+from z1_ros.learning.rollout.env_worker import Request
 from z1_ros.learning.rollout.features import RolloutFeatures
 from z1_ros.learning.rollout.flow_sde import FlowSde
 from z1_ros.learning.rollout.plan import Sharing, plan_group, trainable
@@ -262,7 +262,7 @@ def _open(config: RlBenchConfig, maker: EnvMaker, openers: Openers, stack: ExitS
                 make: Any = RendersEveryStepMaker(maker) if variant.renders_every_step else maker
                 count = 1 if variant.one_by_one else config.workers
                 pools[kind] = stack.enter_context(openers[through](make, count))
-                pools[kind].map([Request(begin=Begin(seed=config.seed), observe=True)] * count)
+                pools[kind].map([Request(begin=config.seed, observe=True)] * count)
             sides.append(Side(way, through, pools[kind]))
     return sides
 
@@ -271,10 +271,10 @@ def snapshot_rates(pool: EnvPool, through: str, rounds: int = 20) -> list[Row]:
     """Measure the resets and restores per second of all workers, and the size of a snapshot."""
     count = len(pool)
     name = f"{count} workers" if through == "inproc" else f"{count} over {through}"
-    request = Request(begin=Begin(seed=0), snapshot=True)
+    request = Request(begin=0, snapshot=True)
     taken = pool.map([request] * count)[0].snapshot
     rows = []
-    for quantity, begin in (("resets", Begin(seed=0)), ("restores", Begin(snapshot=taken))):
+    for quantity, begin in (("resets", 0), ("restores", taken)):
         began = time.perf_counter()
         for _ in range(rounds):
             pool.map([Request(begin=begin)] * count)

@@ -43,7 +43,7 @@ class Trained:
 @pytest.mark.parametrize("decay", [0.0, 0.9])
 def test_weights_average_optimiser_and_counters_come_back(tmp_path, decay):
     first = Trained(tmp_path / "c.safetensors", decay).learn(3)
-    first.checkpoint.save({"step": 3}, {"teacher.bias": torch.ones(2)})
+    first.checkpoint.save({"step": 3}, {"teacher": {"bias": torch.ones(2)}})
     second = Trained(tmp_path / "c.safetensors", decay, seed=1)
     facts, groups = second.checkpoint.load()
     assert facts == {"step": 3}

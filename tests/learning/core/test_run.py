@@ -1,6 +1,7 @@
 """A run on disk: budget, checkpoint, best weights, and what it says while it goes on."""
 
 import json
+import math
 import sys
 
 import pytest
@@ -27,21 +28,18 @@ class Counted:
     def __init__(self):
         self.events, self.number = [], 0
 
-    def begin(self):
-        self.events.append("begin")
-
     def facts(self):
         return {"number": self.number}
 
     def tensors(self):
-        return {"extra.number": torch.tensor(self.number)}
+        return {"extra": {"number": torch.tensor(self.number)}}
 
     def load(self, facts, groups, iteration):
         self.number = facts["number"]
         self.events.append(("load", iteration, int(groups["extra"]["number"])))
 
-    def saved(self, iteration):
-        self.events.append(("saved", iteration))
+    def forget_files(self, before=math.inf):
+        self.events.append(("forget", before))
 
 
 def made_run(tmp_path, extra=None, decay=0.0, fingerprint=None, **changes):
@@ -166,7 +164,7 @@ def test_what_a_method_keeps_is_kept_and_comes_back(tmp_path):
     run.start("z1-teach", "tiny")
     kept.number = 3
     go_on(run, *parts)
-    assert kept.events == ["begin", ("saved", 1)]
+    assert kept.events == [("forget", math.inf), ("forget", 1)]
     again = Counted()
     second, *_ = made_run(tmp_path, extra=again)
     second.start("z1-teach", "tiny")

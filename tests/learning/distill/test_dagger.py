@@ -10,16 +10,14 @@ from support.tiny_bundle import TINY
 from z1_ros.errors import CheckpointError
 from z1_ros.learning.distill.dagger import (
     DaggerDataset,
-    DaggerSamples,
     record_episodes,
     relabel_episodes,
 )
 from z1_ros.learning.distill.worker import PrivilegedWorker
 from z1_ros.learning.rollout.collector import Collector
 from z1_ros.learning.rollout.env_pool import local_workers
-from z1_ros.learning.rollout.env_worker import Begin, Request
+from z1_ros.learning.rollout.env_worker import Request
 from z1_ros.learning.rollout.sampler import Sampler
-from z1_ros.models.network.pi05 import Prefix
 from z1_ros.specs import PANDA
 
 
@@ -79,14 +77,12 @@ def test_every_state_is_a_sample_of_what_the_teacher_would_do_there(tiny_sampler
     acted = [r for r in pool._workers[0].requests if r.actions is not None]
     assert len(samples) == group.lengths[0] == len(acted)
     worker = PrivilegedWorker(ReachEnv)
-    worker.handle(Request(begin=Begin(seed=50)))
+    worker.handle(Request(begin=50))
     for i, request in enumerate(acted):
         chunk, valid = worker.handle(request).relabelled
-        *_, label, counts = samples.take(i)
+        *_, label, counts = samples[i]
         assert torch.equal(counts, torch.from_numpy(valid))
         torch.testing.assert_close(label, tiny_sampler.normalized(chunk))
-    counted = sum(int(samples.take(i)[-1].sum()) for i in range(len(samples)))
-    assert samples.label_steps == counted
 
 
 def test_relabelling_changes_no_episode(tiny_sampler):
@@ -105,11 +101,9 @@ def test_a_sample_holds_what_the_policy_saw(tiny_sampler):
     env = ReachEnv()
     env.reset(50)
     seen, _ = tiny_sampler.encode([env.observe()])
-    k, _, valid, *_ = samples.take(0)
+    k, _, valid, *_ = samples[0]
     torch.testing.assert_close(k, seen.k[:, 0].half())
     assert torch.equal(valid, seen.valid[0])
-    with pytest.raises(KeyError):
-        samples.take(len(samples))
 
 
 SHAPE = (TINY.horizon, TINY.action_dim)
@@ -117,26 +111,22 @@ SHAPE = (TINY.horizon, TINY.action_dim)
 
 def made_samples(count, value=0.0):
     """Return samples whose every number is ``value`` and whose label ends at their number."""
-    samples = DaggerSamples()
-    for number in range(count):
-        k, v = torch.full((2, 2, 1, 1, 3, 4), value)
-        assert samples.observe(Prefix(k, v, torch.ones(1, 3, dtype=torch.bool)), 0) == number
-        samples.label(number, torch.full(SHAPE, value), np.arange(TINY.horizon) <= number)
-    return samples
+    k, v = torch.full((2, 2, 1, 3, 4), value).half()
+    valid, chunk = torch.ones(3, dtype=torch.bool), torch.full(SHAPE, value)
+    return [(k, v, valid, chunk, torch.arange(TINY.horizon) <= i) for i in range(count)]
 
 
-def test_samples_come_back_from_their_tensors():
-    samples = made_samples(3, 0.25)
-    again = DaggerSamples.from_tensors(samples.tensors())
-    assert len(again) == 3 and again.label_steps == samples.label_steps == 1 + 2 + 3
-    for i in range(3):
-        for one, two in zip(again.take(i), samples.take(i), strict=True):
-            assert torch.equal(one, two)
+def test_samples_come_back_from_their_file(tmp_path):
+    samples, dataset = made_samples(3, 0.25), DaggerDataset(tmp_path, 2)
+    DaggerDataset(tmp_path, 2).add(1, samples)
+    dataset.load(1, 2)
+    for one, two in zip(samples, dataset._rounds[1], strict=True):
+        assert all(torch.equal(a, b) for a, b in zip(one, two, strict=True))
 
 
 def test_a_round_without_samples_can_be_written_and_read(tmp_path):
     dataset = DaggerDataset(tmp_path, 2)
-    dataset.add(1, DaggerSamples())
+    dataset.add(1, [])
     again = DaggerDataset(tmp_path, 2)
     again.load(1, 2)
     assert len(again) == 0
@@ -166,7 +156,7 @@ def test_a_new_run_removes_the_rounds_of_an_earlier_one_and_nothing_else(tmp_pat
     dataset = DaggerDataset(tmp_path, 2)
     dataset.add(5, made_samples(1))
     (tmp_path / "notes.txt").touch()
-    dataset.clear()
+    dataset.forget_files()
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
 
 

@@ -13,7 +13,7 @@ from z1_ros.learning.distill.numpy_teacher import TeacherRequest
 from z1_ros.learning.distill.ppo import TeacherUpdate, advantages, decision_times
 from z1_ros.learning.distill.teacher import Critic
 from z1_ros.learning.distill.worker import PrivilegedWorker
-from z1_ros.learning.rollout.env_worker import Begin, Request
+from z1_ros.learning.rollout.env_worker import Request
 
 
 def test_advantages_by_hand():
@@ -37,18 +37,18 @@ def test_with_decay_one_an_advantage_is_the_discounted_success_less_the_value():
 
 def test_the_critic_is_told_the_time_of_the_episode():
     worker, teacher = PrivilegedWorker(ReachEnv), made_teacher()
-    worker.handle(Request(begin=Begin(seed=3)))
+    worker.handle(Request(begin=3))
     still = Request(actions=np.zeros((8, DIMS), np.float32), snapshot=True)
     start = worker.handle(still).snapshot
     late = worker.handle(
         TeacherRequest(
             teacher=teacher.to_numpy,
-            begin=Begin(snapshot=start),
+            begin=start,
             steps_before=8,
             keys=((0, 1), (0, 2)),
             hold_steps=HOLD,
         )
-    ).rollouts
+    )
     time = decision_times([late, rolled_out(teacher, 1)[0]], HOLD)
     assert time[: late.lengths[0]].tolist() == list(range(2, 2 + late.lengths[0]))
     assert time[late.lengths.sum()] == 0

@@ -12,7 +12,7 @@ from support.tiny_training import parameters_of
 from z1_ros.errors import TrainingError
 from z1_ros.learning.core.loss import flow_loss
 from z1_ros.learning.grpo.config import GrpoConfig
-from z1_ros.learning.grpo.update import make_batch, score, step_weights, useful_rows
+from z1_ros.learning.grpo.update import make_batch, score, step_weights
 from z1_ros.learning.rollout.collector import Executed, Group, GroupJob, Rollout
 from z1_ros.learning.rollout.flow_sde import FlowSde
 from z1_ros.learning.rollout.plan import plan_group
@@ -22,8 +22,9 @@ def first_batch(tmp_path, bundle, sde=None, **grpo):
     """Return a run and what its first iteration would train on."""
     config = grpo_config(tmp_path, grpo=replace(GRPO, **grpo), **(sde or {}))
     made = grpo_training(config, bundle, tmp_path / "run")
-    scored = [score(group, made.config.grpo) for group in made.collect(0)]
-    return made, make_batch(scored, made.sampler.real_dims)
+    groups = made.collect(0)
+    scored = [score(group, made.config.grpo) for group in groups]
+    return made, make_batch(groups, scored, made.sampler.real_dims)
 
 
 def learn(made, batch):
@@ -72,8 +73,7 @@ def scored_group(success, lengths, **config):
 
 def test_a_group_is_scored_by_its_successes():
     scored = scored_group([True, False], [1, 2])
-    np.testing.assert_allclose(scored.samples.advantage, [1, -1, -1], rtol=1e-5)
-    assert scored.kept
+    np.testing.assert_allclose(scored.advantage, [1, -1, -1], rtol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -84,22 +84,24 @@ def test_a_group_is_scored_by_its_successes():
         ([True, True], {"calibration": "none"}, False),
         ([True, True], {}, True),
         ([True, False], {"filter_range": (0.6, 1.0), "gamma": 1.0}, False),
+        ([True, False], {"filter_range": (0.5, 1.0), "gamma": 1.0}, True),
+        ([True, False], {"filter_range": (0.0, 0.5), "gamma": 1.0}, True),
     ],
 )
 def test_groups_outside_the_filter_or_without_an_advantage_are_not_trained_on(
     success, config, kept
 ):
     scored = scored_group(success, [1, 2], **config)
-    assert scored.kept == kept
+    assert (scored is not None) == kept
     if not kept:
-        assert make_batch([scored], 7) is None
+        assert make_batch([None], [scored], 7) is None
 
 
 def test_the_baseline_is_the_group_or_those_that_still_run():
     of_group = scored_group([True, False], [1, 3])
     of_alive = scored_group([True, False], [1, 3], baseline="alive")
-    np.testing.assert_allclose(of_group.samples.advantage, [1, -1, -1, -1], rtol=1e-5)
-    np.testing.assert_allclose(of_alive.samples.advantage, [1, -1, 0, 0], atol=1e-5)
+    np.testing.assert_allclose(of_group.advantage, [1, -1, -1, -1], rtol=1e-5)
+    np.testing.assert_allclose(of_alive.advantage, [1, -1, 0, 0], atol=1e-5)
 
 
 def test_a_batch_holds_each_chunk_once_and_masks_what_was_not_executed(tmp_path, tiny_bundle):
@@ -116,12 +118,6 @@ def test_a_batch_holds_each_chunk_once_and_masks_what_was_not_executed(tmp_path,
 def test_rows_without_an_advantage_may_fill_a_minibatch(tmp_path, tiny_bundle, minibatches):
     made, batch = first_batch(tmp_path, tiny_bundle, minibatches=minibatches, learning_rate=1e-5)
     assert "kl" in learn(made, batch)
-
-
-def test_useful_rows_are_those_with_an_advantage(tmp_path, tiny_bundle):
-    _, batch = first_batch(tmp_path, tiny_bundle)
-    rows = useful_rows(batch).tolist()
-    assert sorted(rows) == (batch.advantage != 0).nonzero()[:, 0].tolist()
 
 
 # Flow matching on what did better

@@ -19,7 +19,7 @@ from z1_ros.learning.rollout.collector import (
     sampling,
 )
 from z1_ros.learning.rollout.env_pool import EnvPool, WorkerProcess, local_workers
-from z1_ros.learning.rollout.env_worker import Begin, EnvWorker, Request
+from z1_ros.learning.rollout.env_worker import EnvWorker, Request
 from z1_ros.learning.rollout.flow_sde import FlowSde
 from z1_ros.learning.rollout.plan import plan_group
 from z1_ros.learning.rollout.sampler import Sampler
@@ -74,7 +74,7 @@ def test_a_rollout_continues_as_if_it_had_run_the_shared_chunks_itself(tiny_samp
     runner = Collector(inline_pool())
     (group,) = runner.run(jobs("prefix", 3, count=1), sampling(tiny_sampler, SDE))
     whole = [*group.segments[0].executed, *group.segments[2].executed]
-    reply = worker.handle(Request(begin=Begin(seed=100), observe=True))
+    reply = worker.handle(Request(begin=100, observe=True))
     for executed in whole:
         reply = worker.handle(Request(actions=executed.chunk.actions[:REPLAN_STEPS], observe=True))
         assert reply.step.consumed == executed.steps

@@ -15,7 +15,7 @@ from support.recorder import Recorder
 from z1_ros.errors import SnapshotMismatch
 from z1_ros.learning.rollout.collector import Collector, GroupJob, sampling
 from z1_ros.learning.rollout.env_pool import EnvPool, WorkerLost, WorkerProcess, local_workers
-from z1_ros.learning.rollout.env_worker import Begin, EnvWorker, Reply, Request
+from z1_ros.learning.rollout.env_worker import EnvWorker, Reply, Request
 from z1_ros.learning.rollout.flow_sde import FlowSde
 from z1_ros.learning.rollout.plan import plan_group
 
@@ -63,7 +63,7 @@ def wait_for(file: Path) -> None:
 
 def test_a_learner_that_leaves_while_it_is_owed_a_reply_lets_the_environment_close(tmp_path):
     worker = WorkerProcess(partial(Slow, tmp_path), ReachEnv.image_bytes, end_s=60.0)
-    worker.send(Request(begin=Begin(seed=1), observe=True))
+    worker.send(Request(begin=1, observe=True))
     wait_for(tmp_path / "begun")
     worker.hang_up()
     (tmp_path / "go on").touch()
@@ -103,7 +103,7 @@ class Watched:
 def test_a_new_process_has_more_time_for_its_first_reply(lost, waits):
     worker = Watched(lost)
     with EnvPool([worker], timeout_s=5, start_timeout_s=90) as pool:
-        for begin in (Begin(seed=1), None, None):
+        for begin in (1, None, None):
             pool.send(0, Request(begin=begin))
             pool.receive(0)
     assert worker.waits == waits
@@ -111,16 +111,16 @@ def test_a_new_process_has_more_time_for_its_first_reply(lost, waits):
 
 def test_what_an_environment_refuses_reaches_the_learner():
     with EnvPool([WorkerProcess(ReachEnv, ReachEnv.image_bytes)]) as pool:
-        pool.send(0, Request(begin=Begin(snapshot=b"nonsense")))
+        pool.send(0, Request(begin=b"nonsense"))
         with pytest.raises(SnapshotMismatch):
             pool.receive(0)
-        pool.send(0, Request(begin=Begin(seed=1), observe=True))
+        pool.send(0, Request(begin=1, observe=True))
         assert pool.receive(0).observation.images["robot0_eye_in_hand"].shape == (PX, PX, 3)
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 8])
 def test_requests_are_spread_over_the_workers_and_replies_come_in_order(count):
-    requests = [Request(begin=Begin(seed=seed), observe=True) for seed in range(5)]
+    requests = [Request(begin=seed, observe=True) for seed in range(5)]
     pool = inline_pool(count)
     found = [reply.observation.state for reply in pool.map(requests)]
     for seed, state in enumerate(found):

@@ -29,7 +29,7 @@ def observations():
 
 def sampled(sampler, observations, keys, **changes):
     sde = FlowSde(**({"steps": 3} | changes))
-    return sampler.sample(observations, keys, sde, lambda prefix, inputs: range(len(keys)))
+    return sampler.sample(sampler.encode(observations)[0], range(len(keys)), keys, sde)
 
 
 def test_a_chunks_noise_is_its_keys_own_whatever_else_is_in_the_batch(tiny_sampler, observations):

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from support.reach_env import ReachEnv, ReachExpert
+from support.demonstrations import make_demos
 from support.tiny_bundle import TINY, tiny_contract
 
 from z1_ros.errors import ConfigError
@@ -29,15 +29,10 @@ TASKS = ("OpenDrawer", "TurnOnMicrowave")
 
 @pytest.fixture(scope="module")
 def directory(tmp_path_factory):
-    config = demos.DemosConfig(
-        out=tmp_path_factory.mktemp("data") / "demos", episodes=12, image_size=32, noisy=0.5
-    )
-    demos._write_header(config)
-    collector = demos.Collector(config, ReachEnv, ReachExpert)
+    out = tmp_path_factory.mktemp("data") / "demos"
     for task, episodes in zip(TASKS, (12, 4), strict=True):
-        for seed in range(episodes):
-            collector.run(task, seed)
-    return config.out
+        make_demos(out, episodes, task, image_size=32, noisy=0.5)
+    return out
 
 
 @pytest.fixture(scope="module")

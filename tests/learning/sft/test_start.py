@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from support.reach_env import ReachEnv, ReachExpert
+from support.demonstrations import make_demos
 from support.tiny_bundle import TINY
 
 from z1_ros.errors import ConfigError, ContractMismatch
@@ -19,13 +19,7 @@ from z1_ros.specs import PANDA
 @pytest.fixture(scope="module")
 def directory(tmp_path_factory):
     """A few demonstrations of the tiny policy's image size."""
-    out = tmp_path_factory.mktemp("start") / "demos"
-    config = demos.DemosConfig(out=out, tasks="OpenDrawer", episodes=4, image_size=TINY.image_size)
-    demos._write_header(config)
-    collector = demos.Collector(config, ReachEnv, ReachExpert)
-    for seed in range(4):
-        collector.run("OpenDrawer", seed)
-    return out
+    return make_demos(tmp_path_factory.mktemp("start") / "demos", 4, image_size=TINY.image_size)
 
 
 @pytest.fixture

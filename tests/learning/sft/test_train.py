@@ -5,10 +5,10 @@ from dataclasses import replace
 
 import pytest
 import torch
-from support.reach_env import ReachEnv, ReachExpert
+from support.demonstrations import make_demos
+from support.reach_env import ReachEnv
 
 from z1_ros.errors import ConfigError, ContractMismatch, TrainingError, Z1Error
-from z1_ros.learning.sft import demos
 from z1_ros.learning.sft import train as sft
 from z1_ros.learning.sft.config import TrainConfig
 from z1_ros.learning.sft.dataset import Augmentation
@@ -48,20 +48,9 @@ def small(monkeypatch):
     torch.set_num_threads(threads)
 
 
-def make_demos(directory, episodes):
-    config = demos.DemosConfig(
-        out=directory, tasks="OpenDrawer", episodes=episodes, image_size=48, frame_stride=1
-    )
-    demos._write_header(config)
-    collector = demos.Collector(config, ReachEnv, ReachExpert)
-    for seed in range(episodes):
-        collector.run("OpenDrawer", seed)
-    return directory
-
-
 @pytest.fixture(scope="module")
 def directory(tmp_path_factory):
-    return make_demos(tmp_path_factory.mktemp("sft") / "demos", 10)
+    return make_demos(tmp_path_factory.mktemp("sft") / "demos", 10, image_size=48, frame_stride=1)
 
 
 @pytest.fixture
@@ -290,7 +279,7 @@ def test_a_policy_trained_from_images_reaches_what_it_sees(tmp_path):
     config = SFTConfig(
         bundle=tmp_path / "reach",
         run=tmp_path / "run",
-        demos=make_demos(tmp_path / "demos", 800),
+        demos=make_demos(tmp_path / "demos", 800, image_size=48, frame_stride=1),
         tasks="OpenDrawer",
         geometry="small",
         train=TrainConfig(

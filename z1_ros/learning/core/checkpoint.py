@@ -48,10 +48,10 @@ class TrainingCheckpoint:
         self._average = average
         self.fingerprint = json.loads(json.dumps(fingerprint))
 
-    def save(self, facts: Mapping[str, Any], extra: Mapping[str, Tensor] | None = None) -> None:
-        """Write the file atomically, with counters and further tensors by ``kind.name``."""
-        tensors = {f"model.{name}": p for name, p in self._trained.items()}
-        tensors |= {f"ema.{name}": p for name, p in self._average.tensors.items()}
+    def save(self, facts: Mapping[str, Any], extra: Groups | None = None) -> None:
+        """Write the file atomically, with counters and further tensors."""
+        groups = {"model": self._trained, "ema": self._average.tensors, **(extra or {})}
+        tensors = {f"{kind}.{n}": t for kind, named in groups.items() for n, t in named.items()}
         steps = 0
         for name, parameter in self._trained.items():
             if held := self._optimizer.state.get(parameter):
@@ -59,7 +59,7 @@ class TrainingCheckpoint:
                 steps = max(steps, int(held["step"]))
         made_with = {"fingerprint": self.fingerprint, "optimizer_steps": steps}
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        write_tensors(self.path, tensors | dict(extra or {}), dict(facts) | made_with)
+        write_tensors(self.path, tensors, dict(facts) | made_with)
 
     def load(self) -> tuple[dict[str, Any], Groups]:
         """Restore weights, average and optimiser; return the counters and all tensors by kind.

@@ -12,10 +12,9 @@ from z1_ros.models.network.pi05 import Prefix
 class FeatureStore:
     """Keys, values and validity of encoded observations in main memory, by row number."""
 
-    def __init__(self, limit_gb: float = math.inf, dtype: torch.dtype | None = None):
-        """Start empty, for at most ``limit_gb`` [GB]; ``dtype`` None keeps that of the features."""
+    def __init__(self, limit_gb: float = math.inf):
+        """Start empty, for at most ``limit_gb`` [GB]."""
         self._limit = limit_gb * 1e9
-        self._dtype = dtype
         self.clear()
 
     def clear(self) -> None:
@@ -31,20 +30,15 @@ class FeatureStore:
 
     def put(self, row: int, prefix: Prefix, at: int) -> bool:
         """Store the observation at index ``at`` of a batch as a row; return False if it is full."""
-        k, v = (part[:, at] for part in (prefix.k, prefix.v))
-        dtype = self._dtype or k.dtype
-        size = (k.numel() + v.numel()) * dtype.itemsize + prefix.valid[at].nbytes
+        parts = (prefix.k[:, at], prefix.v[:, at], prefix.valid[at])
+        size = sum(part.nbytes for part in parts)
         if row not in self._rows:
             if self._bytes + size > self._limit:
                 return False
             self._bytes += size
-        k, v = (part.detach().to("cpu", dtype, copy=True) for part in (k, v))
-        self._rows[row] = (k, v, prefix.valid[at].to("cpu", copy=True))
+        k, v, valid = (part.detach().to("cpu", copy=True) for part in parts)
+        self._rows[row] = (k, v, valid)
         return True
-
-    def row(self, row: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Return one row's keys, values and validity, without a batch dimension."""
-        return self._rows[row]
 
     def read(self, rows: Sequence[int], device: torch.device | str = "cpu") -> Prefix:
         """Return rows (B,) as a prefix of batch size B, in the stored precision."""

@@ -4,6 +4,7 @@ This module does not depend on the training method. The loops of GRPO and privil
 query it for the budget and report the metrics of each iteration.
 """
 
+import math
 import shlex
 import shutil
 import sys
@@ -15,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from z1_ros.errors import CheckpointError, Diverged
 from z1_ros.files import write_json
@@ -49,22 +49,19 @@ class Counters:
 class Extra:
     """State of a training method that is saved in addition to the policy; by default none."""
 
-    def begin(self) -> None:
-        """Remove files of an earlier run from the folder."""
-
     def facts(self) -> dict[str, Any]:
         """Return the counters to save, as JSON data."""
         return {}
 
-    def tensors(self) -> dict[str, Tensor]:
-        """Return the tensors to save, by ``kind.name``."""
+    def tensors(self) -> Groups:
+        """Return the tensors to save, by kind and name."""
         return {}
 
     def load(self, facts: Mapping[str, Any], groups: Groups, iteration: int) -> None:
         """Restore the state from saved counters and tensors; ``iteration`` is the next one."""
 
-    def saved(self, iteration: int) -> None:
-        """Remove files that are no longer needed after ``iteration`` completed iterations."""
+    def forget_files(self, before: float = math.inf) -> None:
+        """Remove files that are not needed when iteration ``before`` begins; inf: all."""
 
 
 class TrainingRun:
@@ -103,14 +100,17 @@ class TrainingRun:
     @property
     def finished(self) -> bool:
         """Whether one of the budgets is used up."""
-        return any(used >= budget for used, budget in self._budgets())
+        return any(used >= total for used, total, _ in self._budgets())
 
-    def _budgets(self) -> list[tuple[float, float]]:
-        """Return the used part and the total of each budget."""
+    def _budgets(self) -> list[tuple[float, float, str]]:
+        """Return used part, total and text of each budget."""
         config, spent = self.config, self.counters
-        used = (spent.elapsed_s, spent.iteration, spent.env_steps)
-        totals = (60 * config.minutes, config.iterations, config.env_steps)
-        return [(part, total) for part, total in zip(used, totals, strict=True) if total]
+        budgets = (
+            (spent.elapsed_s, 60 * config.minutes, f"{config.minutes:g} min"),
+            (spent.iteration, config.iterations, f"{config.iterations} iterations"),
+            (spent.env_steps, config.env_steps, f"{config.env_steps} control steps"),
+        )
+        return [budget for budget in budgets if budget[1]]
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -125,12 +125,7 @@ class TrainingRun:
         """
         config = self.config
         self.log.say(f"{command}: {config.task} in {config.robot}, from {name} to {config.out}")
-        parts = (
-            (config.minutes, f"{config.minutes:g} min"),
-            (config.iterations, f"{config.iterations} iterations"),
-            (config.env_steps, f"{config.env_steps} control steps"),
-        )
-        budget = " or ".join(text for value, text in parts if value)
+        budget = " or ".join(text for *_, text in self._budgets())
         self.log.say(f"checkpoints and log: {self.folder}; budget: {budget}")
         if config.resume and self._checkpoint.path.exists():
             self._resume()
@@ -147,7 +142,7 @@ class TrainingRun:
         for name in (CHECKPOINT, BEST, LOG):
             (self.folder / name).unlink(missing_ok=True)
         shutil.rmtree(self.folder / TENSORBOARD, ignore_errors=True)
-        self._extra.begin()
+        self._extra.forget_files()
 
     def _resume(self) -> None:
         facts, groups = self._checkpoint.load()
@@ -197,7 +192,8 @@ class TrainingRun:
     def remaining(self) -> str:
         """Return a text about the remaining time of the run; empty if it is unknown."""
         elapsed_s = self.counters.elapsed_s
-        estimates = [(total - used) * elapsed_s / used for used, total in self._budgets() if used]
+        budgets = self._budgets()
+        estimates = [(total - used) * elapsed_s / used for used, total, _ in budgets if used]
         if not estimates:
             return ""
         left_s = max(0.0, min(estimates))
@@ -223,7 +219,7 @@ class TrainingRun:
     def save(self) -> None:
         """Write the checkpoint."""
         self._checkpoint.save(self.facts, self._extra.tensors())
-        self._extra.saved(self.counters.iteration)
+        self._extra.forget_files(self.counters.iteration)
 
     def finish(
         self, command: str, start: Bundle, diverged: Diverged | None, *, frozen_vlm: bool

@@ -1,6 +1,8 @@
 """Settings that all reinforcement-learning runs share."""
 
 import math
+import operator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -13,6 +15,13 @@ from z1_ros.specs import TRAIN_SEED_END
 
 VALIDATION_SEED = 9_000
 """First validation seed: scenes from here to 9999 are for evaluation, scenes below for training."""
+Bound = Literal["at least", "more than", "at most", "less than"]
+_BOUNDS: dict[Bound, Callable[[float, float], bool]] = {
+    "at least": operator.ge,
+    "more than": operator.gt,
+    "at most": operator.le,
+    "less than": operator.lt,
+}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -53,11 +62,11 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         find_simulator(self.robot)
-        require_at_least(self, 1, "workers", "eval_every", "eval_episodes")
-        require_at_least(self, 0, "minutes", "iterations", "env_steps", "seed")
+        require(self, "at least", 1, "workers", "eval_every", "eval_episodes")
+        require(self, "at least", 0, "minutes", "iterations", "env_steps", "seed")
         if not (self.minutes or self.iterations or self.env_steps):
             raise ConfigError("without minutes, iterations and env_steps training would never end")
-        require_at_most(self, TRAIN_SEED_END - VALIDATION_SEED, "eval_episodes")
+        require(self, "at most", TRAIN_SEED_END - VALIDATION_SEED, "eval_episodes")
 
     def scenes(self, iteration: int, count: int) -> list[int]:
         """Return the training scenes of an iteration's episodes, in random order."""
@@ -69,25 +78,9 @@ class RunConfig:
         return self.seed * 1_000_003 + iteration
 
 
-def require_at_least(config: Any, least: int, *names: str) -> None:
-    """Raise ConfigError unless these fields are finite and at least ``least``."""
+def require(config: Any, bound: Bound, limit: float, *names: str) -> None:
+    """Raise ConfigError unless these fields are finite and within the bound."""
     for name in names:
         value = getattr(config, name)
-        if not (math.isfinite(value) and value >= least):
-            raise ConfigError(f"{name} is {value}, expected at least {least}")
-
-
-def require_positive(config: Any, *names: str) -> None:
-    """Raise ConfigError unless these fields are finite and more than 0."""
-    for name in names:
-        value = getattr(config, name)
-        if not (math.isfinite(value) and value > 0):
-            raise ConfigError(f"{name} is {value}, expected more than 0")
-
-
-def require_at_most(config: Any, most: float, *names: str) -> None:
-    """Raise ConfigError unless these fields are at most ``most``."""
-    for name in names:
-        value = getattr(config, name)
-        if not value <= most:
-            raise ConfigError(f"{name} is {value}, expected at most {most:g}")
+        if not (math.isfinite(value) and _BOUNDS[bound](value, limit)):
+            raise ConfigError(f"{name} is {value}, expected {bound} {limit:g}")

@@ -5,14 +5,7 @@ from typing import Literal
 
 import tyro
 
-from z1_ros.errors import ConfigError
-from z1_ros.learning.core.run_config import (
-    VALIDATION_SEED,
-    RunConfig,
-    require_at_least,
-    require_at_most,
-    require_positive,
-)
+from z1_ros.learning.core.run_config import VALIDATION_SEED, RunConfig, require
 from z1_ros.specs import TRAIN_SEED_END
 
 
@@ -32,11 +25,10 @@ class CloneConfig:
     """Dropout of hidden units during the imitation only, as the episodes are few."""
 
     def __post_init__(self) -> None:
-        require_at_least(self, 1, "clone_episodes", "clone_steps", "clone_batch_size")
-        require_positive(self, "clone_learning_rate")
-        require_at_least(self, 0, "clone_dropout")
-        if self.clone_dropout >= 1:
-            raise ConfigError(f"clone_dropout is {self.clone_dropout}, expected less than 1")
+        require(self, "at least", 1, "clone_episodes", "clone_steps", "clone_batch_size")
+        require(self, "more than", 0, "clone_learning_rate")
+        require(self, "at least", 0, "clone_dropout")
+        require(self, "less than", 1, "clone_dropout")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -85,15 +77,15 @@ class TeacherConfig:
     """KL divergence of a minibatch at which an iteration's update ends."""
 
     def __post_init__(self) -> None:
-        require_at_least(self, 1, "teacher_eval_every", "teacher_starts", "teacher_rollouts")
-        require_at_least(self, 1, "hold_steps", "recovery_chunks", "epochs", "batch_size")
-        require_at_least(self, 0, "teacher_iterations", "teacher_target", "gae_lambda")
-        require_at_least(self, 0, "recovery_share")
-        require_at_least(self, 2, "teacher_eval_episodes")
-        require_positive(self, "sigma", "gamma", "clip", "max_kl")
-        require_positive(self, "teacher_learning_rate", "critic_learning_rate")
-        require_at_most(self, 1, "gamma", "gae_lambda", "recovery_share")
-        require_at_most(self, TRAIN_SEED_END - VALIDATION_SEED, "teacher_eval_episodes")
+        require(self, "at least", 1, "teacher_eval_every", "teacher_starts", "teacher_rollouts")
+        require(self, "at least", 1, "hold_steps", "recovery_chunks", "epochs", "batch_size")
+        require(self, "at least", 0, "teacher_iterations", "teacher_target", "gae_lambda")
+        require(self, "at least", 0, "recovery_share")
+        require(self, "at least", 2, "teacher_eval_episodes")
+        require(self, "more than", 0, "sigma", "gamma", "clip", "max_kl")
+        require(self, "more than", 0, "teacher_learning_rate", "critic_learning_rate")
+        require(self, "at most", 1, "gamma", "gae_lambda", "recovery_share")
+        require(self, "at most", TRAIN_SEED_END - VALIDATION_SEED, "teacher_eval_episodes")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -121,12 +113,11 @@ class DaggerConfig:
     and become the bundle."""
 
     def __post_init__(self) -> None:
-        require_at_least(self, 1, "dagger_episodes", "dagger_window", "dagger_steps")
-        require_at_least(self, 1, "dagger_batch_size", "draws")
-        require_at_least(self, 0, "weight_decay", "ema")
-        require_positive(self, "expert_learning_rate", "clip_norm")
-        if self.ema >= 1:
-            raise ConfigError(f"ema is {self.ema}, expected less than 1")
+        require(self, "at least", 1, "dagger_episodes", "dagger_window", "dagger_steps")
+        require(self, "at least", 1, "dagger_batch_size", "draws")
+        require(self, "at least", 0, "weight_decay", "ema")
+        require(self, "more than", 0, "expert_learning_rate", "clip_norm")
+        require(self, "less than", 1, "ema")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -1,6 +1,7 @@
 """DAgger: relabelled samples of each round, and the episodes of the policy that they come from."""
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -10,7 +11,6 @@ import torch
 from torch import Tensor
 
 from z1_ros.errors import CheckpointError
-from z1_ros.learning.core.feature_store import FeatureStore
 from z1_ros.learning.distill.numpy_teacher import Relabel
 from z1_ros.learning.distill.worker import PrivilegedReply, PrivilegedRequest
 from z1_ros.learning.rollout.collector import Collector, Group, GroupJob, Move, Turn
@@ -19,60 +19,11 @@ from z1_ros.learning.rollout.sampler import Sampler
 from z1_ros.models.checkpoint.loading import read_tensors, write_tensors
 from z1_ros.models.network.pi05 import Prefix
 
-_COLUMNS = ("k", "v", "valid", "chunk", "chunk_valid")
-"""Tensors of a file: prefix features, the teacher's actions and which of them were executed."""
-
-
-class DaggerSamples:
-    """DAgger samples: prefix features of the policy's observations, and the teacher's chunks.
-
-    Features are stored in half precision: an observation of the kitchen takes 80 KB.
-    """
-
-    def __init__(self) -> None:
-        self.features = FeatureStore(dtype=torch.float16)
-        self._labels: dict[int, tuple[Tensor, Tensor]] = {}
-
-    def __len__(self) -> int:
-        return len(self.features)
-
-    def observe(self, prefix: Prefix, at: int) -> int:
-        """Store the encoded observation at index ``at`` of a batch; return its sample number."""
-        number = len(self.features)
-        self.features.put(number, prefix, at)
-        return number
-
-    def label(self, number: int, chunk: Tensor, valid: np.ndarray) -> None:
-        """Set a sample's label: normalised actions (H, action_dim), whether each was executed."""
-        self._labels[number] = chunk, torch.from_numpy(valid)
-
-    @property
-    def label_steps(self) -> int:
-        """Number of control steps that were simulated to compute the labels."""
-        return int(sum(valid.sum() for _, valid in self._labels.values()))
-
-    def take(self, number: int) -> tuple[Tensor, ...]:
-        """Return a sample: k, v and validity of the features, chunk (H, action_dim), validity."""
-        return *self.features.row(number), *self._labels[number]
-
-    def tensors(self) -> dict[str, Tensor]:
-        """Return all samples as tensors to write."""
-        if not len(self):
-            return {}
-        columns = zip(*(self.take(row) for row in range(len(self))), strict=True)
-        return {name: torch.stack(column) for name, column in zip(_COLUMNS, columns, strict=True)}
-
-    @classmethod
-    def from_tensors(cls, tensors: Mapping[str, Tensor]) -> "DaggerSamples":
-        """Return the samples in tensors that ``tensors`` returned."""
-        samples = cls()
-        if tensors:
-            k, v, valid, chunks, chunk_valid = (tensors[name] for name in _COLUMNS)
-            prefix = Prefix(k.movedim(0, 1), v.movedim(0, 1), valid)
-            for row, label in enumerate(zip(chunks, chunk_valid, strict=True)):
-                samples.features.put(row, prefix, row)
-                samples._labels[row] = label
-        return samples
+Sample = tuple[Tensor, ...]
+"""Tensors of a DAgger sample, one for each name in ``COLUMNS``."""
+COLUMNS = ("k", "v", "valid", "chunk", "chunk_valid")
+"""An observation's prefix features, k and v in half precision (80 KB in the kitchen); the teacher's
+normalised actions (H, action_dim), and which of them were executed (H,)."""
 
 
 class DaggerDataset:
@@ -86,21 +37,24 @@ class DaggerDataset:
         """Start empty; ``window`` is the number of rounds that are kept."""
         self._folder = folder
         self._window = window
-        self._rounds: dict[int, DaggerSamples] = {}
+        self._rounds: dict[int, list[Sample]] = {}
 
     def __len__(self) -> int:
         return sum(len(samples) for samples in self._rounds.values())
 
-    def add(self, number: int, samples: DaggerSamples) -> None:
+    def add(self, number: int, samples: list[Sample]) -> None:
         """Store the samples of a round; remove rounds before the window from memory."""
         self._folder.mkdir(parents=True, exist_ok=True)
-        write_tensors(self._file(number), samples.tensors())
+        # Without samples, there are no columns.
+        columns = zip(COLUMNS, zip(*samples, strict=True), strict=False)
+        tensors = {name: torch.stack(column) for name, column in columns}
+        write_tensors(self._file(number), tensors)
         self._rounds[number] = samples
         for old in [n for n in self._rounds if n <= number - self._window]:
             del self._rounds[old]
 
-    def forget_files(self, before: int) -> None:
-        """Remove files of rounds that are outside the window when round ``before`` begins."""
+    def forget_files(self, before: float = math.inf) -> None:
+        """Remove files of rounds outside the window when round ``before`` begins; inf: all."""
         for path in self._folder.glob("round-*.safetensors"):
             if int(path.stem.removeprefix("round-")) < before - self._window:
                 path.unlink()
@@ -116,19 +70,14 @@ class DaggerDataset:
                 raise CheckpointError(
                     f"{path} is missing, so the run cannot continue; pass --no-resume to begin anew"
                 )
-            self._rounds[number] = DaggerSamples.from_tensors(read_tensors(path))
-
-    def clear(self) -> None:
-        """Remove the files of an earlier run."""
-        for path in self._folder.glob("round-*.safetensors"):
-            path.unlink()
+            tensors = read_tensors(path)
+            self._rounds[number] = list(zip(*(tensors.get(n, ()) for n in COLUMNS), strict=True))
 
     def draw(self, count: int, random: torch.Generator) -> tuple[Prefix, Tensor, Tensor]:
         """Draw B samples with replacement: prefix, chunks (B, H, action_dim), validity (B, H)."""
-        every = [(samples, i) for samples in self._rounds.values() for i in range(len(samples))]
+        every = [sample for samples in self._rounds.values() for sample in samples]
         at = torch.randint(len(every), (count,), generator=random).tolist()
-        taken = (every[i][0].take(every[i][1]) for i in at)
-        k, v, valid, chunks, chunk_valid = zip(*taken, strict=True)
+        k, v, valid, chunks, chunk_valid = zip(*(every[i] for i in at), strict=True)
         prefix = Prefix(torch.stack(k, 1).float(), torch.stack(v, 1).float(), torch.stack(valid))
         return prefix, torch.stack(chunks), torch.stack(chunk_valid)
 
@@ -175,21 +124,22 @@ def record_episodes(
 
 def relabel_episodes(
     collector: Collector, sampler: Sampler, jobs: Sequence[GroupJob], wanted: Relabel
-) -> tuple[list[Group], DaggerSamples]:
+) -> tuple[list[Group], list[Sample]]:
     """Run episodes and turn every state into a sample; its label is the teacher's chunk."""
-    samples = DaggerSamples()
+    samples: list[Sample] = []
 
     def act(turns: Sequence[Turn]) -> list[Move]:
         chunks, prefix = _follow(sampler, turns)
         request = partial(PrivilegedRequest, relabel=wanted)
         return [
-            Move(chunk, samples.observe(prefix, at), request) for at, chunk in enumerate(chunks)
+            Move(chunk, (prefix.k[:, at].half(), prefix.v[:, at].half(), prefix.valid[at]), request)
+            for at, chunk in enumerate(chunks)
         ]
 
     def note(turn: Turn, move: Move, reply: Reply) -> None:
         assert isinstance(reply, PrivilegedReply) and reply.relabelled is not None
-        chunk, valid = reply.relabelled
-        samples.label(move.chunk, sampler.normalized(chunk), valid)
+        chunk, executed = reply.relabelled
+        samples.append((*move.chunk, sampler.normalized(chunk), torch.from_numpy(executed)))
 
     return collector.run(jobs, act, note=note), samples
 

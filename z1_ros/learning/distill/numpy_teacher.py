@@ -1,20 +1,15 @@
-"""The privileged teacher in NumPy, for the environment workers: its rollouts and its labels.
+"""The privileged teacher in NumPy, for the environment workers, and what they are asked for.
 
 The workers need no torch, and the weights are small enough to be sent with each request.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
-from z1_ros.learning.rollout.env_worker import Request
-from z1_ros.types import Step
+from z1_ros.learning.rollout.env_worker import Reply, Request
 
-Execute = Callable[[np.ndarray], Step]
-"""Function that executes actions (k, action_dim) and returns the step result."""
-Read = Callable[[], np.ndarray]
-"""Function that returns the current privileged state (n,)."""
 INPUT_LIMIT = 5.0
 """Limit to which a teacher's normalised inputs are clipped, in standard deviations."""
 EPSILON = 1e-5
@@ -83,7 +78,7 @@ class TeacherRequest(Request):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class TeacherRollouts:
+class TeacherRollouts(Reply):
     """Results of G rollouts of a teacher from one state; their N decisions are concatenated."""
 
     steps_before: int
@@ -100,58 +95,3 @@ class TeacherRollouts:
     """Number of control steps in each rollout (G,)."""
     success: np.ndarray
     """Whether each rollout reached the task (G,) bool."""
-
-
-def roll_out(
-    request: TeacherRequest, begin: Callable[[], None], execute: Execute, read: Read
-) -> TeacherRollouts:
-    """Run the requested rollouts; ``begin`` resets the environment to their start state."""
-    teacher = request.teacher
-    states: list[np.ndarray] = []
-    actions, log_probs, ends = [], [], []
-    for key in request.keys:
-        begin()
-        random = np.random.default_rng(key)
-        first = len(states)
-        while True:
-            privileged = read()
-            action = mean = teacher.mean(privileged)
-            if request.noise:
-                drawn = random.standard_normal(len(mean), np.float32)
-                action = (mean + teacher.std * drawn).astype(np.float32)
-            states.append(privileged)
-            actions.append(action)
-            log_probs.append(teacher.log_prob(action, mean))
-            step = execute(np.repeat(teacher.limited(action)[None], request.hold_steps, 0))
-            if step.done:
-                break
-        ends.append((len(states) - first, step.steps - request.steps_before, step.success))
-    lengths, steps, success = zip(*ends, strict=True)
-    return TeacherRollouts(
-        steps_before=request.steps_before,
-        privileged=np.stack(states),
-        action=np.stack(actions),
-        log_prob=np.array(log_probs, np.float32),
-        lengths=np.array(lengths),
-        steps=np.array(steps),
-        success=np.array(success),
-    )
-
-
-def relabel(wanted: Relabel, execute: Execute, read: Read) -> tuple[np.ndarray, np.ndarray]:
-    """Let a teacher act from the current state; the caller must restore the environment.
-
-    Returns the chunk (horizon, action_dim) float32, and which of its actions were executed before
-    the episode ended (horizon,) bool; the others are zero.
-    """
-    teacher, horizon = wanted.teacher, wanted.horizon
-    chunk: list[np.ndarray] = []
-    while len(chunk) < horizon:
-        action = teacher.limited(teacher.mean(read()))
-        held = [action] * min(wanted.hold_steps, horizon - len(chunk))
-        chunk += held
-        if execute(np.stack(held)).done:
-            break
-    valid = np.arange(horizon) < len(chunk)
-    chunk += [np.zeros_like(chunk[0])] * (horizon - len(chunk))
-    return np.stack(chunk), valid

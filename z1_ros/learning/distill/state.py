@@ -1,5 +1,6 @@
 """The part of a distillation checkpoint that does not belong to the policy."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -48,16 +49,12 @@ class DistillState(Extra):
             state = self.teacher.teacher.state_dict()
             self.best_teacher = {name: tensor.clone() for name, tensor in state.items()}
 
-    def begin(self) -> None:
-        """Remove files of an earlier run from the folder."""
-        self.dataset.clear()
-
     def facts(self) -> dict[str, Any]:
         """Return counters, ready for JSON."""
         return {"teacher_success": self.teacher_success, "dagger_from": self.dagger_from}
 
-    def tensors(self) -> dict[str, Tensor]:
-        """Return the tensors to save, by ``kind.name``."""
+    def tensors(self) -> Groups:
+        """Return the tensors to save, by kind and name."""
         if self.teacher is None:
             return {}
         modules = _modules(self.teacher)
@@ -70,9 +67,7 @@ class DistillState(Extra):
         for name, parameter in modules.named_parameters():
             for moment, value in self.teacher.optimizer.state.get(parameter, {}).items():
                 groups.setdefault(f"teacher_{moment}", {})[name] = value
-        return {
-            f"{kind}.{n}": tensor for kind, named in groups.items() for n, tensor in named.items()
-        }
+        return groups
 
     def load(self, facts: Mapping[str, Any], groups: Groups, iteration: int) -> None:
         """Restore the state from saved counters and tensors; ``iteration`` is the next one."""
@@ -96,9 +91,9 @@ class DistillState(Extra):
                     moment: groups[f"teacher_{moment}"][name] for moment in _MOMENTS
                 }
 
-    def saved(self, iteration: int) -> None:
-        """Remove files that are no longer needed after ``iteration`` completed iterations."""
-        self.dataset.forget_files(iteration)
+    def forget_files(self, before: float = math.inf) -> None:
+        """Remove files of rounds that are not needed when ``before`` begins; inf: all."""
+        self.dataset.forget_files(before)
 
 
 def _packed(starts: Sequence[tuple[int, bytes]]) -> dict[str, Tensor]:

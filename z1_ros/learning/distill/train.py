@@ -18,7 +18,7 @@ Source: Learning by Cheating (arXiv 1912.12294); labels in the learner's own sta
 """
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -29,7 +29,7 @@ import torch
 
 from z1_ros.errors import TrainingError
 from z1_ros.learning.core.loss import draw_flow, flow_loss, take_step
-from z1_ros.learning.core.run import TrainingRun, start_expert
+from z1_ros.learning.core.run import TrainingRun
 from z1_ros.learning.core.run_config import VALIDATION_SEED
 from z1_ros.learning.distill.config import DistillConfig
 from z1_ros.learning.distill.dagger import DaggerDataset, record_episodes, relabel_episodes
@@ -40,45 +40,35 @@ from z1_ros.learning.distill.numpy_teacher import (
     TeacherRollouts,
 )
 from z1_ros.learning.distill.ppo import TeacherUpdate
-from z1_ros.learning.distill.state import DistillState, Starts
+from z1_ros.learning.distill.state import DistillState
 from z1_ros.learning.distill.teacher import Critic, Teacher, clone, first_noise, held_actions
-from z1_ros.learning.distill.worker import PrivilegedWorker, TeacherReply
-from z1_ros.learning.rollout.collector import Collector, episode_jobs
+from z1_ros.learning.distill.worker import PrivilegedWorker
+from z1_ros.learning.rollout.collector import episode_jobs
 from z1_ros.learning.rollout.env_pool import EnvPool, OpenPool, local_workers
 from z1_ros.learning.rollout.env_worker import Begin
-from z1_ros.learning.rollout.sampler import Sampler
-from z1_ros.learning.rollout.session import evaluate, train_bundle
+from z1_ros.learning.rollout.session import Training, evaluate, train_bundle
 from z1_ros.models.bundle.manifest import Bundle
-from z1_ros.models.bundle.networks import load_bundle_network
 from z1_ros.models.bundle.task_experts import EXPERT_PARTS
-from z1_ros.specs import embodiment
 
 SAMPLES = "dagger"
 """Name of the folder with a run's relabelled samples."""
-Beginning = Mapping[str, Any]
-"""Start state of a teacher's rollouts, as fields of ``TeacherRequest``."""
+Start = tuple[int, Begin]
+"""Start of a teacher's rollouts: the number of control steps so far, and a scene or a snapshot."""
 
 
-class Distillation:
+class Distillation(Training):
     """One run: policy, teacher, environments and progress."""
-
-    update_threads = torch.get_num_threads()
 
     def __init__(self, config: DistillConfig, bundle: Bundle, pool: EnvPool, folder: Path):
         """Load the policy; this does not train, and does not read or write the folder.
 
         The workers of ``pool`` must be privileged.
         """
-        self.config = config
-        self.robot = embodiment(bundle.manifest.embodiment)
-        expert = start_expert(bundle, config.task)
-        self.network = load_bundle_network(bundle, expert, torch.float32)
-        self.network.eval().requires_grad_(False)
+        super().__init__(config, bundle, pool)
+        self.config, self.pool = config, pool
+        self.network.requires_grad_(False)
         parts = [getattr(self.network, part).requires_grad_(True) for part in EXPERT_PARTS]
         self.trained = [parameter for part in parts for parameter in part.parameters()]
-        self.pool = pool
-        self.sampler = Sampler(self.network, bundle, self.robot, config.seed)
-        self.collector = Collector(pool)
         dagger = config.dagger
         self.optimizer = torch.optim.AdamW(
             self.trained,
@@ -170,14 +160,13 @@ class Distillation:
         config, made = self.config.teacher, self.state.teacher
         assert made is not None
         recoveries = round(config.recovery_share * config.teacher_starts)
-        beginnings = self.recoveries(self.state.train_starts, recoveries, iteration)
-        scenes = self.config.scenes(iteration, config.teacher_starts)
-        beginnings += [{"begin": Begin(seed=seed)} for seed in scenes]
+        starts = self.recoveries(self.state.train_starts, recoveries, iteration)
+        starts += [(0, seed) for seed in self.config.scenes(iteration, config.teacher_starts)]
         ask = partial(TeacherRequest, teacher=made.teacher.to_numpy, hold_steps=config.hold_steps)
         requests = []
-        for i, beginning in enumerate(beginnings[: config.teacher_starts]):
+        for i, (steps, begin) in enumerate(starts[: config.teacher_starts]):
             keys = [(self.config.seed, iteration, i, j) for j in range(config.teacher_rollouts)]
-            requests.append(ask(keys=tuple(keys), **beginning))
+            requests.append(ask(keys=tuple(keys), steps_before=steps, begin=begin))
         rollouts = self.roll_out_teacher(requests)
         metrics = made.run(rollouts, self.config.batch_seed(iteration), policy=iteration > 1)
         if iteration % config.teacher_eval_every == 0 or iteration == config.teacher_iterations:
@@ -190,15 +179,19 @@ class Distillation:
         assert state.teacher is not None
         half = config.teacher_eval_episodes // 2
         teacher = state.teacher.teacher.to_numpy
-        ask = partial(TeacherRequest, teacher=teacher, hold_steps=config.hold_steps, noise=False)
-        beginnings: dict[str, list[Beginning]] = {
-            "teacher_success": [{"begin": Begin(seed=VALIDATION_SEED + i)} for i in range(half)],
+        hold_steps = config.hold_steps
+        ask = partial(
+            TeacherRequest, teacher=teacher, keys=((0,),), hold_steps=hold_steps, noise=False
+        )
+        beginnings: dict[str, list[Start]] = {
+            "teacher_success": [(0, VALIDATION_SEED + i) for i in range(half)],
             "teacher_recovery_success": self.recoveries(state.eval_starts, half, 0),
         }
         rates = {}
         for name, starts in beginnings.items():
             if starts:  # empty if every held-out episode ends in its first chunk
-                rollouts = self.roll_out_teacher([ask(keys=((0,),), **start) for start in starts])
+                requests = [ask(steps_before=steps, begin=begin) for steps, begin in starts]
+                rollouts = self.roll_out_teacher(requests)
                 rates[name] = float(np.mean([r.success[0] for r in rollouts]))
         success = float(np.mean(list(rates.values())))
         state.note_teacher(success)
@@ -206,16 +199,14 @@ class Distillation:
             state.dagger_from = iteration + 1
         return rates
 
-    def recoveries(self, starts: Starts, count: int, iteration: int) -> list[Beginning]:
-        """Return ``count`` randomly drawn starts as beginnings; empty if there are no starts."""
+    def recoveries(self, starts: Sequence[Start], count: int, iteration: int) -> list[Start]:
+        """Return ``count`` randomly drawn starts; empty if there are no starts."""
         random = np.random.default_rng([self.config.seed, iteration, 1])
-        picked = [starts[i] for i in random.integers(len(starts), size=count)] if starts else []
-        return [{"steps_before": steps, "begin": Begin(snapshot=state)} for steps, state in picked]
+        return [starts[i] for i in random.integers(len(starts), size=count)] if starts else []
 
     def roll_out_teacher(self, requests: Sequence[TeacherRequest]) -> list[TeacherRollouts]:
         """Run a teacher's rollouts on the workers; return them in the order of requests."""
-        replies = self.pool.map(requests)
-        rollouts = [reply.rollouts for reply in replies if isinstance(reply, TeacherReply)]
+        rollouts = [r for r in self.pool.map(requests) if isinstance(r, TeacherRollouts)]
         self.run.counters.env_steps += int(sum(r.steps.sum() for r in rollouts))
         return rollouts
 
@@ -231,7 +222,8 @@ class Distillation:
         with self.run.average.in_place():
             groups, samples = relabel_episodes(self.collector, self.sampler, jobs, wanted)
         self.state.dataset.add(iteration, samples)
-        self.run.counters.env_steps += counts.env_steps - before + samples.label_steps
+        label_steps = int(sum(executed.sum() for *_, executed in samples))
+        self.run.counters.env_steps += counts.env_steps - before + label_steps
         rolled = time.perf_counter()
         torch.set_num_threads(self.update_threads)
         metrics = self.learn(iteration)

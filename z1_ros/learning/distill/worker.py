@@ -13,10 +13,8 @@ from z1_ros.learning.distill.numpy_teacher import (
     Relabel,
     TeacherRequest,
     TeacherRollouts,
-    relabel,
-    roll_out,
 )
-from z1_ros.learning.rollout.env_worker import Begin, EnvWorker, Reply, Request
+from z1_ros.learning.rollout.env_worker import EnvWorker, Reply, Request
 from z1_ros.sim.env import PrivilegedEnv
 from z1_ros.types import Step
 
@@ -43,13 +41,6 @@ class PrivilegedReply(Reply):
     """Privileged state before each executed action (k, n) float32; None if not requested."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class TeacherReply(Reply):
-    """Result of a ``TeacherRequest``."""
-
-    rollouts: TeacherRollouts
-
-
 class PrivilegedWorker(EnvWorker):
     """An environment worker that reads privileged state."""
 
@@ -58,7 +49,7 @@ class PrivilegedWorker(EnvWorker):
     def handle(self, request: Request) -> Reply:
         """Execute a request and return its reply; raises ConfigError without privileged state."""
         if isinstance(request, TeacherRequest):
-            return TeacherReply(rollouts=self._roll_out(request))
+            return self._roll_out(request)
         if not isinstance(request, PrivilegedRequest):
             return super().handle(request)
         relabelled = self._relabel(request.relabel) if request.relabel else None
@@ -97,21 +88,58 @@ class PrivilegedWorker(EnvWorker):
 
     def _relabel(self, wanted: Relabel) -> tuple[np.ndarray, np.ndarray]:
         """Let the teacher act for one chunk, then restore the environment and the guard."""
+        teacher, horizon = wanted.teacher, wanted.horizon
         here, guard = self.env.snapshot(), self.guard
         self.guard = guard.twin() if guard is not None else None
+        chunk: list[np.ndarray] = []
         try:
-            return relabel(wanted, self.execute, self._privileged_state)
+            while len(chunk) < horizon:
+                action = teacher.limited(teacher.mean(self._privileged_state()))
+                held = [action] * min(wanted.hold_steps, horizon - len(chunk))
+                chunk += held
+                if self.execute(np.stack(held)).done:
+                    break
         finally:
             self.guard = guard
             self.env.restore(here)
+        valid = np.arange(horizon) < len(chunk)
+        chunk += [np.zeros_like(chunk[0])] * (horizon - len(chunk))
+        return np.stack(chunk), valid
 
     def _roll_out(self, request: TeacherRequest) -> TeacherRollouts:
-        start = request.begin or Begin()
-        if not start.snapshot:
+        """Run a teacher's rollouts, each from the same state."""
+        teacher, start = request.teacher, request.begin or 0
+        if isinstance(start, int):
             self.begin(start)
-            start = Begin(snapshot=self.env.snapshot())
-        rollouts = roll_out(
-            request, lambda: self.begin(start), self.execute, self._privileged_state
-        )
+            start = self.env.snapshot()
+        states: list[np.ndarray] = []
+        actions, log_probs, ends = [], [], []
+        for key in request.keys:
+            self.begin(start)
+            random = np.random.default_rng(key)
+            first = len(states)
+            while True:
+                privileged = self._privileged_state()
+                action = mean = teacher.mean(privileged)
+                if request.noise:
+                    drawn = random.standard_normal(len(mean), np.float32)
+                    action = (mean + teacher.std * drawn).astype(np.float32)
+                states.append(privileged)
+                actions.append(action)
+                log_probs.append(teacher.log_prob(action, mean))
+                held = np.repeat(teacher.limited(action)[None], request.hold_steps, 0)
+                step = self.execute(held)
+                if step.done:
+                    break
+            ends.append((len(states) - first, step.steps - request.steps_before, step.success))
         self._over = True  # the next request must begin an episode
-        return rollouts
+        lengths, steps, success = zip(*ends, strict=True)
+        return TeacherRollouts(
+            steps_before=request.steps_before,
+            privileged=np.stack(states),
+            action=np.stack(actions),
+            log_prob=np.array(log_probs, np.float32),
+            lengths=np.array(lengths),
+            steps=np.array(steps),
+            success=np.array(success),
+        )

@@ -68,8 +68,3 @@ def alive_advantages(
     scale = np.ptp(advantages) / np.ptp(returns)
     mean = (alive * returns[:, None]).sum(0) / running
     return np.where(alive, (returns[:, None] - mean) * scale, 0.0)
-
-
-def passes_filter(mean_return: float, low: float, high: float) -> bool:
-    """Return whether a group is trained on: its mean reward is from ``low`` to ``high``."""
-    return low <= mean_return <= high

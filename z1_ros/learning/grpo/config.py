@@ -6,12 +6,7 @@ from typing import Literal
 import tyro
 
 from z1_ros.errors import ConfigError
-from z1_ros.learning.core.run_config import (
-    RunConfig,
-    require_at_least,
-    require_at_most,
-    require_positive,
-)
+from z1_ros.learning.core.run_config import RunConfig, require
 from z1_ros.learning.grpo.advantage import Calibration
 from z1_ros.learning.rollout.flow_sde import FlowSde
 from z1_ros.learning.rollout.plan import Sharing
@@ -85,14 +80,14 @@ class GrpoConfig:
     become the bundle."""
 
     def __post_init__(self) -> None:
-        require_at_least(self, 2, "group_size")
-        require_at_least(self, 1, "groups", "update_epochs", "minibatches", "micro_batch")
-        require_at_least(self, 1, "lora_rank")
-        require_at_least(self, 0, "shared_chunks", "warmup_iterations", "weight_decay")
-        require_at_least(self, 0, "feature_store_gb", "flow_weight")
-        require_positive(self, "clip", "learning_rate", "vlm_learning_rate", "lora_alpha")
-        require_positive(self, "clip_norm", "max_kl", "gamma")
-        require_at_most(self, 1, "clip", "gamma")
+        require(self, "at least", 2, "group_size")
+        require(self, "at least", 1, "groups", "update_epochs", "minibatches", "micro_batch")
+        require(self, "at least", 1, "lora_rank")
+        require(self, "at least", 0, "shared_chunks", "warmup_iterations", "weight_decay")
+        require(self, "at least", 0, "feature_store_gb", "flow_weight")
+        require(self, "more than", 0, "clip", "learning_rate", "vlm_learning_rate", "lora_alpha")
+        require(self, "more than", 0, "clip_norm", "max_kl", "gamma")
+        require(self, "at most", 1, "clip", "gamma")
         low, high = self.filter_range
         if not 0 <= low < high <= 1:
             raise ConfigError(f"filter_range is {low} {high}, expected 0 to 1, the first smaller")
@@ -128,9 +123,9 @@ class Z1Config(RunConfig):
 
     def __post_init__(self) -> None:
         RunConfig.__post_init__(self)
-        require_at_least(self, 0, "max_chunks", "ema")
-        require_at_most(self, 1, "ema")
-        require_positive(self, "noise_level")
+        require(self, "at least", 0, "max_chunks", "ema")
+        require(self, "at most", 1, "ema")
+        require(self, "more than", 0, "noise_level")
         self.sde(2)
 
     def sde(self, steps: int) -> FlowSde:

@@ -16,37 +16,28 @@ import torch
 
 from z1_ros.errors import Diverged
 from z1_ros.learning.core.lora import add_adapters
-from z1_ros.learning.core.run import TrainingRun, start_expert
+from z1_ros.learning.core.run import TrainingRun
 from z1_ros.learning.grpo.config import GrpoConfig, Z1Config
 from z1_ros.learning.grpo.update import Update, make_batch, score
-from z1_ros.learning.rollout.collector import Collector, Group, GroupJob, sampling
+from z1_ros.learning.rollout.collector import Group, GroupJob, sampling
 from z1_ros.learning.rollout.env_pool import EnvPool, OpenPool, local_workers
 from z1_ros.learning.rollout.features import RolloutFeatures
 from z1_ros.learning.rollout.plan import plan_group
-from z1_ros.learning.rollout.sampler import Sampler
-from z1_ros.learning.rollout.session import evaluate, mean_chunks, train_bundle
+from z1_ros.learning.rollout.session import Training, evaluate, mean_chunks, train_bundle
 from z1_ros.models.bundle.manifest import Bundle
-from z1_ros.models.bundle.networks import load_bundle_network
 from z1_ros.models.bundle.task_experts import EXPERT_PARTS
 from z1_ros.models.network.pi05 import Pi05
-from z1_ros.specs import embodiment
 
 
-class GrpoTraining:
+class GrpoTraining(Training):
     """One run: the policy, its environments and its progress."""
-
-    update_threads = torch.get_num_threads()
 
     def __init__(self, config: Z1Config, bundle: Bundle, pool: EnvPool, folder: Path):
         """Load the policy; this does not train, and does not read or write the folder."""
-        self.config, grpo, manifest = config, config.grpo, bundle.manifest
-        expert = start_expert(bundle, config.task)
-        self.network = load_bundle_network(bundle, expert, torch.float32)
-        self.network.eval()
+        super().__init__(config, bundle, pool)
+        self.config, grpo = config, config.grpo
         self.optimizer = make_optimizer(self.network, grpo, config.seed)
-        self.sampler = Sampler(self.network, bundle, embodiment(manifest.embodiment), config.seed)
-        self.collector = Collector(pool)
-        self.sde = config.sde(manifest.denoise_steps)
+        self.sde = config.sde(bundle.manifest.denoise_steps)
         joint = grpo.trained != "expert"
         self.features = RolloutFeatures(self.network, joint=joint, limit_gb=grpo.feature_store_gb)
         self.update = Update(self.network, self.optimizer, grpo, self.sde, self.features.prefix_of)
@@ -78,12 +69,12 @@ class GrpoTraining:
         # Advantage: compare each chunk with the rest of its group.
         torch.set_num_threads(self.update_threads)
         scored = [score(group, grpo) for group in groups]
-        batch = make_batch(scored, self.sampler.real_dims)
+        batch = make_batch(groups, scored, self.sampler.real_dims)
         env_steps = self.collector.counts.env_steps - before
         self.run.counters.env_steps += env_steps
         metrics = {
             "train_success": float(np.mean([group.success.mean() for group in groups])),
-            "group_filter_rate": 1 - float(np.mean([item.kept for item in scored])),
+            "group_filter_rate": 1 - float(np.mean([own is not None for own in scored])),
             "chunks_to_success": mean_chunks(groups),
             "env_steps_per_s": env_steps / (rolled - began),
             "rollout_s": rolled - began,

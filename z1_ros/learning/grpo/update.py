@@ -26,7 +26,6 @@ from z1_ros.learning.grpo.advantage import (
     alive_advantages,
     calibrated_returns,
     group_advantages,
-    passes_filter,
 )
 from z1_ros.learning.grpo.config import GrpoConfig
 from z1_ros.learning.rollout.collector import Executed, Group
@@ -62,42 +61,37 @@ class Batch:
     """Advantage of each row of the loss (N,) float32."""
 
 
-@dataclass(frozen=True, slots=True)
-class Scored:
-    """A group of rollouts with its samples and their advantages."""
+def score(group: Group, config: GrpoConfig) -> Samples | None:
+    """Return a group's samples with their advantages; None if it is not trained on.
 
-    group: Group
-    samples: Samples
-    kept: bool
-    """Whether the group passes the filter and has an advantage that is not 0."""
-
-
-def score(group: Group, config: GrpoConfig) -> Scored:
-    """Return a group with its samples and their advantages."""
+    That is if its mean reward is outside the filter, or if it has no advantage that is not 0.
+    """
     success, lengths = group.success, group.lengths
     returns = calibrated_returns(success, lengths, config.gamma, config.calibration)
     advantages = group_advantages(returns, success, config.calibration)
     if config.baseline == "alive":
         advantages = alive_advantages(advantages, returns, success, lengths)
     samples = samples_of(group.job.plan, lengths.tolist(), advantages)
-    passes = passes_filter(float(returns.mean()), *config.filter_range)
+    low, high = config.filter_range
     # Rows with advantage 0 have no gradient, but they count in the average if the group is kept.
-    return Scored(group, samples, passes and bool(np.any(samples.advantage)))
+    return samples if low <= returns.mean() <= high and samples.advantage.any() else None
 
 
-def make_batch(scored: Sequence[Scored], real_dims: int) -> Batch | None:
-    """Return the training data of all kept groups, or None if no group is kept."""
+def make_batch(
+    groups: Sequence[Group], scored: Sequence[Samples | None], real_dims: int
+) -> Batch | None:
+    """Return the training data of all groups with samples, or None if no group has any."""
     chunks: list[Executed] = []
     at: list[np.ndarray] = []
-    kept = [item for item in scored if item.kept]
-    for item in kept:
+    kept = [(group, own) for group, own in zip(groups, scored, strict=True) if own]
+    for group, own in kept:
         place: dict[tuple[int, int], int] = {}
-        pairs = list(zip(item.samples.segment, item.samples.chunk, strict=True))
+        pairs = list(zip(own.segment, own.chunk, strict=True))
         for segment, chunk in pairs:
             if (segment, chunk) not in place:
                 place[segment, chunk] = len(chunks)
-                first = item.group.job.plan.segments[segment].start
-                chunks.append(item.group.segments[segment].executed[chunk - first])
+                first = group.job.plan.segments[segment].start
+                chunks.append(group.segments[segment].executed[chunk - first])
         at.append(np.array([place[pair] for pair in pairs], np.int64))
     if not chunks:
         return None
@@ -108,7 +102,7 @@ def make_batch(scored: Sequence[Scored], real_dims: int) -> Batch | None:
     action_mask = executed & (torch.arange(dims) < real_dims)
     log_probs = torch.stack([e.chunk.log_probs for e in chunks])
     parts = zip(*(e.chunk.chain for e in chunks), strict=True)
-    advantages = np.concatenate([item.samples.advantage for item in kept])
+    advantages = np.concatenate([own.advantage for _, own in kept])
     return Batch(
         rows=torch.tensor([e.chunk.row for e in chunks]),
         chain=Transitions(*(torch.stack(part) for part in parts)),
@@ -191,7 +185,7 @@ class Update:
             "chunks": float(len(batch.rows)),
             "grad_norm": float(np.mean(norms)),
             "log_prob_mismatch": mismatch,
-            "kl_update": self._moved(batch, useful_rows(batch)[: config.micro_batch]),
+            "kl_update": self._moved(batch),
         }
 
     def _backward(self, batch: Batch, micro: Tensor, count: int, sums: dict[str, Tensor]) -> Tensor:
@@ -232,9 +226,12 @@ class Update:
         return total
 
     @torch.no_grad()
-    def _moved(self, batch: Batch, rows: Tensor) -> float:
-        """Return the KL divergence per step that the whole update caused on some rows."""
-        return kl_estimate(self._log_ratio(batch, batch.chunk[rows])).mean().item()
+    def _moved(self, batch: Batch) -> float:
+        """Return the KL divergence per step that the whole update caused on some useful rows."""
+        rows = (batch.advantage != 0).nonzero()[:, 0]
+        order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(0))
+        some = rows[order][: self._config.micro_batch]
+        return kl_estimate(self._log_ratio(batch, batch.chunk[some])).mean().item()
 
     def _log_ratio(self, batch: Batch, chunk: Tensor) -> Tensor:
         """Return how the log-probabilities of chunks have changed since they were sampled."""
@@ -242,12 +239,6 @@ class Update:
         chain = Transitions(*(part[chunk] for part in batch.chain))
         now = log_prob(self._network, prefix, chain, batch.action_mask[chunk], self._sde)
         return now - batch.old_log_prob[chunk]
-
-
-def useful_rows(batch: Batch) -> Tensor:
-    """Return the indices of rows whose advantage is not 0, in random order."""
-    rows = (batch.advantage != 0).nonzero()[:, 0]
-    return rows[torch.randperm(len(rows), generator=torch.Generator().manual_seed(0))]
 
 
 def summarise(sums: Mapping[str, Tensor], steps: int) -> dict[str, float]:

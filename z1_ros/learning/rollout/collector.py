@@ -19,7 +19,7 @@ from z1_ros.learning.rollout.env_worker import Begin, Reply, Request
 from z1_ros.learning.rollout.features import RolloutFeatures
 from z1_ros.learning.rollout.flow_sde import FlowSde
 from z1_ros.learning.rollout.plan import Plan, Segment
-from z1_ros.learning.rollout.sampler import SampledChunk, Sampler
+from z1_ros.learning.rollout.sampler import Sampler
 from z1_ros.types import Observation
 
 SHIFTS = 2
@@ -160,7 +160,7 @@ class Collector:
         """
         groups = [Group(job, [Rollout() for _ in job.plan.segments]) for job in jobs]
         waiting = deque(
-            _Task(group, number, Begin(seed=group.job.seed), 0, None)
+            _Task(group, number, group.job.seed, 0, None)
             for group in groups
             for number, segment in enumerate(group.job.plan.segments)
             if segment.parent < 0
@@ -186,7 +186,7 @@ class Collector:
     def _start(self, worker: int, task: _Task) -> _Task:
         """Give a task to a worker; a task without an observation requests one first."""
         assert task.begin is not None
-        self.counts.restores += bool(task.begin.snapshot)
+        self.counts.restores += isinstance(task.begin, bytes)
         if task.seen is None:
             self._pool.send(worker, Request(begin=task.begin, observe=True))
             task.begin = None
@@ -231,10 +231,11 @@ class Collector:
             return True
         if task.chunk != segments[task.segment].end:
             return False
-        begin = Begin(snapshot=reply.snapshot)
         for child, segment in enumerate(segments):
             if segment.parent == task.segment:
-                waiting.append(_Task(task.group, child, begin, task.chunk, reply.observation))
+                waiting.append(
+                    _Task(task.group, child, reply.snapshot, task.chunk, reply.observation)
+                )
         return True
 
 
@@ -246,15 +247,10 @@ def sampling(sampler: Sampler, sde: FlowSde, features: RolloutFeatures | None = 
     replan_steps = sampler.manifest.replan_steps
 
     def act(turns: Sequence[Turn]) -> list[Move]:
+        prefix, inputs = sampler.encode([turn.observation for turn in turns])
         wanted = [turn.chunk >= turn.job.plan.masked for turn in turns]
-        chunks: list[SampledChunk] = sampler.sample(
-            [turn.observation for turn in turns],
-            [turn.key for turn in turns],
-            sde,
-            lambda prefix, inputs: (
-                features.keep(prefix, inputs, wanted) if features else [-1] * len(turns)
-            ),
-        )
+        rows = features.keep(prefix, inputs, wanted) if features else [-1] * len(turns)
+        chunks = sampler.sample(prefix, rows, [turn.key for turn in turns], sde)
         return [Move(chunk.actions[:replan_steps], chunk) for chunk in chunks]
 
     return act

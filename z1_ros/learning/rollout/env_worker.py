@@ -14,15 +14,8 @@ from z1_ros.runtime.guard import Guard, GuardConfig
 from z1_ros.sim.env import Env
 from z1_ros.types import Observation, Step
 
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Begin:
-    """Start of an episode: the start of a scene, or a snapshot."""
-
-    seed: int = 0
-    """Scene seed; not used with a snapshot."""
-    snapshot: bytes = b""
-    """Snapshot to restore; empty: reset to the start of the scene."""
+Begin = int | bytes
+"""Start of an episode: the seed of a scene, or a snapshot to restore."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -88,10 +81,10 @@ class EnvWorker:
 
     def begin(self, begin: Begin) -> None:
         """Reset the environment to the start of a scene, or restore a snapshot."""
-        if begin.snapshot:
-            self.env.restore(begin.snapshot)
+        if isinstance(begin, bytes):
+            self.env.restore(begin)
         else:
-            self.env.reset(begin.seed)
+            self.env.reset(begin)
         # Over ROS, the guard treats a restored scene as a new episode; do the same here.
         if self.guard is not None:
             self.guard.new_episode()

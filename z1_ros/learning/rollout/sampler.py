@@ -1,6 +1,6 @@
 """The policy in training: it acts in batches, in torch, and records what a likelihood needs."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -81,19 +81,12 @@ class Sampler:
         return self._in_robot_units(actions), prefix
 
     def sample(
-        self,
-        observations: Sequence[Observation],
-        keys: Keys,
-        sde: FlowSde,
-        keep: Callable[[Prefix, Inputs], Sequence[int]],
+        self, prefix: Prefix, rows: Sequence[int], keys: Keys, sde: FlowSde
     ) -> list[SampledChunk]:
-        """Sample a chunk for each observation; its key seeds its noise.
+        """Sample a chunk for each encoded observation, stored in ``rows``; its key seeds its noise.
 
-        ``keep`` stores the encoded observations or their inputs and returns the row of each, -1 if
-        not stored. Raises Diverged if the network's actions are not finite.
+        Raises Diverged if the network's actions are not finite.
         """
-        prefix, inputs = self.encode(observations)
-        rows = keep(prefix, inputs)
         noise = self._noise(keys, 1 + sde.noises)
         index = torch.tensor([self._random(key, 1).integers(sde.noisy_steps) for key in keys])
         start = noise[:, 0]

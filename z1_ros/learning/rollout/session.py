@@ -2,38 +2,48 @@
 
 import math
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
 
 from z1_ros.errors import Diverged
-from z1_ros.learning.core.run import TrainingRun, open_tensorboard
+from z1_ros.learning.core.run import TrainingRun, open_tensorboard, start_expert
 from z1_ros.learning.core.run_config import VALIDATION_SEED, RunConfig
 from z1_ros.learning.core.run_log import run_folder
 from z1_ros.learning.rollout.collector import Collector, Group, episode_jobs, following
 from z1_ros.learning.rollout.env_pool import EnvPool, OpenPool
 from z1_ros.learning.rollout.sampler import Sampler
 from z1_ros.models.bundle.manifest import Bundle, load_bundle
+from z1_ros.models.bundle.networks import load_bundle_network
 from z1_ros.runtime.lock import locked
 from z1_ros.sim.evaluation import success_summary
 from z1_ros.sim.registry import EnvMaker
 from z1_ros.specs import check_contract, embodiment
 
 
-class Training(Protocol):
+class Training(ABC):
     """A training method: GRPO (``learning/grpo``) or distillation (``learning/distill``)."""
 
     run: TrainingRun
-    collector: Collector
-    sampler: Sampler
+    update_threads = torch.get_num_threads()
 
+    def __init__(self, config: RunConfig, bundle: Bundle, pool: EnvPool):
+        """Load the policy, its float32 weights and what it needs to act in the environments."""
+        self.robot = embodiment(bundle.manifest.embodiment)
+        expert = start_expert(bundle, config.task)
+        self.network = load_bundle_network(bundle, expert, torch.float32).eval()
+        self.sampler = Sampler(self.network, bundle, self.robot, config.seed)
+        self.collector = Collector(pool)
+
+    @abstractmethod
     def train(self) -> None:
-        """Iterate until a budget is used up; raises Diverged if the policy became useless."""
+        """Iterate until a budget is used up; raises Diverged, the best weights are then kept."""
 
 
 def train_bundle(
