@@ -1,6 +1,7 @@
 """Leaves out the test files whose libraries are not installed, and says which libraries."""
 
 import os
+import signal
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,9 @@ from support.libraries import hide_libraries, missing_libraries
 
 # Small networks are several times slower on two threads that wait for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# A background job of a shell ignores Ctrl-C, and so would every process that a test starts.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 hide_libraries()
 
 _left_out: dict[Path, frozenset[str]] = {}
