@@ -33,6 +33,10 @@ class ObservationError(Z1Error, ValueError):
     """An observation lacks a camera or a field, or has the wrong shape or encoding."""
 
 
+class StateJump(ObservationError):
+    """A robot's state changed faster than the robot can move."""
+
+
 class ActionError(Z1Error, ValueError):
     """An action has the wrong shape or dimensions, or is not finite."""
 

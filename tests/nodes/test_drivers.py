@@ -40,6 +40,7 @@ class Rig:
 
     def show(self, step: int, origin_ns: int = ORIGIN_NS) -> None:
         """Publish the observation of a control step."""
+        self.node.now_ns = origin_ns + step * STEP_NS
         self.robot.observation(self.env.observe(), origin_ns + step * STEP_NS, origin_ns)
         for topic, publisher in list(self.node.publishers_by_topic.items()):
             while publisher.messages and not topic.startswith(("~", "/diag")):
@@ -107,7 +108,7 @@ def test_realtime_publishes_the_chunk_under_the_stamp_of_its_observation(realtim
     ("spoil", "says"),
     [
         (lambda rig: setattr(rig.orders, "instruction", ""), NO_INSTRUCTION),
-        (lambda rig: setattr(rig.orders, "running", False), STOPPED),
+        (lambda rig: setattr(rig.orders, "stopped", STOPPED), STOPPED),
         (lambda rig: rig.driver.inputs.clear(), "nothing from joint_states yet"),
         (
             lambda rig: setattr(
@@ -178,7 +179,7 @@ def test_lockstep_names_what_it_waits_for():
     rig.driver.start()
     rig.tick()
     assert rig.status.text.startswith("holding: waiting for joint_states")
-    rig.orders.running = False
+    rig.orders.stopped = STOPPED
     rig.tick()
     assert rig.status.text == f"holding: {STOPPED}"
 

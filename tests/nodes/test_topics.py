@@ -31,6 +31,7 @@ def graph():
 def publish(node: FakeNode, outputs: Outputs, stamp_ns: int, *, images: bool = True) -> None:
     """Publish an observation and deliver what was published."""
     env = FakeEnv()
+    node.now_ns = max(node.now_ns, stamp_ns)
     outputs.observation(env.observe() if images else env.read_state(), stamp_ns, origin_ns=5 * MS)
     for topic, publisher in node.publishers_by_topic.items():
         while publisher.messages:
@@ -71,13 +72,40 @@ def test_realtime_names_what_is_missing_or_too_old(graph):
 
 def test_realtime_names_a_camera_that_lags_and_one_that_shows_the_episode_before(graph):
     node, inputs, outputs, _, _ = graph
-    publish(node, outputs, 105 * MS)
-    late = inputs.sources[CAMERA].message
     publish(node, outputs, 305 * MS)
-    node.say(f"camera/{CAMERA}/image", late)
+    late = inputs.sources[CAMERA].message
+    late.header.stamp.nanosec = 105 * MS
     assert f"camera {CAMERA!r} lags 0.20 s behind camera" in inputs.stale()
     late.header.stamp.nanosec = 4 * MS
     assert inputs.stale().startswith(f"nothing from camera {CAMERA!r} yet")
+
+
+def test_realtime_names_stamps_that_are_old_ahead_repeated_or_absent(graph):
+    node, inputs, outputs, clock, _ = graph
+    publish(node, outputs, 105 * MS)
+    node.now_ns = 355 * MS
+    assert inputs.stale() == "joint_states is stamped 0.25 s ago, at most 0.2 s allowed"
+    node.now_ns = 4 * MS
+    assert inputs.stale().startswith("joint_states is stamped 0.10 s in the future")
+    node.now_ns = 105 * MS
+    for _ in range(3):
+        clock.advance(0.1)
+        publish(node, outputs, 105 * MS)
+    assert inputs.stale() == "joint_states repeats its stamp for 0.30 s"
+
+
+def test_what_cannot_be_true_is_named(graph):
+    node, inputs, outputs, _, _ = graph
+    publish(node, outputs, 105 * MS)
+    inputs.check()
+    pose = inputs.sources["eef_pose"].message
+    pose.header.frame_id = "world"
+    with pytest.raises(ObservationError, match="eef_pose is in frame 'world', expected 'panda_li"):
+        inputs.check()
+    pose.header.frame_id = "panda_link0"
+    inputs.sources[JOINTS].message.position[2] = float("nan")
+    with pytest.raises(ObservationError, match="joint_states says that panda_joint3 is at nan"):
+        inputs.check()
 
 
 def test_lockstep_waits_for_all_that_belongs_to_one_stamp(graph):
@@ -93,10 +121,10 @@ def test_a_malformed_image_is_noticed_without_converting_any(graph, monkeypatch)
     node, inputs, outputs, _, _ = graph
     publish(node, outputs, 105 * MS)
     monkeypatch.setattr("z1_ros.nodes.topics.image_array", None)
-    inputs.check_images()
+    inputs.check()
     inputs.sources[CAMERA].message.encoding = "bayer_rggb8"
     with pytest.raises(ObservationError, match=f"camera {CAMERA!r} sends encoding 'bayer_rggb8'"):
-        inputs.check_images()
+        inputs.check()
 
 
 def test_a_simulator_gives_the_clock_and_a_video_for_people(graph):

@@ -29,6 +29,7 @@ class FakeNode:
         self.parameters = parameters
         self.publishers_by_topic: dict[str, FakePublisher] = {}
         self.timers: list[Callable[[], None]] = []
+        self.now_ns = 7
         self._heard: dict[str, list[Callable[[Any], None]]] = defaultdict(list)
 
     def say(self, topic: str, message: Any) -> None:
@@ -72,8 +73,8 @@ class FakeNode:
         return SimpleNamespace(value=self.parameters[name])
 
     def get_clock(self) -> Any:
-        """Return a clock that always says the same."""
-        stamp = SimpleNamespace(nanoseconds=7, to_msg=lambda: _stamp(7))
+        """Return a clock that says ``now_ns``."""
+        stamp = SimpleNamespace(nanoseconds=self.now_ns, to_msg=lambda: _stamp(self.now_ns))
         return SimpleNamespace(now=lambda: stamp)
 
     def get_fully_qualified_name(self) -> str:
@@ -88,4 +89,4 @@ class FakeNode:
 def _stamp(ns: int) -> Any:
     from builtin_interfaces.msg import Time
 
-    return Time(nanosec=ns)
+    return Time(sec=ns // 10**9, nanosec=ns % 10**9)

@@ -89,7 +89,7 @@ class FakeEnv:
     def reset(self, seed: int) -> None:
         """Begin at a random point that the seed gives."""
         self.seed = seed
-        self.position = np.random.default_rng(seed).normal(size=self.embodiment.action_dim)
+        self.position = np.random.default_rng(seed).uniform(-0.3, 0.3, self.embodiment.action_dim)
         self.steps = 0
         self.executed = []
 
@@ -129,6 +129,11 @@ class FakeEnv:
             field.name: digest_floats(self.position.tobytes(), field.name.encode(), n=field.size)
             for field in self.embodiment.state
         }
+        for name, value in state.items():  # close to each other, as those of a robot
+            value *= 0.02
+            if "rotation" in name:
+                value[-1] = 1
+                value /= np.linalg.norm(value)
         state["end_effector_position_relative"] = self.position[:3].astype(np.float32)
         return Observation(
             images=images,

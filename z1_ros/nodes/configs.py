@@ -62,9 +62,12 @@ class PolicyNodeConfig(_Checked):
     delay_steps: int = field(default=0, metadata={"range": (0, 1000)})
     """Lockstep: control steps that an inference takes, to simulate a slow computer."""
     camera_max_age_s: float = field(default=0.4, metadata={"range": (0.01, 10.0)})
-    """Longest time since a camera's latest image arrived [s]; then the robot holds."""
+    """Longest age of a camera's latest image, by its arrival and by its stamp [s]; then the robot
+    holds."""
     state_max_age_s: float = field(default=0.2, metadata={"range": (0.01, 10.0)})
-    """Longest time since joint states or a pose arrived [s]; then the robot holds."""
+    """Longest age of joint states and poses, by arrival and by stamp [s]; then the robot holds."""
+    max_ahead_s: float = field(default=0.1, metadata={"range": (0.0, 10.0)})
+    """How far a stamp may lie in the future [s], because two machines' clocks differ."""
     camera_max_skew_s: float = field(default=0.2, metadata={"range": (0.0, 10.0)})
     """Largest difference between the stamps of two cameras [s]; beyond it the robot holds."""
     max_chunk_age_s: float = field(default=10.0, metadata={"range": (0.1, 600.0)})

@@ -14,7 +14,7 @@ from rclpy.lifecycle import LifecycleNode, LifecyclePublisher
 from rclpy.timer import Timer
 from sensor_msgs.msg import JointState
 
-from z1_ros.errors import ObservationError
+from z1_ros.errors import ObservationError, StateJump
 from z1_ros.nodes.configs import PolicyNodeConfig
 from z1_ros.nodes.messages import action_message, origin_of, to_ns
 from z1_ros.nodes.qos import STEADY
@@ -37,15 +37,13 @@ class Orders:
 
     instruction: str = ""
     """Instruction for the policy; empty means hold."""
-    running: bool = True
-    """False between ``~/stop`` and ``~/start``."""
+    stopped: str = ""
+    """Reason why only ``~/start`` lets the robot move again; empty if it may."""
 
     @property
     def hold_reason(self) -> str:
         """Reason why the robot has to hold; empty if it may move."""
-        if not self.running:
-            return STOPPED
-        return "" if self.instruction else NO_INSTRUCTION
+        return self.stopped or ("" if self.instruction else NO_INSTRUCTION)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -131,12 +129,16 @@ class Driver(ABC):
 
     def _follow_episode(self) -> bool:
         """Reset if the simulator has started another episode; return whether the robot may move."""
-        if not self.acting or not self._parts.orders.running or self.inputs.stamp_ns is None:
+        if not self.acting or self._parts.orders.stopped or self.inputs.stamp_ns is None:
             return False
         if self.inputs.frame_id != self._frame_id:
             self._frame_id = self.inputs.frame_id
-            self._reset_loop()
+            self._new_episode()
         return True
+
+    def _new_episode(self) -> None:
+        self.inputs.new_episode()
+        self._reset_loop()
 
     def _reset_loop(self) -> int:
         seed = self._parts.node.get_parameter("noise_seed").value
@@ -161,6 +163,7 @@ class RealtimeDriver(Driver):
     """Publishes one action per control period; a hold if no planned action is available."""
 
     loop: ControlLoop
+    _jump: tuple[int | None, StateJump] | None = None
 
     def _make_loop(self, policy: Policy, replan_steps: int) -> ControlLoop:
         return ControlLoop(policy, self._robot, replan_steps, self._config.max_chunk_age_s)
@@ -198,8 +201,31 @@ class RealtimeDriver(Driver):
         orders = self._parts.orders
         if reason := orders.hold_reason or self.inputs.stale():
             raise ObservationError(reason)
-        self.inputs.check_images()
+        self._check_inputs()
         return self.inputs.observation(orders.instruction, images=images)
+
+    def _check_inputs(self) -> None:
+        """Raise ObservationError if the inputs cannot be true; a jump of the state is a stop.
+
+        A simulator's new episode jumps, too. The pose may arrive before the joint states that name
+        the episode, so only later joint states of the same episode make a jump a stop.
+        """
+        if self._jump is not None:
+            stamp_ns, jump = self._jump
+            if self.inputs.stamp_ns == stamp_ns:
+                raise jump
+            self._jump = None
+            self._parts.orders.stopped = f"stopped: {jump}; call ~/start when the robot is ready"
+            raise ObservationError(self._parts.orders.stopped)
+        try:
+            self.inputs.check()
+        except StateJump as jump:
+            self._jump = (self.inputs.stamp_ns, jump)
+            raise
+
+    def _new_episode(self) -> None:
+        self._jump = None
+        super()._new_episode()
 
     def _present_ns(self) -> int:
         """Return the stamp for a hold [ns]: of the latest observation, or the present time."""
@@ -244,9 +270,9 @@ class LockstepDriver(Driver):
         quiet_s = min(inputs.ages_s().values())
         if quiet_s < self._config.input_timeout_s and inputs.stamp_ns is not None:
             return
-        if orders.running and self._is_done():
+        if not orders.stopped and self._is_done():
             return
-        missing = inputs.missing(images=self.loop.needs_images) if orders.running else ""
+        missing = "" if orders.stopped else inputs.missing(images=self.loop.needs_images)
         if why := missing or orders.hold_reason:
             self._say(why)
 

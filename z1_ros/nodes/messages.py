@@ -75,8 +75,12 @@ def image_message(image: np.ndarray, camera: str, stamp_ns: int) -> Image:
     )
 
 
-def check_image(message: Image, camera: str) -> None:
-    """Raise ObservationError for an unknown encoding, or fewer bytes than the message claims."""
+def image_view(message: Image, camera: str) -> np.ndarray:
+    """Return a message's pixels (height, width, channels) uint8, in its own order, not copied.
+
+    Raises:
+        ObservationError: The encoding is unknown, or there are fewer bytes than claimed.
+    """
     channels = _CHANNELS.get(message.encoding)
     if channels is None:
         raise ObservationError(
@@ -89,17 +93,14 @@ def check_image(message: Image, camera: str) -> None:
             f"camera {camera!r} sends {len(message.data)} bytes with step {step} for "
             f"{height} x {width} {message.encoding}, expected {height * channels * width}"
         )
+    rows = np.frombuffer(message.data, np.uint8)[: height * step].reshape(height, step)
+    return rows[:, : channels * width].reshape(height, width, channels)
 
 
 def image_array(message: Image, camera: str) -> np.ndarray:
-    """Return a message's image (height, width, 3) uint8 RGB; raises as ``check_image`` does."""
-    check_image(message, camera)
-    channels = _CHANNELS[message.encoding]
-    height, width, step = message.height, message.width, message.step
-    data = np.frombuffer(message.data, np.uint8)
-    rows = data[: height * step].reshape(height, step)[:, : channels * width]
-    pixels = rows.reshape(height, width, channels)
-    if channels == 1:
+    """Return a message's image (height, width, 3) uint8 RGB; raises as ``image_view`` does."""
+    pixels = image_view(message, camera)
+    if pixels.shape[2] == 1:
         return np.repeat(pixels, 3, axis=2)
     rgb = pixels[..., 2::-1] if message.encoding.startswith("bgr") else pixels[..., :3]
     return np.ascontiguousarray(rgb)
@@ -152,6 +153,9 @@ def read_joint_states(message: JointState, robot: Embodiment) -> dict[str, np.nd
                 f"joint_states lacks joint {missing[0]!r}. {closest(missing[0], by_name)}"
             )
         state[name] = np.asarray([by_name[joint] for joint in joints], np.float32)
+        if not np.isfinite(state[name]).all():
+            bad = next(joint for joint in joints if not np.isfinite(by_name[joint]))
+            raise ObservationError(f"joint_states says that {bad} is at {by_name[bad]}")
     return state
 
 
@@ -171,7 +175,15 @@ def pose_message(state: Mapping[str, np.ndarray], pose: PoseTopic, stamp_ns: int
 
 
 def read_pose(message: PoseStamped, pose: PoseTopic) -> dict[str, np.ndarray]:
-    """Return the state fields of a pose: position (3,) [m], quaternion xyzw (4,)."""
+    """Return the state fields of a pose: position (3,) [m], quaternion xyzw (4,).
+
+    Raises:
+        ObservationError: The pose is given in another frame.
+    """
+    if message.header.frame_id != pose.frame:
+        raise ObservationError(
+            f"{pose.topic} is in frame {message.header.frame_id!r}, expected {pose.frame!r}"
+        )
     p, q = message.pose.position, message.pose.orientation
     return {
         pose.position: np.asarray([p.x, p.y, p.z], np.float32),

@@ -22,7 +22,7 @@ from std_srvs.srv import Trigger
 from z1_ros.errors import ConfigError
 from z1_ros.nodes import params
 from z1_ros.nodes.configs import PolicyNodeConfig
-from z1_ros.nodes.drivers import DRIVERS, Driver, NodeParts, Orders
+from z1_ros.nodes.drivers import DRIVERS, STOPPED, Driver, NodeParts, Orders
 from z1_ros.nodes.loading import Load, LoadedPolicy, load_bundle_policy, ready_policy
 from z1_ros.nodes.messages import check_state_sources
 from z1_ros.nodes.process import StopRequest, in_background, run_node, spin
@@ -171,7 +171,7 @@ class PolicyNode(LifecycleNode):
     def _on_run(
         self, running: bool, _: Trigger.Request, response: Trigger.Response
     ) -> Trigger.Response:
-        self._orders.running = running
+        self._orders.stopped = "" if running else STOPPED
         self._forget_plan()
         response.success = True
         response.message = "acting" if running and self._active else "holding"

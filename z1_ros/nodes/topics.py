@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import numpy as np
 from geometry_msgs.msg import PoseStamped
 from rclpy.duration import Duration
 from rclpy.node import Node
@@ -13,12 +14,12 @@ from rosgraph_msgs.msg import Clock as ClockMessage
 from sensor_msgs.msg import Image, JointState
 from std_msgs.msg import String
 
-from z1_ros.errors import ConfigError
+from z1_ros.errors import ConfigError, ObservationError
 from z1_ros.nodes.configs import PolicyNodeConfig, SimBridgeConfig
 from z1_ros.nodes.messages import (
-    check_image,
     image_array,
     image_message,
+    image_view,
     joint_states_message,
     origin_of,
     pose_message,
@@ -30,6 +31,7 @@ from z1_ros.nodes.messages import (
 )
 from z1_ros.nodes.qos import LATCHED, SENSOR, FollowingSubscription
 from z1_ros.runtime.clock import Clock
+from z1_ros.runtime.plausible import ImageWatch, StampWatch, StateWatch
 from z1_ros.sim.env import Env, RenderedEnv
 from z1_ros.specs import Contract, Embodiment
 from z1_ros.types import Observation
@@ -48,6 +50,8 @@ class Source:
     max_age_s: float
     """Longest time since arrival at which a message is still fresh [s]."""
     subscription: FollowingSubscription
+    stamps: StampWatch
+    """Stamps of the messages so far."""
     message: Any = None
     """Latest message."""
     arrived_s: float = 0.0
@@ -81,6 +85,7 @@ class Inputs:
             clock: Steady clock for ages.
             on_message: Function called with the source's key after each message.
         """
+        self._node = node
         self._robot = robot
         self._contract = contract
         self._config = config
@@ -101,7 +106,10 @@ class Inputs:
             ),
         ):
             heard = FollowingSubscription(node, kind, topic, partial(self._receive, key), policy)
-            self.sources[key] = Source(label, node.resolve_topic_name(topic), max_age_s, heard)
+            name = node.resolve_topic_name(topic)
+            stamps = StampWatch(max_age_s, config.max_ahead_s)
+            self.sources[key] = Source(label, name, max_age_s, heard, stamps)
+        self.new_episode()
 
     @property
     def stamp_ns(self) -> int | None:
@@ -119,6 +127,13 @@ class Inputs:
         """Forget all messages."""
         for source in self.sources.values():
             source.message = None
+            source.stamps.clear()
+        self.new_episode()
+
+    def new_episode(self) -> None:
+        """Forget where the robot was and how large the images were."""
+        self._state = StateWatch()
+        self._images = {camera: ImageWatch() for camera in self._contract.cameras}
 
     def destroy(self) -> None:
         """Unsubscribe."""
@@ -135,12 +150,16 @@ class Inputs:
 
     def stale(self) -> str:
         """Return, for realtime, which input is missing, too old or out of sync; empty if none."""
-        begun_ns = origin_of(self.frame_id)
+        begun_ns, now_s = origin_of(self.frame_id), self._steady.now_s()
+        # Without /clock, ROS time is 0 under use_sim_time.
+        now_ns = self._node.get_clock().now().nanoseconds or time.time_ns()
         for age_s, source in zip(self.ages_s().values(), self.sources.values(), strict=True):
             if source.message is None or source.stamp_ns < begun_ns:
                 return f"nothing from {source.label} yet (topic {source.topic})"
             if age_s > source.max_age_s:
                 return f"{source.label} is {age_s:.2f} s old, at most {source.max_age_s} s allowed"
+            if fault := source.stamps.fault(now_s, now_ns):
+                return f"{source.label} {fault}"
         stamps = {c: self.sources[c].stamp_ns for c in self._contract.cameras}
         if stamps:
             oldest = min(stamps, key=stamps.__getitem__)
@@ -159,10 +178,17 @@ class Inputs:
                 return f"waiting for {source.label} (topic {source.topic})"
         return ""
 
-    def check_images(self) -> None:
-        """Raise ObservationError if a camera's latest image is malformed, without converting it."""
-        for camera in self._contract.cameras:
-            check_image(self.sources[camera].message, camera)
+    def check(self) -> None:
+        """Raise ObservationError, for realtime, if the latest messages cannot be true.
+
+        StateJump is raised once; afterwards, the new state counts.
+        """
+        joints = self.sources[JOINTS].message
+        self._state.check(self._read_state(), to_ns(joints.header.stamp))
+        for camera, watch in self._images.items():
+            # Looking at single pixels of the message is much faster than converting it.
+            if fault := watch.fault(image_view(self.sources[camera].message, camera)):
+                raise ObservationError(f"camera {camera!r} {fault}")
 
     def observation(self, instruction: str, *, images: bool) -> Observation:
         """Return the latest messages as one observation; raises ObservationError if malformed.
@@ -170,21 +196,25 @@ class Inputs:
         Its stamp counts from the episode's start.
         """
         joints = self.sources[JOINTS].message
-        state = read_joint_states(joints, self._robot)
-        for pose in self._poses:
-            state |= read_pose(self.sources[pose.topic].message, pose)
         cameras = self._contract.cameras if images else ()
         return Observation(
             images={c: image_array(self.sources[c].message, c) for c in cameras},
-            state=state,
+            state=self._read_state(),
             instruction=instruction,
             stamp_ns=to_ns(joints.header.stamp) - origin_of(joints.header.frame_id),
         )
+
+    def _read_state(self) -> dict[str, np.ndarray]:
+        state = read_joint_states(self.sources[JOINTS].message, self._robot)
+        for pose in self._poses:
+            state |= read_pose(self.sources[pose.topic].message, pose)
+        return state
 
     def _receive(self, key: str, message: Any) -> None:
         source = self.sources[key]
         source.message = message
         source.arrived_s = self._steady.now_s()
+        source.stamps.add(source.stamp_ns, source.arrived_s)
         self._on_message(key)
 
 
