@@ -109,7 +109,7 @@ def policy_graph(config: PolicyGraphConfig) -> Graph:
             ),
             NodeSpec(
                 name="guard_node",
-                parameters=_parameters(GuardNodeConfig(), config, shared),
+                parameters=_parameters(GuardNodeConfig(), config, shared | {"start_held": False}),
             ),
             NodeSpec(
                 name="policy_node",

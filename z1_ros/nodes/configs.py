@@ -90,6 +90,13 @@ class GuardNodeConfig(_Checked):
     """``realtime`` or ``lockstep``. In lockstep, physics waits for each action, so the guard does
     not hold when actions are stale."""
     guard: GuardConfig = field(default_factory=GuardConfig, metadata=FIXED)
+    start_held: bool = field(default=True, metadata=FIXED)
+    """Realtime: start with a latched stop, until the emergency stop's state is heard or
+    ``~/reset`` is called. A guard that was started again would otherwise forget a pressed button.
+    Launch files set it to false for simulators."""
+    estop_timeout_s: float = field(default=0.0, metadata=FIXED | {"range": (0.0, 60.0)})
+    """Longest time between two messages on ``estop`` [s]; then a stop is latched. 0 if the button
+    sends only changes."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -29,6 +29,7 @@ from z1_ros.types import Observation
 
 NO_INSTRUCTION = "no instruction yet"
 STOPPED = "stopped by ~/stop"
+GUARD_STOPPED = "the guard stopped the robot; call ~/start when it may move again"
 
 
 @dataclass(slots=True)
@@ -265,15 +266,17 @@ class LockstepDriver(Driver):
         self._say(self.loop.held)
 
     def _on_timer(self) -> None:
-        """Report in the status which input is missing while physics waits."""
+        """Report in the status why physics waits."""
         inputs, orders = self.inputs, self._parts.orders
+        if orders.stopped:
+            self._say(orders.stopped)
+            return
         quiet_s = min(inputs.ages_s().values())
         if quiet_s < self._config.input_timeout_s and inputs.stamp_ns is not None:
             return
-        if not orders.stopped and self._is_done():
+        if self._is_done():
             return
-        missing = "" if orders.stopped else inputs.missing(images=self.loop.needs_images)
-        if why := missing or orders.hold_reason:
+        if why := inputs.missing(images=self.loop.needs_images) or orders.hold_reason:
             self._say(why)
 
     def _is_done(self) -> bool:

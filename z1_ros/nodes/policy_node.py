@@ -16,13 +16,13 @@ from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
 from sensor_msgs.msg import JointState
-from std_msgs.msg import String
+from std_msgs.msg import Bool, String
 from std_srvs.srv import Trigger
 
 from z1_ros.errors import ConfigError
 from z1_ros.nodes import params
 from z1_ros.nodes.configs import PolicyNodeConfig
-from z1_ros.nodes.drivers import DRIVERS, STOPPED, Driver, NodeParts, Orders
+from z1_ros.nodes.drivers import DRIVERS, GUARD_STOPPED, STOPPED, Driver, NodeParts, Orders
 from z1_ros.nodes.loading import Load, LoadedPolicy, load_bundle_policy, ready_policy
 from z1_ros.nodes.messages import check_state_sources
 from z1_ros.nodes.process import StopRequest, in_background, run_node, spin
@@ -59,6 +59,7 @@ class PolicyNode(LifecycleNode):
         subscribe_to_all(
             self, String, "instruction", self._on_instruction, profiles=(EVENT, LATCHED)
         )
+        self.create_subscription(Bool, "guard_node/stopped", self._on_guard, LATCHED)
         self.create_service(Trigger, "~/reset", self._on_reset)
         self.create_service(Trigger, "~/start", partial(self._on_run, True))
         self.create_service(Trigger, "~/stop", partial(self._on_run, False))
@@ -167,6 +168,12 @@ class PolicyNode(LifecycleNode):
         self._orders.instruction = text
         self._forget_plan()
         self.get_logger().info(f"instruction: {text!r}")
+
+    def _on_guard(self, message: Bool) -> None:
+        """Stop with the guard: its reset releases the stop, only ~/start moves the robot again."""
+        if message.data:
+            self._orders.stopped = self._orders.stopped or GUARD_STOPPED
+            self._forget_plan()
 
     def _on_run(
         self, running: bool, _: Trigger.Request, response: Trigger.Response

@@ -5,6 +5,7 @@ A BEST_EFFORT subscription loses most raw images larger than Fast DDS's shared-m
 of franka_ros2. The reliability can therefore not be fixed in advance.
 """
 
+import time
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -31,6 +32,14 @@ UNSURE = QoSProfile(depth=10, reliability=ReliabilityPolicy.BEST_EFFORT)
 
 STEADY = Clock(clock_type=ClockType.STEADY_TIME)
 """Clock of every timer; ROS time may stop, and timers on ROS time with it."""
+
+
+def now_ns(node: Node) -> int:
+    """Return the present time on the clock of stamps [ns].
+
+    That is ROS time, and the wall clock if ``use_sim_time`` is set but no ``/clock`` arrives.
+    """
+    return node.get_clock().now().nanoseconds or time.time_ns()
 
 
 def subscribe_to_all(

@@ -29,7 +29,7 @@ from z1_ros.nodes.messages import (
     to_ns,
     to_stamp,
 )
-from z1_ros.nodes.qos import LATCHED, SENSOR, FollowingSubscription
+from z1_ros.nodes.qos import LATCHED, SENSOR, FollowingSubscription, now_ns
 from z1_ros.runtime.clock import Clock
 from z1_ros.runtime.plausible import ImageWatch, StampWatch, StateWatch
 from z1_ros.sim.env import Env, RenderedEnv
@@ -151,14 +151,12 @@ class Inputs:
     def stale(self) -> str:
         """Return, for realtime, which input is missing, too old or out of sync; empty if none."""
         begun_ns, now_s = origin_of(self.frame_id), self._steady.now_s()
-        # Without /clock, ROS time is 0 under use_sim_time.
-        now_ns = self._node.get_clock().now().nanoseconds or time.time_ns()
         for age_s, source in zip(self.ages_s().values(), self.sources.values(), strict=True):
             if source.message is None or source.stamp_ns < begun_ns:
                 return f"nothing from {source.label} yet (topic {source.topic})"
             if age_s > source.max_age_s:
                 return f"{source.label} is {age_s:.2f} s old, at most {source.max_age_s} s allowed"
-            if fault := source.stamps.fault(now_s, now_ns):
+            if fault := source.stamps.fault(now_s, now_ns(self._node)):
                 return f"{source.label} {fault}"
         stamps = {c: self.sources[c].stamp_ns for c in self._contract.cameras}
         if stamps:

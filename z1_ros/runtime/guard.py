@@ -27,6 +27,11 @@ class GuardConfig:
     """
     max_step_scale: float = 1.0
     """Factor on every rate limit of the embodiment; a value below 1 allows slower changes."""
+    max_lag_s: float = 2.0
+    """Longest time from the observation that caused an action until the action arrives [s], by the
+    action's stamp; older actions are refused. A slow policy needs more."""
+    max_ahead_s: float = 0.1
+    """How far an action's stamp may lie in the future [s], because two machines' clocks differ."""
 
     def __post_init__(self) -> None:
         """Check ranges."""
@@ -39,6 +44,16 @@ class GuardConfig:
             raise ConfigError(
                 f"max_step_scale is {self.max_step_scale}, expected more than 0 and at most 1"
             )
+        for name in ("max_lag_s", "max_ahead_s"):
+            if not 0 < getattr(self, name) <= 600:
+                raise ConfigError(f"{name} is {getattr(self, name)} s, expected up to 600 s")
+
+
+JUST_STARTED = "the guard has just started; call ~/reset, or publish the e-stop's state"
+_RATE_SLACK = 1.1
+"""Actions per control period on average, a little more than one: clocks differ."""
+_BURST = 2.0
+"""Actions that may arrive at once, because messages are delayed."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -59,7 +74,8 @@ class Guard:
         self.config = config or GuardConfig()
         self.counts: Counter[str] = Counter()
         """How often each rule acted: ``passed``, ``limited``, ``rate_limited``, ``refused``,
-        ``stopped`` (actions replaced during a stop), ``stale`` (times that no action arrived)."""
+        ``stopped`` (actions replaced during a stop), ``stale`` (times that no action arrived),
+        ``too_many`` (actions dropped because they came faster than the control rate)."""
         self._low, self._high = embodiment.action_limits()
         scale = self.config.max_step_scale
         self._max_step = np.asarray(
@@ -75,6 +91,7 @@ class Guard:
         self._estop = False
         self._stop = ""
         self._stale = False
+        self._budget, self._budget_s = _BURST, 0.0
 
     def twin(self) -> "Guard":
         """Return a copy of the guard; testing actions on it does not change this guard."""
@@ -125,6 +142,24 @@ class Guard:
         self._last = smooth
         return Verdict(action=smooth.copy())
 
+    def check(self, action: np.ndarray, dims: tuple[str, ...] | None = None) -> None:
+        """Raise ActionError if ``filter`` would refuse the action."""
+        ordered_actions(action, self.embodiment.action_dims, dims)
+
+    def admits(self, now_s: float) -> bool:
+        """Return whether an action that arrives at ``now_s`` fits into the control rate.
+
+        Rate limits hold for each action. Two actions per control period would therefore be twice
+        as fast as the limits allow; actions that do not fit have to be dropped.
+        """
+        earned = (now_s - self._budget_s) * self.embodiment.control_hz * _RATE_SLACK
+        self._budget, self._budget_s = min(_BURST, self._budget + earned), now_s
+        if self._budget < 1:
+            self.counts["too_many"] += 1
+            return False
+        self._budget -= 1
+        return True
+
     def apply(self, action: np.ndarray) -> np.ndarray:
         """Return ``filter(action).action`` (action_dim,), for loops without a clock."""
         return self.filter(action).action
@@ -137,10 +172,10 @@ class Guard:
     def check_age(self, now_s: float) -> Verdict | None:
         """Return a hold if the latest action is too old or a stop is latched, else None.
 
-        Before the first action, no action can be too old.
+        Before the first action, no action can be too old. A latched stop is a hold at any time.
         """
         if self._last_s is None:
-            return None
+            return self._hold(f"stopped: {self._stop}") if self._stop else None
         if now_s - self._last_s > self.config.max_age_s:
             if not self._stale:
                 self.counts["stale"] += 1
@@ -153,10 +188,16 @@ class Guard:
         self._stop = self._stop or reason
 
     def set_estop(self, pressed: bool) -> None:
-        """Set the emergency stop button's state; pressing latches a stop, releasing keeps it."""
+        """Set the emergency stop button's state; pressing latches a stop, releasing keeps it.
+
+        A button that is heard and not pressed ends the stop ``JUST_STARTED``.
+        """
         self._estop = pressed
         if pressed:
+            self._stop = "" if self._stop == JUST_STARTED else self._stop
             self.stop("emergency stop pressed")
+        elif self._stop == JUST_STARTED:
+            self._stop = ""
 
     def reset(self) -> tuple[bool, str]:
         """Release a latched stop and forget the last command; return (success, message).

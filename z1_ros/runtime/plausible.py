@@ -13,6 +13,37 @@ import numpy as np
 from z1_ros.errors import ObservationError, StateJump
 
 
+def stamp_fault(stamp_ns: int, now_ns: int, max_age_s: float, max_ahead_s: float) -> str:
+    """Return what is wrong with a stamp; empty if it is close to now."""
+    if not stamp_ns:
+        return "carries no stamp"
+    age_s = (now_ns - stamp_ns) * 1e-9
+    if age_s < -max_ahead_s:
+        return f"is stamped {-age_s:.2f} s in the future; do the clocks of both machines agree?"
+    if age_s > max_age_s:
+        return f"is stamped {age_s:.2f} s ago, at most {max_age_s} s allowed"
+    return ""
+
+
+class PublisherWatch:
+    """Notices two publishers on one topic, by the numbers that each gives to its messages."""
+
+    within_s = 1.0
+    """Time within which numbers go back twice if two publishers take turns [s]. A publisher that
+    was started again goes back once."""
+
+    def __init__(self) -> None:
+        self._last = -1
+        self._back_s = -np.inf
+
+    def are_two(self, number: int, now_s: float) -> bool:
+        """Note a message's number; return whether two publishers take turns."""
+        back, self._last = number <= self._last, number
+        two = back and now_s - self._back_s < self.within_s
+        self._back_s = now_s if back else self._back_s
+        return two
+
+
 class StampWatch:
     """Stamps of one topic: each message must be newer than the one before, and close to now."""
 
@@ -40,13 +71,8 @@ class StampWatch:
         """Return what is wrong at ``now_s`` on the steady clock, ``now_ns`` on that of stamps."""
         if self._stamp_ns is None:
             return ""
-        if not self._stamp_ns:
-            return "carries no stamp"
-        age_s = (now_ns - self._stamp_ns) * 1e-9
-        if age_s < -self._max_ahead_s:
-            return f"is stamped {-age_s:.2f} s in the future; do the clocks of both machines agree?"
-        if age_s > self._max_age_s:
-            return f"is stamped {age_s:.2f} s ago, at most {self._max_age_s} s allowed"
+        if fault := stamp_fault(self._stamp_ns, now_ns, self._max_age_s, self._max_ahead_s):
+            return fault
         if now_s - self._went_back_s < self._max_age_s:
             return "is stamped earlier than the message before; are there two publishers?"
         if now_s - self._advanced_s > self._max_age_s:
