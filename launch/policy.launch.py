@@ -8,7 +8,7 @@ The arguments are the fields of ``PolicyGraphConfig``; the graph itself is decla
 
 from launch import LaunchContext, LaunchDescription
 
-from z1_ros.graph.launching import actions_of, describe, read_arguments, seen_by
+from z1_ros.graph.launching import actions_of, describe, read_arguments, refuse_twins, seen_by
 from z1_ros.graph.policy_graph import ROBOTS, PolicyGraphConfig, policy_graph
 
 
@@ -20,5 +20,6 @@ def generate_launch_description() -> LaunchDescription:
 def start(context: LaunchContext) -> list:
     """Return the graph's actions; launch reports a Z1Error as one line and ends with code 1."""
     graph = policy_graph(read_arguments(PolicyGraphConfig(), context, "policy.launch.py"))
+    refuse_twins(graph)
     nodes = [action for node in graph.nodes for action in actions_of(node, graph)]
     return seen_by(graph.discovery, nodes)

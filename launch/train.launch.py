@@ -8,7 +8,14 @@ The arguments are the fields of ``TrainGraphConfig``; the graphs are declared in
 
 from launch import LaunchContext, LaunchDescription
 
-from z1_ros.graph.launching import actions_of, describe, learner, read_arguments, seen_by
+from z1_ros.graph.launching import (
+    actions_of,
+    describe,
+    learner,
+    read_arguments,
+    refuse_twins,
+    seen_by,
+)
 from z1_ros.graph.train_graph import TrainGraphConfig, train_graph
 
 
@@ -21,5 +28,6 @@ def start(context: LaunchContext) -> list:
     """Return all actions; launch reports a Z1Error as one line and ends with code 1."""
     config = read_arguments(TrainGraphConfig(), context, "train.launch.py")
     made = train_graph(config)
+    refuse_twins(*made.workers)
     nodes = [a for graph in made.workers for node in graph.nodes for a in actions_of(node, graph)]
     return seen_by(config.discovery, [*nodes, learner(made)])

@@ -1,13 +1,20 @@
 """The launch files, where ROS 2's launch is installed (rclpy's PyPI wheels do not bring it)."""
 
+import contextlib
 import importlib.util
 import os
+import shutil
+import signal
+import subprocess
+import time
 
 import pytest
 from support import ROOT
+from support.graphs import PATIENCE_S
 
 pytest.importorskip("launch_ros")
 
+from ament_index_python.packages import PackageNotFoundError, get_package_prefix
 from launch import LaunchContext
 from launch.actions import (
     DeclareLaunchArgument,
@@ -22,10 +29,16 @@ from z1_ros.config import flatten
 from z1_ros.errors import ConfigError, GraphError
 from z1_ros.graph import launching
 from z1_ros.graph.dds import RANGE
+from z1_ros.graph.domains import FreeDomain
 from z1_ros.graph.policy_graph import PolicyGraphConfig
 from z1_ros.graph.train_graph import TrainGraphConfig
+from z1_ros.runtime.claim import claim, is_claimed, node_claim
 
 FOLDER = ROOT / "launch"
+INSTALLED = False
+if shutil.which("ros2"):
+    with contextlib.suppress(PackageNotFoundError):
+        INSTALLED = bool(get_package_prefix("z1_ros"))
 CONFIGS = {"policy": PolicyGraphConfig(), "train": TrainGraphConfig()}
 
 
@@ -91,6 +104,49 @@ def test_who_sees_the_processes_is_said_and_what_follows_is_not_concerned(
         ranges.append((type(action).__name__, os.environ.get(RANGE)))
     assert ("LogInfo", seen) in ranges and ("LifecycleNode", seen) in ranges
     assert ranges[-1] == ("PopEnvironment", None)
+
+
+def test_a_second_launch_of_running_nodes_is_refused_before_a_node_starts(monkeypatch):
+    monkeypatch.setenv("ROS_DOMAIN_ID", "99")
+    with claim(node_claim(99, "/arm/guard_node")):
+        with pytest.raises(GraphError, match="/arm/guard_node already runs in ROS domain 99"):
+            start("policy", namespace="arm")
+        start("policy", namespace="other_arm")
+
+
+def test_arguments_may_be_spelled_as_elsewhere_in_ros():
+    nodes = [a for a in start("policy", autostart="True", log_level="INFO") if isinstance(a, Node)]
+    assert len(nodes) == 3
+
+
+@pytest.mark.skipif(not INSTALLED, reason="ros2 launch finds no installed z1_ros")
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL, signal.SIGINT])
+def test_no_node_outlives_ros2_launch(number):
+    with contextlib.closing(FreeDomain()) as domain:
+        env = {**os.environ, "ROS_DOMAIN_ID": str(domain.id), "PYTHONUNBUFFERED": "1"}
+        command = ["ros2", "launch", str(FOLDER / "policy.launch.py"), "robot:=kitchen"]
+        pipe = subprocess.PIPE
+        launch = subprocess.Popen(
+            command,
+            env=env,
+            stdout=pipe,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+        for line in launch.stdout:
+            if "[policy_node]: acting" in line:
+                break
+        names = [f"/{name}_node" for name in ("sim_bridge", "guard", "policy")]
+        claims = [node_claim(domain.id, name) for name in names]
+        assert all(map(is_claimed, claims))
+        launch.send_signal(number)
+        launch.wait()
+        launch.stdout.close()
+        deadline_s = time.monotonic() + PATIENCE_S
+        while any(map(is_claimed, claims)):
+            assert time.monotonic() < deadline_s, "a node lives on"
+            time.sleep(0.1)
 
 
 def test_mistakes_are_one_sentence():

@@ -3,9 +3,11 @@
 import time
 
 import pytest
+from lifecycle_msgs.srv import ChangeState
 from support.graphs import PATIENCE_S, actions, fake_graph, is_hold, moving
 
 from z1_ros.errors import GraphError
+from z1_ros.graph.client import TRANSITIONS
 
 LONG = {"FAKE_HORIZON": "1000000"}
 POLICY = "policy_node"
@@ -35,6 +37,21 @@ def test_it_acts_only_while_active_and_says_goodbye_with_a_hold(mode):
         assert client.state(POLICY) == "unconfigured"
         client.transition(POLICY, "configure")
         client.transition(POLICY, "activate")
+
+
+@pytest.mark.parametrize("transition", ["configure", "activate", "cleanup"])
+def test_a_transition_that_the_state_does_not_have_is_refused_and_nothing_ends(transition):
+    """Rclpy's own answer is an exception that ends the process, and the graph with it."""
+    with fake_graph(env=LONG) as runner:
+        client, watch = runner.client, actions(runner, "action")
+        moving(watch)
+        request = ChangeState.Request()
+        request.transition.id = TRANSITIONS[transition][0]
+        assert not client.call(ChangeState, f"{POLICY}/change_state", request).success
+        assert client.state(POLICY) == "active"
+        watch.seen.clear()
+        moving(watch)
+        runner.check()
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,9 @@ import sys
 import pytest
 from support.graphs import actions, fake_graph, is_hold, moving
 
+from z1_ros.errors import GraphError
+from z1_ros.nodes.process import LAUNCHER
+
 LONG = {"FAKE_HORIZON": "1000000"}
 
 
@@ -40,6 +43,33 @@ def test_a_signal_that_comes_twice_at_once_is_one_request():
         for process in runner.processes.values():
             process.send_signal(signal.SIGINT)
         assert runner.stop() == dict.fromkeys(runner.processes, 0)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_nodes_end_with_a_hold_when_their_launcher_dies(number):
+    """SIGTERM to ``ros2 launch`` alone left three nodes and a moving arm."""
+    launcher = subprocess.Popen(["sleep", "600"])
+    with fake_graph(env=LONG | {LAUNCHER: str(launcher.pid)}) as runner:
+        safe = actions(runner)
+        moving(safe)
+        runner.client.check = lambda: None
+        launcher.send_signal(number)
+        launcher.wait()
+        ended = lambda: all(p.poll() == 0 for p in runner.processes.values())  # noqa: E731
+        safe.wait(ended, "the end of all nodes")
+        safe.silence()
+        assert is_hold(safe.seen[-1])
+
+
+def test_a_node_whose_launcher_is_gone_already_ends_at_once():
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    with (
+        pytest.raises(GraphError, match="ended with exit code 0"),
+        fake_graph(env={LAUNCHER: str(gone.pid)}) as runner,
+    ):
+        safe = actions(runner)
+        safe.wait(lambda: False, "never")
 
 
 ASLEEP = "while True: ctypes.CDLL(None).sleep(600)"

@@ -30,6 +30,7 @@ class FakeNode:
         self.publishers_by_topic: dict[str, FakePublisher] = {}
         self.timers: list[Callable[[], None]] = []
         self.now_ns = 7
+        self.logged: list[str] = []
         self._heard: dict[str, list[Callable[[Any], None]]] = defaultdict(list)
 
     def say(self, topic: str, message: Any) -> None:
@@ -76,6 +77,11 @@ class FakeNode:
         """Return a clock that says ``now_ns``."""
         stamp = SimpleNamespace(nanoseconds=self.now_ns, to_msg=lambda: _stamp(self.now_ns))
         return SimpleNamespace(now=lambda: stamp)
+
+    def get_logger(self) -> Any:
+        """Return a logger that keeps what it logged."""
+        log = self.logged.append
+        return SimpleNamespace(error=log, warning=log, info=log)
 
     def get_fully_qualified_name(self) -> str:
         """Return ``/name``."""

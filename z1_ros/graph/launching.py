@@ -3,6 +3,7 @@
 This module imports ROS 2's ``launch``, which the PyPI wheels of rclpy do not include.
 """
 
+import os
 import sys
 from collections.abc import Callable, Collection
 from functools import partial
@@ -32,8 +33,11 @@ from lifecycle_msgs.msg import Transition
 from z1_ros.config import choices, descriptions, flatten, unflatten
 from z1_ros.errors import ConfigError, GraphError, closest
 from z1_ros.graph import dds
+from z1_ros.graph.domains import environment_domain_id
 from z1_ros.graph.spec import Graph, NodeSpec
 from z1_ros.graph.train_graph import TrainGraph
+from z1_ros.nodes.process import LAUNCHER
+from z1_ros.runtime.claim import is_claimed, node_claim
 
 T = TypeVar("T")
 
@@ -52,7 +56,10 @@ def describe(
     ``names`` gives the allowed values of fields that are not a ``Literal``.
     """
     texts, known = descriptions(type(config)), choices(type(config)) | names
-    known |= {n: ("true", "false") for n, v in flatten(config).items() if isinstance(v, bool)}
+    # As elsewhere in ROS 2: True and true, INFO and info.
+    bools = ("true", "false", "True", "False")
+    known |= {n: bools for n, v in flatten(config).items() if isinstance(v, bool)}
+    known["log_level"] = [*known["log_level"], *map(str.upper, known["log_level"])]
     arguments = [
         DeclareLaunchArgument(
             name,
@@ -98,6 +105,8 @@ def parse(name: str, text: str, default: Any) -> Any:
     """Return a launch argument's text as the type of its default."""
     if isinstance(default, bool):
         return text.lower() == "true"
+    if name == "log_level":
+        return text.lower()
     try:
         return type(default)(text)
     except ValueError as error:
@@ -123,7 +132,10 @@ def actions_of(spec: NodeSpec, graph: Graph) -> list:
         namespace=graph.namespace,
         parameters=[parameters, *([graph.params_file] if graph.params_file else [])],
         remappings=list(spec.remap.items()),
-        additional_env=dds.dds_env(graph.discovery, graph.fastdds_profile, spec.image_bytes),
+        additional_env={
+            LAUNCHER: str(os.getpid()),
+            **dds.dds_env(graph.discovery, graph.fastdds_profile, spec.image_bytes),
+        },
         arguments=["--ros-args", "--log-level", graph.log_level],
         output="screen",
         emulate_tty=True,
@@ -132,6 +144,19 @@ def actions_of(spec: NodeSpec, graph: Graph) -> list:
     if not (spec.lifecycle and graph.autostart):
         return [node]
     return [*bring_up(node), node]
+
+
+def refuse_twins(*graphs: Graph) -> None:
+    """Raise GraphError if a node of that name already runs: a launch would disturb the first."""
+    domain_id = environment_domain_id()
+    for graph in graphs:
+        for node in graph.nodes:
+            name = "/".join(("", *filter(None, (graph.namespace, node.name))))
+            if is_claimed(node_claim(domain_id, name)):
+                raise GraphError(
+                    f"{name} already runs in ROS domain {domain_id}; stop that launch first, or "
+                    "choose another namespace:= or ROS_DOMAIN_ID"
+                )
 
 
 def seen_by(discovery: dds.Discovery, actions: list) -> list:

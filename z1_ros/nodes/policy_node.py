@@ -12,7 +12,9 @@ stays in use.
 from dataclasses import replace
 from functools import partial
 
+from lifecycle_msgs.srv import ChangeState
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
+from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
 from sensor_msgs.msg import JointState
@@ -32,6 +34,7 @@ from z1_ros.policy.replaceable import ReplaceablePolicy
 from z1_ros.runtime.inference import failure_text
 from z1_ros.specs import embodiment
 
+RCLError = rclpy_implementation.RCLError
 MODEL = ("model", "backend", "threads")
 """Parameters that a reload reads again."""
 CANNOT_LOAD = "cannot load the model"
@@ -112,6 +115,19 @@ class PolicyNode(LifecycleNode):
         self._tear_down()
         self._status.set(ERROR, "an error in a transition; back to unconfigured")
         return TransitionCallbackReturn.SUCCESS
+
+    def _LifecycleNodeMixin__on_change_state(  # noqa: N802
+        self, request: ChangeState.Request, response: ChangeState.Response
+    ) -> ChangeState.Response:
+        """Refuse a transition that the present state does not have; rclpy's would end the node."""
+        try:
+            return super()._LifecycleNodeMixin__on_change_state(request, response)  # type: ignore[misc]
+        except RCLError:
+            _, state = self._state_machine.current_state
+            transition = request.transition.label or request.transition.id
+            self.get_logger().error(f"transition {transition} refused: the node is {state}")
+            response.success = False
+            return response
 
     def run(self, stop: StopRequest) -> None:
         """Spin until asked to stop."""

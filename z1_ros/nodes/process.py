@@ -6,8 +6,10 @@ then stops the robot while it can still publish, and the exit code is 0. A secon
 the process immediately.
 """
 
+import contextlib
 import faulthandler
 import os
+import select
 import signal
 import socket
 import sys
@@ -25,6 +27,10 @@ from rclpy.signals import SignalHandlerOptions
 
 from z1_ros.errors import GraphError, Z1Error
 from z1_ros.runtime.claim import claim, node_claim
+
+LAUNCHER = "Z1_LAUNCHER"
+"""Environment variable with the process id of a launcher: the node ends, with a hold, when that
+process ends, however it does."""
 
 SAME_REQUEST_S = 1.0
 """Time after the first signal in which further signals count as the same request [s]: Ctrl-C
@@ -81,6 +87,19 @@ def _force_after_signal(wakeup: int) -> None:
     faulthandler.dump_traceback_later(FORCE_S, exit=True, file=2)
 
 
+def end_with_launcher() -> None:
+    """Send this process SIGTERM when the process that ``LAUNCHER`` names ends, or has ended."""
+    if not (pid := os.environ.get(LAUNCHER, "")).isdecimal():
+        return
+
+    def follow() -> None:
+        with contextlib.suppress(ProcessLookupError):
+            select.select([os.pidfd_open(int(pid))], [], [])
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=follow, daemon=True).start()
+
+
 @runtime_checkable
 class RunnableNode(Protocol):
     """Methods that ``run_node`` needs in addition to those of an rclpy node."""
@@ -101,6 +120,7 @@ def run_node(make: Callable[[], Node], args: list[str] | None = None) -> int:
     """
     stop = StopRequest()
     stop.install()
+    end_with_launcher()
     try:
         rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
         node = make()

@@ -12,6 +12,8 @@ from z1_ros.nodes.qos import EVENT, LATCHED, STEADY
 OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
 
 MIN_PERIOD_S = 0.1
+LOG_PERIOD_S = 5.0
+"""Time in which the same reason is not logged again [s]."""
 
 
 class Status:
@@ -24,6 +26,7 @@ class Status:
         self._node = node
         self._values = values
         self._published_s = 0.0
+        self._logged_s: dict[str, float] = {}
         self._latched = node.create_publisher(DiagnosticStatus, "~/status", LATCHED)
         self._diagnostics = node.create_publisher(DiagnosticArray, "/diagnostics", EVENT)
         self._timer = node.create_timer(1.0, self._each_second, clock=STEADY)
@@ -34,8 +37,24 @@ class Status:
             # Changing numbers in a text ("0.31 s old") must not flood the topic.
             same_kind = level == self.level and text.split()[:4] == self.text.split()[:4]
             self.level, self.text = level, text
+            if not same_kind:
+                self._log()
             if not same_kind or time.monotonic() - self._published_s > MIN_PERIOD_S:
                 self.publish()
+
+    def _log(self) -> None:
+        """Log the state, so that the console shows why the robot moves or does not."""
+        now_s, kind = time.monotonic(), " ".join(self.text.split()[:4])
+        if now_s - self._logged_s.get(kind, -LOG_PERIOD_S) < LOG_PERIOD_S:
+            return
+        self._logged_s[kind] = now_s
+        logger = self._node.get_logger()
+        if self.level == ERROR:
+            logger.error(self.text)
+        elif self.level == WARN:
+            logger.warning(self.text)
+        else:
+            logger.info(self.text)
 
     def refresh(self) -> None:
         """Publish the values, unless they were published just before."""

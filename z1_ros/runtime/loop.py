@@ -171,7 +171,7 @@ class ControlLoop:
         self._generation = 0
         self._started_at = self._started_tick = self._ticks = 0
         self._last: np.ndarray | None = None
-        self._fault = ""
+        self._fault, self._acted = "", False
 
     def reset(self, seed: int) -> None:
         """Begin an episode whose policy noise is drawn from ``seed``."""
@@ -183,7 +183,7 @@ class ControlLoop:
         """Forget planned actions and a running inference (a new instruction, a stop)."""
         self._generation += 1
         self.queue.clear()
-        self._fault = ""
+        self._fault, self._acted = "", False
 
     def tick(self, observe: Observe) -> Tick:
         """Return the action for the present tick; never waits for the policy.
@@ -207,9 +207,9 @@ class ControlLoop:
             return self.hold(str(error))
         queued = self.queue.pop()
         if queued is None:
-            first = QUEUE_EMPTY if self.counts["inferences"] else NO_CHUNK
-            return self._hold(self._fault or first, stamp_ns)
-        self._last = queued.action
+            late = QUEUE_EMPTY if self._acted else NO_CHUNK
+            return self._hold(self._fault or late, stamp_ns)
+        self._last, self._acted = queued.action, True
         return Tick(action=queued.action, stamp_ns=queued.stamp_ns)
 
     def hold(self, reason: str) -> Tick:
