@@ -25,12 +25,14 @@ from z1_ros.models.bundle.tokenizer import PromptTokenizer
 from z1_ros.policy.transforms import (
     Preprocessor,
     normalize,
+    one_hemisphere,
     resize_with_pad,
     scale_image,
     state_bins,
     stats_of,
     unnormalize,
 )
+from z1_ros.specs import Field
 from z1_ros.types import Observation
 
 GOLDEN = json.loads((DATA_ROOT / "processor" / "processor_golden.json").read_text("utf-8"))
@@ -347,6 +349,27 @@ def test_the_kitchens_inputs_never_change(kitchen, instruction, expected):
     for name in sorted(inputs):
         digest.update(inputs[name].tobytes())
     assert digest.hexdigest() == expected
+
+
+def test_both_signs_of_a_rotation_are_one_input(kitchen):
+    """Drivers publish q or -q; the shipped policies failed at nearly every episode with -q."""
+    turned = np.float32([0.96, 0.02, 0.27, 0.01])
+    turned /= np.linalg.norm(turned)
+    name = "end_effector_rotation_relative"
+    one, two = (
+        prepare(kitchen, kitchen.manifest, "open the drawer", **{name: sign * turned})["tokens"]
+        for sign in (1, -1)
+    )
+    assert np.array_equal(one, two)
+
+
+def test_demonstrations_with_both_signs_are_learned_with_one():
+    fields = (Field(name="turn", dims=("x", "y", "z", "w"), unit="quaternion"),)
+    turns = np.float32([[0.99, 0.1, 0, 0.1], [-0.99, 0.1, 0, -0.1], [0.98, -0.1, 0.1, 0.1]])
+    turns /= np.linalg.norm(turns, axis=1, keepdims=True)
+    assert (one_hemisphere(turns, fields)[:, 0] > 0).all()
+    both = np.zeros(4, np.float32)
+    assert np.array_equal(one_hemisphere(turns, fields, both), turns), "nothing tells the sign"
 
 
 def test_a_prompt_without_state_is_the_instruction_and_a_line_break(kitchen):

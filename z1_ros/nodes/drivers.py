@@ -285,5 +285,8 @@ class LockstepDriver(Driver):
         return latest is not None and to_ns(latest.header.stamp) == self.inputs.stamp_ns
 
 
-DRIVERS = {"realtime": RealtimeDriver, "lockstep": LockstepDriver}
+DRIVERS: dict[str, type[RealtimeDriver] | type[LockstepDriver]] = {
+    "realtime": RealtimeDriver,
+    "lockstep": LockstepDriver,
+}
 """Mode -> driver class."""

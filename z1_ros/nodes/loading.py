@@ -11,6 +11,8 @@ from z1_ros.policy.base import Policy
 from z1_ros.specs import Contract, check_contract, embodiment, ordered_actions
 from z1_ros.types import ActionChunk, Observation
 
+BASE_NAME = "base network"
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LoadedPolicy:
@@ -28,6 +30,16 @@ class LoadedPolicy:
     infer_each: Callable[[Observation], Sequence[ActionChunk]] | None = None
     """Function that returns the action chunks of all task experts; None if ``policy.infer``
     covers all."""
+    experts: tuple[str, ...] = ()
+    """Names of the task experts."""
+    expert_for: Callable[[str], str] | None = None
+    """Function that returns the task expert of an instruction, empty for the base network."""
+
+    def expert_of(self, instruction: str) -> str:
+        """Return the name of the network that acts on an instruction; empty without experts."""
+        if not self.experts or self.expert_for is None:
+            return ""
+        return self.expert_for(instruction) or BASE_NAME
 
 
 def load_bundle_policy(config: PolicyNodeConfig) -> LoadedPolicy:
@@ -43,6 +55,8 @@ def load_bundle_policy(config: PolicyNodeConfig) -> LoadedPolicy:
         embodiment=manifest.embodiment,
         sha256=policy.bundle.sha256,
         infer_each=policy.infer_each,
+        experts=tuple(manifest.experts),
+        expert_for=manifest.expert_for,
     )
 
 

@@ -9,6 +9,7 @@ until the first action chunk of the new model. A model that does not fit is refu
 stays in use.
 """
 
+import contextlib
 from dataclasses import replace
 from functools import partial
 
@@ -21,11 +22,11 @@ from sensor_msgs.msg import JointState
 from std_msgs.msg import Bool, String
 from std_srvs.srv import Trigger
 
-from z1_ros.errors import ConfigError
+from z1_ros.errors import BundleError, ConfigError
 from z1_ros.nodes import params
 from z1_ros.nodes.configs import PolicyNodeConfig
 from z1_ros.nodes.drivers import DRIVERS, GUARD_STOPPED, STOPPED, Driver, NodeParts, Orders
-from z1_ros.nodes.loading import Load, LoadedPolicy, load_bundle_policy, ready_policy
+from z1_ros.nodes.loading import BASE_NAME, Load, LoadedPolicy, load_bundle_policy, ready_policy
 from z1_ros.nodes.messages import check_state_sources
 from z1_ros.nodes.process import StopRequest, in_background, run_node, spin
 from z1_ros.nodes.qos import COMMAND, EVENT, LATCHED, subscribe_to_all
@@ -55,7 +56,7 @@ class PolicyNode(LifecycleNode):
         self._policy: ReplaceablePolicy | None = None
         self._driver: Driver | None = None
         self._finalized = False
-        self._reload_note = ""
+        self._reload_note = self._expert = ""
         self._status = Status(self, self._values)
         self._status.set(OK, "unconfigured")
         self._action = self.create_lifecycle_publisher(JointState, "action", COMMAND)
@@ -149,6 +150,7 @@ class PolicyNode(LifecycleNode):
         parts = NodeParts(node=self, action=self._action, status=self._status, orders=self._orders)
         replan_steps = config.replan_steps or loaded.replan_steps
         self._driver = DRIVERS[config.mode](parts, policy, config, replan_steps)
+        self._choose_expert()
 
     def _give_up(self, why: str) -> TransitionCallbackReturn:
         self._tear_down()
@@ -184,6 +186,21 @@ class PolicyNode(LifecycleNode):
         self._orders.instruction = text
         self._forget_plan()
         self.get_logger().info(f"instruction: {text!r}")
+        self._choose_expert()
+
+    def _choose_expert(self) -> None:
+        """Note which task expert acts, and warn if none knows the instruction."""
+        text, loaded = self._orders.instruction, self._loaded
+        self._expert = ""
+        if loaded is None or not text:
+            return
+        with contextlib.suppress(BundleError):  # several match: inference says so
+            self._expert = loaded.expert_of(text)
+        if self._expert == BASE_NAME:
+            self.get_logger().warning(
+                f"no task expert of {loaded.name} matches {text!r}, so the base network acts; the "
+                f"experts are {', '.join(loaded.experts)}"
+            )
 
     def _on_guard(self, message: Bool) -> None:
         """Stop with the guard: its reset releases the stop, only ~/start moves the robot again."""
@@ -242,6 +259,7 @@ class PolicyNode(LifecycleNode):
         policy.replace(new.policy)
         self._forget_plan()
         self._loaded, self._config = new, config
+        self._choose_expert()
         return f"acting with {new.name} {new.sha256}"
 
     def _take_back(self, refused: PolicyNodeConfig) -> None:
@@ -257,6 +275,7 @@ class PolicyNode(LifecycleNode):
             "reload": self._reload_note,
             "mode": self._config.mode,
             "instruction": self._orders.instruction,
+            "expert": self._expert,
             "active": self._active,
         }
         return values if self._driver is None else values | self._driver.values()

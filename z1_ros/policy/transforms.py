@@ -3,7 +3,7 @@
 All transforms are deterministic, so a recorded observation always gives exactly the same inputs.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import ModuleType
 from typing import NamedTuple
 
@@ -17,10 +17,11 @@ from z1_ros.models.bundle.parts import (
     NORMALIZATION_FORMS,
     STATS_PARTS,
     ImageSpec,
+    Normalization,
     NormStats,
 )
 from z1_ros.models.bundle.tokenizer import PromptTokenizer
-from z1_ros.specs import flatten_state
+from z1_ros.specs import Field, flatten_state
 from z1_ros.types import Observation
 
 # Number added to the range or standard deviation, in the normalisation and in its inverse.
@@ -30,6 +31,9 @@ _EPSILON = {
     ("openpi", "quantile"): (1e-6, 1e-6),
     ("openpi", "mean_std"): (1e-6, 1e-6),
 }
+
+MIN_CENTRE = 0.5
+"""Shortest centre of a quaternion's statistics that tells which sign the data has."""
 
 
 def resize_with_pad(image: np.ndarray, spec: ImageSpec, camera: str) -> np.ndarray:
@@ -173,6 +177,45 @@ def _affine(stats: NormStats, mode: str, form: str, size: int) -> _Affine:
     )
 
 
+def normalize_state(
+    state: np.ndarray, fields: Sequence[Field], normalization: Normalization
+) -> np.ndarray:
+    """Normalise flat states (..., D) as ``normalize`` does, with one sign for each rotation.
+
+    The quaternions q and -q are one rotation, and drivers disagree about the sign. A model has
+    seen one of them: the sign nearest the centre of its statistics.
+    """
+    stats, mode = normalization.state, normalization.mode
+    first, second = (getattr(stats, name) for name in STATS_PARTS[mode])
+    centre = first if mode == "mean_std" else np.add(first, second) / 2
+    turned = one_hemisphere(state, fields, np.asarray(centre))
+    return normalize(turned, stats, mode, normalization.form)
+
+
+def one_hemisphere(
+    state: np.ndarray, fields: Sequence[Field], centre: np.ndarray | None = None
+) -> np.ndarray:
+    """Return states (..., D) whose quaternions have the sign nearest ``centre`` (D,).
+
+    Without a centre, it is the first of the states (N, D). A centre near zero, of statistics over
+    both signs, changes nothing; neither does a vector that is no rotation.
+    """
+    state = np.array(state, np.float32)
+    at = 0
+    for field in fields:
+        columns = slice(at, at + field.size)
+        at += field.size
+        if field.unit != "quaternion":
+            continue
+        middle = state[0, columns] if centre is None else centre[columns]
+        if np.linalg.norm(middle) >= MIN_CENTRE:
+            turns = state[..., columns]
+            rotation = np.abs(np.linalg.norm(turns, axis=-1) - 1) < 0.1
+            away = rotation & (turns @ middle < 0)
+            state[..., columns] = np.where(away[..., None], -turns, turns)
+    return state
+
+
 def state_bins(normalized: np.ndarray) -> np.ndarray:
     """Return the bin, -1 … 255, of each normalised state number (..., D)."""
     return np.digitize(normalized, np.linspace(-1, 1, 257)[:-1]) - 1
@@ -229,7 +272,6 @@ class Preprocessor:
         bins = None
         if self.manifest.prompt.discrete_state:
             state = flatten_state(observation.state, self.manifest.contract.state)
-            scaling = self.manifest.normalization
-            scaled = normalize(state, scaling.state, scaling.mode, scaling.form)
-            bins = state_bins(scaled).tolist()
+            fields, scaling = self.manifest.contract.state, self.manifest.normalization
+            bins = state_bins(normalize_state(state, fields, scaling)).tolist()
         return self.tokenizer.encode(observation.instruction, bins)

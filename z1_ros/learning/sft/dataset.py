@@ -18,7 +18,13 @@ from z1_ros.errors import ConfigError
 from z1_ros.learning.sft.demos import read_episode, read_header, read_outcomes
 from z1_ros.models.bundle.manifest import Normalization, NormStats
 from z1_ros.models.bundle.tokenizer import PAD_ID, PromptTokenizer
-from z1_ros.policy.transforms import normalize, state_bins, stats_of
+from z1_ros.policy.transforms import (
+    normalize,
+    normalize_state,
+    one_hemisphere,
+    state_bins,
+    stats_of,
+)
 from z1_ros.specs import Contract, Field, embodiment
 
 Episode = tuple[str, int, str]
@@ -155,9 +161,10 @@ def fit_normalization(
         stored = list(
             pool.map(lambda e: read_episode(directory, e[0], e[1], ("state", "actions")), episodes)
         )
+    state = np.concatenate([s["state"][:, state_at] for s in stored])
     return Normalization(
         mode="quantile",
-        state=guarded_stats(np.concatenate([s["state"][:, state_at] for s in stored])),
+        state=guarded_stats(one_hemisphere(state, contract.state)),
         action=guarded_stats(np.concatenate([s["actions"][:, action_at] for s in stored])),
     )
 
@@ -205,8 +212,7 @@ def load_frames(
     action_at = columns(header["action"], contract.action)
     robot = embodiment(header["embodiment"])
     form = normalization.form
-    state_mode = normalization.mode
-    action_mode = normalization.action_mode or state_mode
+    action_mode = normalization.mode_of_actions
 
     def cut(task: str, seed: int, instruction: str) -> tuple[np.ndarray, ...]:
         """Return the indices of the used frames, and their tokens, chunks and validity."""
@@ -225,7 +231,7 @@ def load_frames(
         bins: Iterable[Sequence[int] | None] = [None] * len(used)
         if discrete_state:
             state = stored["state"][used][:, state_at]
-            bins = state_bins(normalize(state, normalization.state, state_mode, form)).tolist()
+            bins = state_bins(normalize_state(state, contract.state, normalization)).tolist()
         prompts = [tokenizer.encode(instruction, each)[0] for each in bins]
         tokens = np.asarray(prompts, np.int32).reshape(-1, tokenizer.max_tokens)
         return used, tokens, chunks, valid[used]
