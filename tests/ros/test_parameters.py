@@ -44,6 +44,11 @@ def test_a_params_file_reaches_namespaced_nodes_and_changes_are_checked(tmp_path
             client.set_parameters("policy_node", {"qos": "fast"})
         with pytest.raises(ConfigError, match="read-only"):
             client.set_parameters("guard_node", {"mode": "realtime"})
+        with pytest.raises(ConfigError, match="replan_steps is read when the node is configured"):
+            client.set_parameters("policy_node", {"replan_steps": 2})
+        client.set_parameters("policy_node", {"instruction": "close the drawer"})
+        heard = lambda: client.status("policy_node")[1]["instruction"]  # noqa: E731
+        client.wait(lambda: heard() == "close the drawer", PATIENCE_S, "it applies at once")
         request = DescribeParameters.Request(names=["camera_max_age_s"])
         name = "policy_node/describe_parameters"
         described = client.call(DescribeParameters, name, request).descriptors[0]

@@ -1,8 +1,8 @@
 """The parameters of the three nodes: defaults, units, ranges, invariants. Does not import ROS.
 
 ``ros2 param describe`` shows a field's ``range``. ``read_only`` fields are fixed when the process
-starts: a change that would have no effect is refused. All other fields are read again when the
-node is configured, reset or reloaded.
+starts. Limits on inputs and the instruction apply at once. All other fields are read when the node
+is configured, reset or reloaded; ``policy_node`` refuses a change that would wait for *configure*.
 """
 
 from dataclasses import dataclass, field, fields
@@ -49,35 +49,35 @@ class PolicyNodeConfig(_Checked):
     """Inference library: auto, onnxruntime or torch."""
     threads: int = field(default=2, metadata={"range": (1, 256)})
     """CPU threads that an inference may use."""
-    embodiment: str = field(default="panda", metadata=FIXED)
+    embodiment: str = "panda"
     """Robot that the model must fit."""
     mode: Mode = field(default="realtime", metadata=FIXED)
     """``realtime``: one action per control period; ``lockstep``: one per observation stamp."""
-    instruction: str = field(default="", metadata=FIXED)
-    """Instruction until another one is published on the ``instruction`` topic; empty waits for
-    the topic."""
+    instruction: str = ""
+    """Instruction until another one is published on the ``instruction`` topic, or set here; empty
+    waits for the topic."""
     noise_seed: int = field(default=0, metadata={"range": (0, 2**31 - 1)})
     """Seed of the policy's noise, read at configure, at ``~/reset`` and at a new episode."""
-    replan_steps: int = field(default=0, metadata=FIXED | {"range": (0, 1000)})
+    replan_steps: int = field(default=0, metadata={"range": (0, 1000)})
     """Actions executed before the next inference; 0 uses the number in the bundle."""
-    delay_steps: int = field(default=0, metadata=FIXED | {"range": (0, 1000)})
+    delay_steps: int = field(default=0, metadata={"range": (0, 1000)})
     """Lockstep: control steps that an inference takes, to simulate a slow computer."""
-    camera_max_age_s: float = field(default=0.4, metadata=FIXED | {"range": (0.01, 10.0)})
+    camera_max_age_s: float = field(default=0.4, metadata={"range": (0.01, 10.0)})
     """Longest age of a camera's latest image, by its arrival and by its stamp [s]; then the robot
     holds."""
-    state_max_age_s: float = field(default=0.2, metadata=FIXED | {"range": (0.01, 10.0)})
+    state_max_age_s: float = field(default=0.2, metadata={"range": (0.01, 10.0)})
     """Longest age of joint states and poses, by arrival and by stamp [s]; then the robot holds."""
-    max_ahead_s: float = field(default=0.1, metadata=FIXED | {"range": (0.0, 10.0)})
+    max_ahead_s: float = field(default=0.1, metadata={"range": (0.0, 10.0)})
     """How far a stamp may lie in the future [s], because two machines' clocks differ."""
-    camera_max_skew_s: float = field(default=0.2, metadata=FIXED | {"range": (0.0, 10.0)})
+    camera_max_skew_s: float = field(default=0.2, metadata={"range": (0.0, 10.0)})
     """Largest difference between the stamps of two cameras [s]; beyond it the robot holds."""
-    max_chunk_age_s: float = field(default=2.0, metadata=FIXED | {"range": (0.1, 600.0)})
+    max_chunk_age_s: float = field(default=2.0, metadata={"range": (0.1, 600.0)})
     """Longest age of an action's observation [s]; older planned actions are dropped. A policy that
     infers for longer needs more, and the guard a larger ``guard.max_lag_s``."""
-    input_timeout_s: float = field(default=2.0, metadata=FIXED | {"range": (0.1, 60.0)})
+    input_timeout_s: float = field(default=2.0, metadata={"range": (0.1, 60.0)})
     """Lockstep: time without a complete observation [s] after which the status names the missing
     input."""
-    qos: Qos = field(default="auto", metadata=FIXED)
+    qos: Qos = "auto"
     """Reliability of image and state subscriptions: reliable, best_effort, or auto, which follows
     the publishers."""
 

@@ -10,7 +10,7 @@ stays in use.
 """
 
 import contextlib
-from dataclasses import replace
+from dataclasses import fields, replace
 from functools import partial
 
 from lifecycle_msgs.srv import ChangeState
@@ -38,6 +38,8 @@ from z1_ros.specs import embodiment
 RCLError = rclpy_implementation.RCLError
 MODEL = ("model", "backend", "threads")
 """Parameters that a reload reads again."""
+LIVE = ("camera_max_age_s", "state_max_age_s", "max_ahead_s", "camera_max_skew_s", "instruction")
+"""Parameters that apply at once."""
 CANNOT_LOAD = "cannot load the model"
 LOAD_S = 600.0
 """Longest duration of a reload [s]; a hung reload must not block later ones."""
@@ -50,7 +52,8 @@ class PolicyNode(LifecycleNode):
         """Declare parameters; raises ConfigError for a bad one. The model loads in configure."""
         super().__init__("policy_node")
         self._load = load
-        self._config = params.declare(self, PolicyNodeConfig())
+        self._config = params.declare(self, PolicyNodeConfig(), self._check_change)
+        self.add_post_set_parameters_callback(self._on_changed)
         self._orders = Orders()
         self._loaded: LoadedPolicy | None = None
         self._policy: ReplaceablePolicy | None = None
@@ -176,6 +179,28 @@ class PolicyNode(LifecycleNode):
     def _forget_plan(self) -> None:
         if self._driver is not None:
             self._driver.loop.clear()
+
+    def _check_change(self, config: PolicyNodeConfig) -> None:
+        """Raise ConfigError for a change that would have no effect on a configured node."""
+        if self._driver is None:
+            return
+        present = params.read(self, self._config)
+        for name in [f.name for f in fields(config) if f.name not in (*MODEL, *LIVE, "noise_seed")]:
+            if getattr(config, name) != getattr(present, name):
+                raise ConfigError(
+                    f"{name} is read when the node is configured: call cleanup, set it, configure"
+                )
+
+    def _on_changed(self, changed: list[Parameter]) -> None:
+        """Apply the parameters that apply at once."""
+        if self._driver is None:
+            return
+        present = params.read(self, self._config)
+        self._config = replace(self._config, **{name: getattr(present, name) for name in LIVE})
+        self._driver.inputs.limit(self._config)
+        if any(parameter.name == "instruction" for parameter in changed):
+            self._on_instruction(String(data=self._config.instruction))
+        self._status.publish()
 
     # Events
 

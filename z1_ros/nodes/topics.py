@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -47,10 +47,8 @@ class Source:
     """Name in messages, e.g. ``camera 'wrist'``."""
     topic: str
     """Resolved topic name."""
-    max_age_s: float
-    """Longest time since arrival at which a message is still fresh [s]."""
     subscription: FollowingSubscription
-    stamps: StampWatch
+    stamps: StampWatch = field(default_factory=StampWatch)
     """Stamps of the messages so far."""
     message: Any = None
     """Latest message."""
@@ -88,7 +86,6 @@ class Inputs:
         self._node = node
         self._robot = robot
         self._contract = contract
-        self._config = config
         self._steady = clock
         self._on_message = on_message
         self._poses = pose_topics(contract.state)
@@ -97,19 +94,23 @@ class Inputs:
         policy = "reliable" if config.mode == "lockstep" else config.qos
         poses = [pose.topic for pose in self._poses]
         self.sources: dict[str, Source] = {}
-        for key, label, topic, kind, max_age_s in (
-            (JOINTS, JOINTS, JOINTS, JointState, config.state_max_age_s),
-            *((t, t, t, PoseStamped, config.state_max_age_s) for t in poses),
-            *(
-                (c, f"camera {c!r}", f"camera/{c}/image", Image, config.camera_max_age_s)
-                for c in contract.cameras
-            ),
+        for key, label, topic, kind in (
+            (JOINTS, JOINTS, JOINTS, JointState),
+            *((t, t, t, PoseStamped) for t in poses),
+            *((c, f"camera {c!r}", f"camera/{c}/image", Image) for c in contract.cameras),
         ):
             heard = FollowingSubscription(node, kind, topic, partial(self._receive, key), policy)
-            name = node.resolve_topic_name(topic)
-            stamps = StampWatch(max_age_s, config.max_ahead_s)
-            self.sources[key] = Source(label, name, max_age_s, heard, stamps)
+            self.sources[key] = Source(label, node.resolve_topic_name(topic), heard)
+        self.limit(config)
         self.new_episode()
+
+    def limit(self, config: PolicyNodeConfig) -> None:
+        """Apply the limits on ages, stamps and skew of ``config``."""
+        self._config = config
+        for key, source in self.sources.items():
+            camera = key in self._contract.cameras
+            source.stamps.max_age_s = config.camera_max_age_s if camera else config.state_max_age_s
+            source.stamps.max_ahead_s = config.max_ahead_s
 
     @property
     def stamp_ns(self) -> int | None:
@@ -154,8 +155,9 @@ class Inputs:
         for age_s, source in zip(self.ages_s().values(), self.sources.values(), strict=True):
             if source.message is None or source.stamp_ns < begun_ns:
                 return f"nothing from {source.label} yet (topic {source.topic})"
-            if age_s > source.max_age_s:
-                return f"{source.label} is {age_s:.2f} s old, at most {source.max_age_s} s allowed"
+            if age_s > source.stamps.max_age_s:
+                allowed = f"at most {source.stamps.max_age_s} s allowed"
+                return f"{source.label} is {age_s:.2f} s old, {allowed}"
             if fault := source.stamps.fault(now_s, now_ns(self._node)):
                 return f"{source.label} {fault}"
         stamps = {c: self.sources[c].stamp_ns for c in self._contract.cameras}

@@ -47,10 +47,12 @@ class PublisherWatch:
 class StampWatch:
     """Stamps of one topic: each message must be newer than the one before, and close to now."""
 
-    def __init__(self, max_age_s: float, max_ahead_s: float):
+    def __init__(self, max_age_s: float = 0.2, max_ahead_s: float = 0.1):
         """Allow stamps from ``max_age_s`` before now until ``max_ahead_s`` after it."""
-        self._max_age_s = max_age_s
-        self._max_ahead_s = max_ahead_s
+        self.max_age_s = max_age_s
+        """Longest time from a stamp until now [s]."""
+        self.max_ahead_s = max_ahead_s
+        """Longest time from now until a stamp [s]."""
         self.clear()
 
     def clear(self) -> None:
@@ -71,11 +73,11 @@ class StampWatch:
         """Return what is wrong at ``now_s`` on the steady clock, ``now_ns`` on that of stamps."""
         if self._stamp_ns is None:
             return ""
-        if fault := stamp_fault(self._stamp_ns, now_ns, self._max_age_s, self._max_ahead_s):
+        if fault := stamp_fault(self._stamp_ns, now_ns, self.max_age_s, self.max_ahead_s):
             return fault
-        if now_s - self._went_back_s < self._max_age_s:
+        if now_s - self._went_back_s < self.max_age_s:
             return "is stamped earlier than the message before; are there two publishers?"
-        if now_s - self._advanced_s > self._max_age_s:
+        if now_s - self._advanced_s > self.max_age_s:
             return f"repeats its stamp for {now_s - self._advanced_s:.2f} s"
         return ""
 
