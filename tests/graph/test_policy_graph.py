@@ -116,3 +116,9 @@ def test_the_simulator_renders_as_in_process_evaluation_does():
     from z1_ros.sim.kitchen import KitchenConfig
 
     assert configs.SimBridgeConfig().image_size == KitchenConfig().image_size
+
+
+def test_graphs_in_namespaces_have_clocks_of_their_own():
+    for namespace, remap in (("", {}), ("left_arm", {"/clock": "clock"})):
+        graph = policy_graph(PolicyGraphConfig(namespace=namespace))
+        assert all(node.remap == remap for node in graph.nodes)

@@ -72,6 +72,21 @@ def test_a_model_that_does_not_fit_leaves_it_unconfigured_with_one_sentence(sett
         client.wait(lambda: says in client.status(POLICY)[0], PATIENCE_S, says)
 
 
+def test_an_endless_instruction_is_a_named_hold():
+    from std_msgs.msg import String
+
+    with fake_graph(env=LONG) as runner:
+        client, watch = runner.client, actions(runner, "action")
+        moving(watch)
+        words = client.node.create_publisher(String, "instruction", 1)
+        watch.wait(words.get_subscription_count, "the policy listens")
+        words.publish(String(data="open the drawer " * 1000))
+        said = "holding: the instruction has 15999 characters, at most 1000 are allowed"
+        watch.wait(lambda: client.status(POLICY)[0] == said, said)
+        words.publish(String(data="open the drawer"))
+        watch.wait(lambda: client.status(POLICY)[0] == "acting", "it acts")
+
+
 def test_stop_start_reset_and_a_new_instruction():
     from std_msgs.msg import String
 

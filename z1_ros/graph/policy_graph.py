@@ -99,6 +99,8 @@ def policy_graph(config: PolicyGraphConfig) -> Graph:
     shared: dict[str, object] = {"embodiment": embodiment(manifest.embodiment).name}
     if config.use_sim_time:
         shared["use_sim_time"] = True
+    # Simulators in two namespaces must not publish to one clock.
+    remap = {"/clock": "clock"} if config.namespace.strip("/") else {}
     images = {"image_every_steps": config.replan_steps or manifest.replan_steps}
     return Graph(
         nodes=(
@@ -106,14 +108,17 @@ def policy_graph(config: PolicyGraphConfig) -> Graph:
                 name="sim_bridge_node",
                 parameters=_parameters(SimBridgeConfig(), config, shared | images),
                 image_bytes=3 * max(config.image_size**2, config.video_size**2 * 4 // 3),
+                remap=remap,
             ),
             NodeSpec(
                 name="guard_node",
                 parameters=_parameters(GuardNodeConfig(), config, shared | {"start_held": False}),
+                remap=remap,
             ),
             NodeSpec(
                 name="policy_node",
                 parameters=_parameters(PolicyNodeConfig(), config, shared),
+                remap=remap,
                 lifecycle=True,
             ),
         ),

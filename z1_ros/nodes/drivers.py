@@ -38,13 +38,15 @@ class Orders:
 
     instruction: str = ""
     """Instruction for the policy; empty means hold."""
+    refused: str = ""
+    """Reason why the latest instruction was not accepted; empty if it was."""
     stopped: str = ""
     """Reason why only ``~/start`` lets the robot move again; empty if it may."""
 
     @property
     def hold_reason(self) -> str:
         """Reason why the robot has to hold; empty if it may move."""
-        return self.stopped or ("" if self.instruction else NO_INSTRUCTION)
+        return self.stopped or self.refused or ("" if self.instruction else NO_INSTRUCTION)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -40,6 +40,8 @@ MODEL = ("model", "backend", "threads")
 """Parameters that a reload reads again."""
 LIVE = ("camera_max_age_s", "state_max_age_s", "max_ahead_s", "camera_max_skew_s", "instruction")
 """Parameters that apply at once."""
+MAX_INSTRUCTION = 1000
+"""Longest instruction [characters]; the prompts of published models hold 200 tokens."""
 CANNOT_LOAD = "cannot load the model"
 LOAD_S = 600.0
 """Longest duration of a reload [s]; a hung reload must not block later ones."""
@@ -206,6 +208,11 @@ class PolicyNode(LifecycleNode):
 
     def _on_instruction(self, message: String) -> None:
         text = message.data.strip()
+        if len(text) > MAX_INSTRUCTION:
+            refused = f"the instruction has {len(text)} characters, at most {MAX_INSTRUCTION}"
+            self._orders.refused, text = f"{refused} are allowed", ""
+        elif text:
+            self._orders.refused = ""
         if text == self._orders.instruction:  # a latched publisher sends it twice
             return
         self._orders.instruction = text
