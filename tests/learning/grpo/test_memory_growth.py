@@ -15,7 +15,7 @@ TRAIN = "from z1_ros.commands.entry import train; raise SystemExit(train())"
 # A learning rate next to nothing: the last iteration has as much to do as the first.
 FLAGS = """--bundle kitchen-sft --task OpenDrawer --minutes 0 --iterations 30 --groups 2
 --group-size 4 --max-chunks 12 --workers 2 --eval-every 10 --eval-episodes 2
---learning-rate 1e-9 --vlm-learning-rate 1e-9 --no-export"""
+--learning-rate 1e-9 --no-export"""
 
 
 @pytest.mark.slow

@@ -274,6 +274,7 @@ def test_unknown_tasks_are_named(config):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_a_policy_trained_from_images_reaches_what_it_sees(tmp_path):
     """Closed loop on unseen scenes: the target's place is in the pixels and nowhere else."""
     config = SFTConfig(
