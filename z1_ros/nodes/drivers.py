@@ -17,7 +17,7 @@ from sensor_msgs.msg import JointState
 from z1_ros.errors import ObservationError, StateJump
 from z1_ros.nodes.configs import PolicyNodeConfig
 from z1_ros.nodes.messages import action_message, origin_of, to_ns
-from z1_ros.nodes.qos import STEADY
+from z1_ros.nodes.qos import STEADY, now_ns
 from z1_ros.nodes.status import ERROR, OK, WARN, Status
 from z1_ros.nodes.topics import JOINTS, Inputs
 from z1_ros.policy.base import Policy
@@ -174,7 +174,7 @@ class RealtimeDriver(Driver):
     def stop(self) -> None:
         """Publish a last hold and stop publishing."""
         super().stop()
-        self._publish(self.loop.hold("stopping").action, self._present_ns())
+        self._publish(self.loop.hold("stopping").action, now_ns(self._parts.node))
         self._parts.action.wait_for_all_acked(Duration(seconds=0.2))
 
     def close(self) -> None:
@@ -195,7 +195,7 @@ class RealtimeDriver(Driver):
     def _on_timer(self) -> None:
         tick = self.loop.tick(self._observe)
         begun_ns = origin_of(self.inputs.frame_id)
-        stamp_ns = self._present_ns() if tick.stamp_ns is None else begun_ns + tick.stamp_ns
+        stamp_ns = now_ns(self._parts.node) if tick.stamp_ns is None else begun_ns + tick.stamp_ns
         self._publish(tick.action, stamp_ns)
         self._say(tick.held)
 
@@ -229,11 +229,6 @@ class RealtimeDriver(Driver):
     def _new_episode(self) -> None:
         self._jump = None
         super()._new_episode()
-
-    def _present_ns(self) -> int:
-        """Return the stamp for a hold [ns]: of the latest observation, or the present time."""
-        stamp_ns = self.inputs.stamp_ns
-        return self._parts.node.get_clock().now().nanoseconds if stamp_ns is None else stamp_ns
 
 
 class LockstepDriver(Driver):
