@@ -33,8 +33,9 @@ COMMANDS = (
 PARAMETERS = (
     "Set them with `params_file:=FILE` in a launch, with `--ros-args -p name:=value`, or with "
     "`ros2 param set` while a node runs. A name, type or value that does not fit is refused with "
-    "one sentence. A *fixed* parameter cannot change while the process runs; the others are read "
-    "again when `policy_node` is configured and when a simulator is reset."
+    "one sentence. A *fixed* parameter cannot change while the process runs. Limits on inputs and "
+    "`instruction` apply at once; the others are read again when `policy_node` is configured and "
+    "when a simulator is reset."
 )
 ARGUMENTS = (
     "`ros2 launch z1_ros FILE name:=value …`; `--show-args` lists them too. `z1-run` takes those "

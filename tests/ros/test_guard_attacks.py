@@ -112,7 +112,7 @@ def test_a_replayed_recording_does_not_move_the_robot(guard, stamp_ns, says):
 
 def test_a_stamp_that_never_advances_is_refused(guard):
     publish, stamp_ns = guard.publish, now()
-    guard.until(lambda: publish(stamp_ns=stamp_ns), guard.says("refused: it is stamped 2"), "name")
+    guard.until(lambda: publish(stamp_ns=stamp_ns), guard.says("refused: it is stamped 4"), "name")
     guard.safe.seen.clear()
     guard.until(lambda: publish(stamp_ns=stamp_ns), lambda: len(guard.safe.seen) > 5, "holds")
     assert not moved(guard)

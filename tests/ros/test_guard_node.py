@@ -36,6 +36,8 @@ def test_emergency_stop_latches_until_it_is_released_and_reset(mode):
         button.publish(Bool(data=False))
         safe.wait(lambda: said()[1]["estop"] == "false", "the release is heard")
         stands_still(safe, mode)  # releasing alone changes nothing
+        with pytest.raises(GraphError, match="the guard is stopped; call guard_node/reset first"):
+            client.trigger("policy_node/start")
         assert client.trigger("guard_node/reset") == "released: emergency stop pressed"
         stands_still(safe, mode)  # a reset is no restart (ISO 13850)
         assert client.trigger("policy_node/start") == "acting"

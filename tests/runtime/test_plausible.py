@@ -6,7 +6,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from z1_ros.errors import ObservationError, StateJump
-from z1_ros.runtime.plausible import ImageWatch, StampWatch, StateWatch
+from z1_ros.runtime.plausible import (
+    ImageWatch,
+    PublisherWatch,
+    StampWatch,
+    StateWatch,
+    state_limits,
+)
 
 MS = 1_000_000
 HOUR_NS = 3600 * 1000 * MS
@@ -16,6 +22,11 @@ HOME = {
     "end_effector_rotation_relative": np.float32([1, 0, 0, 0]),
     "gripper_qpos": np.float32([0.04, -0.04]),
 }
+
+
+def at(stamp_ms: int) -> dict[str, int]:
+    """Return one stamp for every field."""
+    return dict.fromkeys(HOME, stamp_ms * MS)
 
 
 def heard(*stamps_ms: int, period_s: float = 0.05) -> tuple[StampWatch, float]:
@@ -76,7 +87,7 @@ def test_a_watch_that_heard_nothing_or_was_cleared_finds_no_fault():
 )
 def test_a_state_that_cannot_be_is_refused(field, value, says):
     with pytest.raises(ObservationError, match=says):
-        StateWatch().check(HOME | {field: np.float32(value)}, 0)
+        StateWatch().check(HOME | {field: np.float32(value)}, at(0))
 
 
 @pytest.mark.parametrize(
@@ -89,11 +100,11 @@ def test_a_state_that_cannot_be_is_refused(field, value, says):
 )
 def test_a_jump_is_told_once_and_the_new_state_counts(field, value):
     watch = StateWatch()
-    watch.check(HOME, 0)
+    watch.check(HOME, at(0))
     moved = HOME | {field: np.float32(value)}
     with pytest.raises(StateJump, match=f"{field} jumped by .* within 0.05 s"):
-        watch.check(moved, 50 * MS)
-    watch.check(moved, 100 * MS)
+        watch.check(moved, at(50))
+    watch.check(moved, at(100))
 
 
 def test_motion_and_both_signs_of_a_rotation_are_no_jump():
@@ -103,7 +114,7 @@ def test_motion_and_both_signs_of_a_rotation_are_no_jump():
             "end_effector_position_relative": np.float32([0.5 - 0.1 * step / 2, 0, 0.4]) * 0.5,
             "end_effector_rotation_relative": np.float32([(-1) ** step, 0, 0, 0]),
         }
-        watch.check(state, step * 50 * MS)
+        watch.check(state, at(step * 50))
 
 
 def test_a_camera_keeps_its_size_and_sees_something():
@@ -114,3 +125,36 @@ def test_a_camera_keeps_its_size_and_sees_something():
     assert watch.fault(bright[:24]).startswith("changed its size from 48 x 64 to 24 x 64")
     assert watch.fault(bright) == ""
     assert ImageWatch().fault(bright[:1, :1]).startswith("sends 1 x 1 pixels")
+
+
+def test_a_black_picture_with_an_opaque_alpha_channel_is_black():
+    image = np.zeros((48, 64, 4), np.uint8)
+    image[..., 3] = 255
+    assert ImageWatch().fault(image) == "is black"
+
+
+def test_a_pose_is_timed_by_its_own_stamps():
+    """Joint states come slower than poses: the arm moved, its joints were not heard yet."""
+    watch, pose = StateWatch(), "end_effector_position_relative"
+    watch.check(HOME, at(0))
+    moved = HOME | {pose: HOME[pose] + np.float32([0.1, 0, 0])}
+    watch.check(moved, at(0) | {pose: 50 * MS})
+
+
+def test_an_arm_with_other_joints_has_no_limits_of_franka():
+    assert state_limits(("shoulder_pan_joint",)) == {}
+    state = {"joint_position": np.float32([4.0] * 6)}
+    StateWatch(state_limits(("shoulder_pan_joint",))).check(state, {"joint_position": 0})
+
+
+def test_two_publishers_are_told_from_one_that_was_started_again():
+    watch = PublisherWatch()
+    assert not any(watch.are_two(n, 0.05 * n) for n in range(1, 20))
+    assert not watch.are_two(1, 1.0), "started again"
+    assert not watch.are_two(2, 1.05)
+    watch = PublisherWatch()
+    numbers = [(n, 0.05 * n) for n in range(100, 160)]
+    numbers[20:20] = [(1, 6.0)]
+    numbers[45:45] = [(2, 7.2)]
+    assert any(watch.are_two(*each) for each in numbers), "even if the second is slow"
+    assert not PublisherWatch().are_two(None, 0.0), "a middleware without numbers"

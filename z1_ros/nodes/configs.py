@@ -71,7 +71,7 @@ class PolicyNodeConfig(_Checked):
     """How far a stamp may lie in the future [s], because two machines' clocks differ."""
     camera_max_skew_s: float = field(default=0.2, metadata={"range": (0.0, 10.0)})
     """Largest difference between the stamps of two cameras [s]; beyond it the robot holds."""
-    max_chunk_age_s: float = field(default=2.0, metadata={"range": (0.1, 600.0)})
+    max_chunk_age_s: float = field(default=3.0, metadata={"range": (0.1, 600.0)})
     """Longest age of an action's observation [s]; older planned actions are dropped. A policy that
     infers for longer needs more, and the guard a larger ``guard.max_lag_s``."""
     input_timeout_s: float = field(default=2.0, metadata={"range": (0.1, 60.0)})

@@ -14,7 +14,7 @@ from rclpy.lifecycle import LifecycleNode, LifecyclePublisher
 from rclpy.timer import Timer
 from sensor_msgs.msg import JointState
 
-from z1_ros.errors import ObservationError, StateJump
+from z1_ros.errors import ConfigError, ObservationError, StateJump
 from z1_ros.nodes.configs import PolicyNodeConfig
 from z1_ros.nodes.messages import action_message, origin_of, to_ns
 from z1_ros.nodes.qos import STEADY, now_ns
@@ -169,7 +169,18 @@ class RealtimeDriver(Driver):
     _jump: tuple[int | None, StateJump] | None = None
 
     def _make_loop(self, policy: Policy, replan_steps: int) -> ControlLoop:
+        needed_s, allowed_s = replan_steps / self._robot.control_hz, self._config.max_chunk_age_s
+        if needed_s >= allowed_s:
+            raise ConfigError(
+                f"replan_steps {replan_steps} takes {needed_s:g} s, but max_chunk_age_s drops "
+                f"actions after {allowed_s:g} s: raise it and the guard's guard.max_lag_s"
+            )
         return ControlLoop(policy, self._robot, replan_steps, self._config.max_chunk_age_s)
+
+    def reset(self) -> int:
+        """Forget all observations, and a jump that was not yet a stop."""
+        self._jump = None
+        return super().reset()
 
     def stop(self) -> None:
         """Publish a last hold and stop publishing."""

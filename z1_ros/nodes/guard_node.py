@@ -55,6 +55,7 @@ class GuardNode(Node):
             self.guard.stop(JUST_STARTED)
         self._safe_action = self.create_publisher(JointState, "safe_action", COMMAND)
         self._stopped_topic = self.create_publisher(Bool, "~/stopped", LATCHED)
+        self._stopped_topic.publish(Bool(data=False))
         on_action: Any = self._on_action  # with the message's number, which rclpy's types forget
         self.create_subscription(JointState, "action", on_action, COMMAND)
         subscribe_to_all(self, Bool, "estop", self._on_estop)
@@ -117,12 +118,16 @@ class GuardNode(Node):
 
     def _on_timer(self) -> None:
         now_s = self._steady.now_s()
-        timeout_s = self.config.estop_timeout_s
-        if timeout_s and now_s - self._heard_estop_s > timeout_s:
-            self._stop(f"nothing on estop for more than {timeout_s} s")
+        if self._button_is_silent():
+            self._stop(f"nothing on estop for more than {self.config.estop_timeout_s} s")
         verdict = self.guard.check_age(now_s)
         if verdict is not None:
             self._publish_own(verdict.action, verdict.held)
+
+    def _button_is_silent(self) -> bool:
+        """Return whether a button that sends all the time has fallen silent."""
+        timeout_s = self.config.estop_timeout_s
+        return bool(timeout_s) and self._steady.now_s() - self._heard_estop_s > timeout_s
 
     def _on_estop(self, message: Bool) -> None:
         self._heard_estop_s = self._steady.now_s()
@@ -144,9 +149,11 @@ class GuardNode(Node):
             self._say("stopped")
 
     def _on_reset(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        if self._button_is_silent():
+            response.message = f"nothing on estop for more than {self.config.estop_timeout_s} s"
+            return response
         response.success, response.message = self.guard.reset()
         self._latest = None
-        self._heard_estop_s = self._steady.now_s()
         if response.success:
             self._say(NO_ACTION_YET)
         self.get_logger().info(f"reset: {response.message}")

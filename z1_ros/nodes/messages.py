@@ -132,7 +132,8 @@ def joint_states_message(
 def origin_of(frame_id: str) -> int:
     """Return the start stamp of the episode [ns]; 0 if the message has none (a real robot)."""
     number = frame_id.removeprefix(ORIGIN)
-    return int(number) if frame_id.startswith(ORIGIN) and number.isdecimal() else 0
+    known = frame_id.startswith(ORIGIN) and number.isdecimal() and len(number) < 20
+    return int(number) if known else 0
 
 
 def read_joint_states(message: JointState, robot: Embodiment) -> dict[str, np.ndarray]:

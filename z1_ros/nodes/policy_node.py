@@ -60,7 +60,7 @@ class PolicyNode(LifecycleNode):
         self._loaded: LoadedPolicy | None = None
         self._policy: ReplaceablePolicy | None = None
         self._driver: Driver | None = None
-        self._finalized = False
+        self._finalized = self._guard_stopped = False
         self._reload_note = self._expert = ""
         self._status = Status(self, self._values)
         self._status.set(OK, "unconfigured")
@@ -151,7 +151,8 @@ class PolicyNode(LifecycleNode):
         check_state_sources(embodiment(config.embodiment))
         loaded = self._loaded = ready_policy(self._load, config)
         policy = self._policy = ReplaceablePolicy(loaded.policy)
-        self._orders.instruction = self._orders.instruction or config.instruction
+        if not (self._orders.instruction or self._orders.refused):
+            self._on_instruction(String(data=config.instruction))
         parts = NodeParts(node=self, action=self._action, status=self._status, orders=self._orders)
         replan_steps = config.replan_steps or loaded.replan_steps
         self._driver = DRIVERS[config.mode](parts, policy, config, replan_steps)
@@ -195,13 +196,13 @@ class PolicyNode(LifecycleNode):
 
     def _on_changed(self, changed: list[Parameter]) -> None:
         """Apply the parameters that apply at once."""
-        if self._driver is None:
-            return
-        present = params.read(self, self._config)
-        self._config = replace(self._config, **{name: getattr(present, name) for name in LIVE})
-        self._driver.inputs.limit(self._config)
-        if any(parameter.name == "instruction" for parameter in changed):
-            self._on_instruction(String(data=self._config.instruction))
+        for parameter in changed:
+            if parameter.name == "instruction":
+                self._on_instruction(String(data=parameter.value))
+        if self._driver is not None:
+            present = params.read(self, self._config)
+            self._config = replace(self._config, **{name: getattr(present, name) for name in LIVE})
+            self._driver.inputs.limit(self._config)
         self._status.publish()
 
     # Events
@@ -236,6 +237,7 @@ class PolicyNode(LifecycleNode):
 
     def _on_guard(self, message: Bool) -> None:
         """Stop with the guard: its reset releases the stop, only ~/start moves the robot again."""
+        self._guard_stopped = message.data
         if message.data:
             self._orders.stopped = self._orders.stopped or GUARD_STOPPED
             self._forget_plan()
@@ -243,6 +245,9 @@ class PolicyNode(LifecycleNode):
     def _on_run(
         self, running: bool, _: Trigger.Request, response: Trigger.Response
     ) -> Trigger.Response:
+        if running and self._guard_stopped:  # else the guard's reset would be a restart
+            response.message = "the guard is stopped; call guard_node/reset first"
+            return response
         self._orders.stopped = "" if running else STOPPED
         self._forget_plan()
         response.success = True

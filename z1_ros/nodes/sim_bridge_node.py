@@ -257,6 +257,8 @@ class SimBridgeNode(Node):
             # Do not subtract the state's own time: two episodes could then have the same origin.
             self._origin_ns = self._stamp_ns + GAP_NS
         else:
+            # Again: the wall clock may have been set, or the machine was suspended.
+            self._wall_offset_ns = time.time_ns() - time.monotonic_ns()
             self._origin_ns = self._wall_ns()
             self._next_s = time.monotonic()
         self._step, self._steps, self._last = NOT_BEGUN, 0, None

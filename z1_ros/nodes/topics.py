@@ -31,7 +31,7 @@ from z1_ros.nodes.messages import (
 )
 from z1_ros.nodes.qos import LATCHED, SENSOR, FollowingSubscription, now_ns
 from z1_ros.runtime.clock import Clock
-from z1_ros.runtime.plausible import ImageWatch, StampWatch, StateWatch
+from z1_ros.runtime.plausible import ImageWatch, StampWatch, StateWatch, state_limits
 from z1_ros.sim.env import Env, RenderedEnv
 from z1_ros.specs import Contract, Embodiment
 from z1_ros.types import Observation
@@ -133,7 +133,7 @@ class Inputs:
 
     def new_episode(self) -> None:
         """Forget where the robot was and how large the images were."""
-        self._state = StateWatch()
+        self._state = StateWatch(state_limits(self._robot.joint_names))
         self._images = {camera: ImageWatch() for camera in self._contract.cameras}
 
     def destroy(self) -> None:
@@ -183,8 +183,13 @@ class Inputs:
 
         StateJump is raised once; afterwards, the new state counts.
         """
-        joints = self.sources[JOINTS].message
-        self._state.check(self._read_state(), to_ns(joints.header.stamp))
+        state = self._read_state()
+        stamps = dict.fromkeys(state, self.sources[JOINTS].stamp_ns)
+        for pose in self._poses:
+            stamps |= dict.fromkeys(
+                (pose.position, pose.rotation), self.sources[pose.topic].stamp_ns
+            )
+        self._state.check(state, stamps)
         for camera, watch in self._images.items():
             # Looking at single pixels of the message is much faster than converting it.
             if fault := watch.fault(image_view(self.sources[camera].message, camera)):

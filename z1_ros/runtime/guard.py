@@ -27,7 +27,7 @@ class GuardConfig:
     """
     max_step_scale: float = 1.0
     """Factor on every rate limit of the embodiment; a value below 1 allows slower changes."""
-    max_lag_s: float = 2.0
+    max_lag_s: float = 4.0
     """Longest time from the observation that caused an action until the action arrives [s], by the
     action's stamp; older actions are refused. A slow policy needs more."""
     max_ahead_s: float = 0.1

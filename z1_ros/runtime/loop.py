@@ -15,7 +15,7 @@ from z1_ros.errors import ActionError, ConfigError, ObservationError
 from z1_ros.policy.base import Policy
 from z1_ros.runtime.chunks import ChunkQueue
 from z1_ros.runtime.clock import Clock, WallClock
-from z1_ros.runtime.inference import InferenceWorker
+from z1_ros.runtime.inference import InferenceWorker, failure_text
 from z1_ros.runtime.latency import LatencyStats
 from z1_ros.specs import Embodiment
 from z1_ros.types import ActionChunk, Observation
@@ -205,6 +205,8 @@ class ControlLoop:
                 self._worker.submit(observation, self._generation)
         except ObservationError as error:
             return self.hold(str(error))
+        except Exception as error:  # whatever an input does, the node lives on and holds
+            return self.hold(failure_text(error, "the inputs cannot be read"))
         queued = self.queue.pop()
         if queued is None:
             late = QUEUE_EMPTY if self._acted else NO_CHUNK

@@ -5,7 +5,7 @@ stamp``; the caller puts the source's name in front. Limits are those of Franka'
 margin (frankarobotics.github.io/docs/control_parameters.html), so a real arm never exceeds them.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,7 +28,7 @@ def stamp_fault(stamp_ns: int, now_ns: int, max_age_s: float, max_ahead_s: float
 class PublisherWatch:
     """Notices two publishers on one topic, by the numbers that each gives to its messages."""
 
-    within_s = 1.0
+    within_s = 10.0
     """Time within which numbers go back twice if two publishers take turns [s]. A publisher that
     was started again goes back once."""
 
@@ -36,8 +36,13 @@ class PublisherWatch:
         self._last = -1
         self._back_s = -np.inf
 
-    def are_two(self, number: int, now_s: float) -> bool:
-        """Note a message's number; return whether two publishers take turns."""
+    def are_two(self, number: int | None, now_s: float) -> bool:
+        """Note a message's number; return whether two publishers take turns.
+
+        Some middleware gives no numbers (None); then nothing is noticed.
+        """
+        if number is None:
+            return False
         back, self._last = number <= self._last, number
         two = back and now_s - self._back_s < self.within_s
         self._back_s = now_s if back else self._back_s
@@ -109,6 +114,14 @@ STATE_LIMITS = {
     "base_position": StateLimit(low=(-_ANY,), high=(_ANY,), per_s=3.0, slack=0.1),
 }
 """State field -> limits [rad, m]; covers the Panda and the FR3."""
+
+
+def state_limits(joint_names: Sequence[str]) -> Mapping[str, StateLimit]:
+    """Return the limits of an arm with these joints; those of Franka's, none of any other."""
+    franka = joint_names and joint_names[0].startswith(("panda_", "fr3_"))
+    return STATE_LIMITS if franka else {}
+
+
 _ROTATION = "rotation"
 _NORM_SLACK = 0.02
 _TURN_PER_S, _TURN_SLACK = 12.0, 0.4
@@ -117,11 +130,12 @@ _TURN_PER_S, _TURN_SLACK = 12.0, 0.4
 class StateWatch:
     """Compares a robot's state with its limits and with the state before."""
 
-    def __init__(self) -> None:
+    def __init__(self, limits: Mapping[str, StateLimit] = STATE_LIMITS) -> None:
+        self._limits = limits
         self._last: dict[str, tuple[int, np.ndarray]] = {}
 
-    def check(self, state: Mapping[str, np.ndarray], stamp_ns: int) -> None:
-        """Check the named fields of a state.
+    def check(self, state: Mapping[str, np.ndarray], stamps_ns: Mapping[str, int]) -> None:
+        """Check the named fields of a state, and how they changed since their stamps before.
 
         Raises:
             ObservationError: A value is impossible.
@@ -135,14 +149,14 @@ class StateWatch:
                     raise ObservationError(
                         f"{name} is no rotation: its quaternion has norm {norm:.3g}"
                     )
-            elif limit := STATE_LIMITS.get(name):
+            elif limit := self._limits.get(name):
                 bad = ~((value >= limit.low) & (value <= limit.high))
                 if bad.any():
                     at = int(np.argmax(bad))
                     raise ObservationError(
                         f"{name} number {at + 1} is {value[at]:.3g}, which this robot cannot reach"
                     )
-        jumps = [jump for name in state if (jump := self._jump(name, state[name], stamp_ns))]
+        jumps = [jump for name in state if (jump := self._jump(name, state[name], stamps_ns[name]))]
         if jumps:
             raise StateJump(jumps[0])
 
@@ -155,7 +169,7 @@ class StateWatch:
             cosine = abs(float(np.dot(value, before[1])))
             change, unit = 2 * float(np.arccos(min(1.0, cosine))), "rad"
             allowed = _TURN_PER_S * elapsed_s + _TURN_SLACK
-        elif limit := STATE_LIMITS.get(name):
+        elif limit := self._limits.get(name):
             change = float(np.abs(value - before[1]).max())
             allowed = limit.per_s * elapsed_s + limit.slack
             unit = "rad" if name == "joint_position" else "m"
@@ -187,7 +201,7 @@ class ImageWatch:
                 f"changed its size from {self._size[0]} x {self._size[1]} to "
                 f"{size[0]} x {size[1]}; call ~/reset if that is intended"
             )
-        sample = image[:: max(1, size[0] // 32), :: max(1, size[1] // 32)]
+        sample = image[:: max(1, size[0] // 32), :: max(1, size[1] // 32), :3]  # without alpha
         if sample.max() <= _DARK_MAX and sample.mean() <= _DARK_MEAN:
             return "is black"
         return ""
