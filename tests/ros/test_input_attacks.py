@@ -72,6 +72,15 @@ class Robot:
 
         self.watch.wait(step, what)
 
+    def holds(self) -> bool:
+        """Publish; return whether all is a hold from now on, by the stamps of what comes.
+
+        Actions from before may still be on their way.
+        """
+        moment_ns = time.time_ns()
+        self.until(lambda: len(self.watch.after(moment_ns)) > 5, "what comes later")
+        return all(is_hold(action) for action in self.watch.after(moment_ns))
+
     def acts(self) -> None:
         """Publish what is true until the policy acts."""
         self.spoil = lambda messages: None
@@ -166,9 +175,7 @@ def test_what_cannot_be_true_is_a_named_hold_and_ends_with_its_cause(robot, faul
     robot.acts()
     robot.spoil, name = FAULTS[fault]
     robot.until(lambda: robot.says().startswith("holding: ") and name in robot.says(), name)
-    robot.watch.seen.clear()
-    robot.until(lambda: len(robot.watch.seen) > 5, "actions")
-    assert all(is_hold(action) for action in robot.watch.seen)
+    assert robot.holds()
     robot.acts()
 
 
@@ -188,9 +195,7 @@ def test_a_jump_is_a_stop_that_only_an_operator_ends(robot):
         lambda m: setattr(m.pose.position, "x", -1.0 if m.pose.position.x > 0 else 1.0),
     )
     robot.until(lambda: "stopped: end_effector_position_relative jumped" in robot.says(), "a stop")
-    robot.watch.seen.clear()
-    robot.until(lambda: len(robot.watch.seen) > 5, "actions")
-    assert all(is_hold(action) for action in robot.watch.seen)
+    assert robot.holds()
     robot.client.trigger("policy_node/start")
     robot.until(lambda: robot.says() == "acting", "it acts from there")
     robot.watch.seen.clear()
