@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from z1_ros.errors import ConfigError
-from z1_ros.runtime.guard import Guard, GuardConfig
+from z1_ros.runtime.guard import JUST_STARTED, Guard, GuardConfig
 from z1_ros.specs import PANDA, PANDA_OMRON
 
 OPEN, CLOSE = -1.0, 1.0
@@ -165,3 +165,32 @@ def test_nothing_outside_limits_or_rates_ever_comes_out(inputs):
             assert (step[:6] <= 0.5 + 1e-6).all()
             assert (step[7:11] <= 0.25 + 1e-6).all()
         previous = verdict.action
+
+
+def test_hearing_the_button_ends_the_first_hold_and_no_other_stop():
+    guard = Guard(PANDA)
+    guard.stop(JUST_STARTED)
+    guard.set_estop(False)
+    assert not guard.stop_reason
+    guard.stop(JUST_STARTED)
+    guard.stop("two publishers")
+    guard.set_estop(False)
+    assert guard.stop_reason == "two publishers"
+    guard.stop(JUST_STARTED)
+    assert guard.stop_reason == "two publishers"
+
+
+@given(gaps_s=st.lists(st.floats(0.0, 0.2), min_size=1, max_size=200))
+def test_no_more_actions_are_admitted_than_the_control_rate_allows(gaps_s):
+    guard, now_s, admitted = Guard(PANDA), 100.0, 0
+    for gap_s in gaps_s:
+        now_s += gap_s
+        admitted += guard.admits(now_s)
+    assert admitted <= 2 + 1.1 * PANDA.control_hz * (now_s - 100.0) + 1e-6
+    assert guard.counts["too_many"] == len(gaps_s) - admitted
+
+
+@given(jitter_s=st.lists(st.floats(-0.02, 0.02), min_size=1, max_size=200))
+def test_actions_at_the_control_rate_are_all_admitted(jitter_s):
+    guard = Guard(PANDA)
+    assert all(guard.admits(100.0 + 0.05 * i + late) for i, late in enumerate(jitter_s))

@@ -118,7 +118,7 @@ class GuardNode(Node):
 
     def _on_timer(self) -> None:
         now_s = self._steady.now_s()
-        if self._button_is_silent():
+        if self._button_is_silent() and not self.guard.stop_reason:
             self._stop(f"nothing on estop for more than {self.config.estop_timeout_s} s")
         verdict = self.guard.check_age(now_s)
         if verdict is not None:
@@ -127,7 +127,8 @@ class GuardNode(Node):
     def _button_is_silent(self) -> bool:
         """Return whether a button that sends all the time has fallen silent."""
         timeout_s = self.config.estop_timeout_s
-        return bool(timeout_s) and self._steady.now_s() - self._heard_estop_s > timeout_s
+        watched = self._realtime and timeout_s > 0
+        return watched and self._steady.now_s() - self._heard_estop_s > timeout_s
 
     def _on_estop(self, message: Bool) -> None:
         self._heard_estop_s = self._steady.now_s()

@@ -184,8 +184,12 @@ class Guard:
         return self._hold(f"stopped: {self._stop}") if self._stop else None
 
     def stop(self, reason: str) -> None:
-        """Latch a stop; the first reason is kept until ``reset``."""
-        self._stop = self._stop or reason
+        """Latch a stop; the first reason is kept until ``reset``.
+
+        ``JUST_STARTED`` gives way to any other, because hearing the button would end it.
+        """
+        if self._stop in ("", JUST_STARTED):
+            self._stop = reason
 
     def set_estop(self, pressed: bool) -> None:
         """Set the emergency stop button's state; pressing latches a stop, releasing keeps it.
@@ -194,7 +198,6 @@ class Guard:
         """
         self._estop = pressed
         if pressed:
-            self._stop = "" if self._stop == JUST_STARTED else self._stop
             self.stop("emergency stop pressed")
         elif self._stop == JUST_STARTED:
             self._stop = ""
